@@ -1,0 +1,125 @@
+"""One engine over whichever TFLite runtime is installed."""
+
+import importlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.card import Card, read_card_of
+from glioslice.cases import MODALITIES
+from glioslice.errors import GliosliceError
+from glioslice.labels import REGIONS
+from glioslice.slices import quantise
+
+RUNTIMES = (
+    ("ai-edge-litert", "ai_edge_litert.interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter"),
+    ("tensorflow", "tensorflow.lite.python.interpreter"),
+)
+"""Distribution and module, the smallest and newest first."""
+
+MAGIC = slice(4, 8), b"TFL3"
+"""Where a TFLite flatbuffer carries its file identifier, and what it is."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the network; `scale` is 0 where it is not quantised."""
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float
+    zero_point: int
+
+
+class Engine:
+    """The network of one TFLite file, bound to the card beside it.
+
+    `delegate` is the shared library of an accelerator, such as `libedgetpu.so.1`.
+    Raises GliosliceError if no runtime is installed, or it refuses the file; if the card does not
+    match the file; if input or output are not (1, X, Y, 4) and (1, X, Y, 3), int8 or float32.
+    """
+
+    def __init__(self, model: Path, *, threads: int = 1, delegate: str | None = None) -> None:
+        self.card: Card = read_card_of(model)
+        self.runtime, module = _runtime()
+        content = model.read_bytes()
+        if content[MAGIC[0]] != MAGIC[1]:
+            raise GliosliceError(f"{model}: not a TFLite file")
+        delegates = [_delegate(module, delegate)] if delegate else None
+        try:
+            self._interpreter = module.Interpreter(
+                model_content=content, num_threads=threads, experimental_delegates=delegates
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise GliosliceError(f"{model}: refused by {self.runtime}: {error}") from None
+        self.input = _only(model, "input", self._interpreter.get_input_details())
+        self.output = _only(model, "output", self._interpreter.get_output_details())
+        window = (1, *self.card.window)
+        self._check(model, "input", self.input, (*window, len(MODALITIES)))
+        self._check(model, "output", self.output, (*window, len(REGIONS)))
+
+    def prepare(self, z_scores: NDArray[np.float32]) -> NDArray[Any]:
+        """Return a slice (X, Y, 4) of z-scores as the network takes it, int8 or float32."""
+        if self.input.scale:
+            return quantise(z_scores, self.input.scale, self.input.zero_point)
+        return z_scores.astype(np.float32)
+
+    def invoke(self, prepared: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return WT, TC, ET (3, X, Y) of a prepared slice: the logits above the zero point."""
+        self._interpreter.set_tensor(self.input.index, prepared[None])
+        self._interpreter.invoke()
+        logits = self._interpreter.get_tensor(self.output.index)[0]
+        return np.moveaxis(logits > self.output.zero_point, -1, 0)
+
+    def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4) of z-scores."""
+        return self.invoke(self.prepare(z_scores))
+
+    def _check(self, model: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        if tensor.shape != shape or tensor.dtype not in (np.int8, np.float32):
+            raise GliosliceError(
+                f"{model}: its {name} is {tensor.dtype} {tensor.shape}, "
+                f"int8 or float32 {shape} was expected; it is no network of this kit"
+            )
+
+
+def _runtime() -> tuple[str, ModuleType]:
+    for distribution, module in RUNTIMES:
+        try:
+            return f"{distribution} {metadata.version(distribution)}", importlib.import_module(
+                module
+            )
+        except (ImportError, metadata.PackageNotFoundError):
+            continue
+    raise GliosliceError("no TFLite runtime is installed: pip install ai-edge-litert")
+
+
+def _delegate(module: ModuleType, library: str) -> Any:
+    try:
+        return module.load_delegate(library)
+    except (OSError, ValueError) as error:
+        raise GliosliceError(
+            f"the delegate {library} could not be loaded ({error}); is it installed, and the "
+            "accelerator plugged in?"
+        ) from None
+
+
+def _only(model: Path, name: str, details: list[dict[str, Any]]) -> Tensor:
+    if len(details) != 1:
+        raise GliosliceError(f"{model}: has {len(details)} {name}s, one was expected")
+    scale, zero_point = details[0]["quantization"]
+    return Tensor(
+        int(details[0]["index"]),
+        tuple(int(n) for n in details[0]["shape"]),
+        np.dtype(details[0]["dtype"]),
+        float(scale),
+        int(zero_point),
+    )

@@ -1,0 +1,268 @@
+"""Every edition is read to the same arrays; every broken case is refused with one clear line."""
+
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from glioslice.cases import MODALITIES, digest, find_case, find_cases, read_case
+from glioslice.errors import GliosliceError
+from glioslice.labels import BRATS_2018 as SCHEME_2018
+from glioslice.labels import BRATS_2023 as SCHEME_2023
+from glioslice.labels import DECATHLON
+from glioslice.nifti import write_mask
+from tests.conftest import BRATS_2023, LPS, Write, save
+
+Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
+
+
+def test_brats_2018(write_case: Write, volumes: Volumes) -> None:
+    case = read_case(find_case(write_case()))
+    assert case.scheme is SCHEME_2018
+    np.testing.assert_array_equal(case.images, volumes[0])
+    assert case.labels is not None
+    np.testing.assert_array_equal(case.labels, volumes[1])
+
+
+def test_brats_2023(write_case: Write, volumes: Volumes) -> None:
+    case = read_case(find_case(write_case("BraTS-GLI-00001-000", BRATS_2023, enhancing=3)))
+    assert case.scheme is SCHEME_2023
+    np.testing.assert_array_equal(case.images, volumes[0])
+    assert case.labels is not None
+    np.testing.assert_array_equal(case.labels, volumes[1])
+
+
+def write_decathlon(folder: Path, volumes: Volumes, name: str = "BRATS_001") -> Path:
+    images, labels = volumes
+    image = save(folder / "imagesTr" / f"{name}.nii.gz", np.moveaxis(images, 0, -1))
+    save(folder / "labelsTr" / f"{name}.nii.gz", np.array([0, 2, 1, 3], np.uint8)[labels])
+    return image
+
+
+def test_decathlon(tmp_path: Path, volumes: Volumes) -> None:
+    image = write_decathlon(tmp_path, volumes)
+    for path in (tmp_path, image):
+        case = read_case(find_case(path))
+        assert case.scheme is DECATHLON
+        np.testing.assert_array_equal(case.images, volumes[0])
+        assert case.labels is not None
+        np.testing.assert_array_equal(case.labels, volumes[1])
+    write_decathlon(tmp_path, volumes, "BRATS_000")
+    assert [files.name for files in find_cases(tmp_path)] == ["BRATS_000", "BRATS_001"]
+    with pytest.raises(GliosliceError, match="holds 2 Decathlon cases"):
+        find_case(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("modality", "labels", "message"),
+    [
+        ({"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}, {"1": "edema"}, "modalities"),
+        (
+            {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+            {"1": "necrosis", "2": "edema"},
+            "label 1 is not edema",
+        ),
+    ],
+)
+def test_a_decathlon_description_that_means_something_else_is_refused(
+    tmp_path: Path,
+    volumes: Volumes,
+    modality: dict[str, str],
+    labels: dict[str, str],
+    message: str,
+) -> None:
+    image = write_decathlon(tmp_path, volumes)
+    (tmp_path / "dataset.json").write_text(json.dumps({"modality": modality, "labels": labels}))
+    with pytest.raises(GliosliceError, match=message):
+        find_case(image)
+
+
+def test_suffixes_in_capitals_plain_nifti_and_a_float_mask(
+    write_case: Write, volumes: Volumes
+) -> None:
+    folder = write_case(ending=".NII")
+    for path in sorted(folder.iterdir()):
+        path.rename(path.with_name(path.name.replace("_flair", "_FLAIR").replace("_t1", "_T1")))
+    save(folder / "Case_1_seg.NII", np.where(volumes[1] == 3, 4.0, volumes[1]).astype(np.float64))
+    case = read_case(find_case(folder))
+    np.testing.assert_array_equal(case.images, volumes[0])
+    assert case.labels is not None
+    np.testing.assert_array_equal(case.labels, volumes[1])
+
+
+@pytest.mark.parametrize("axes", [("R", "A", "S"), ("A", "S", "R"), ("P", "I", "L")])
+def test_any_orientation_comes_to_lps_and_back(
+    write_case: Write, volumes: Volumes, axes: tuple[str, str, str], tmp_path: Path
+) -> None:
+    folder = write_case()
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes)
+    )
+    for path in folder.iterdir():
+        nib.save(nib.Nifti1Image.from_filename(path).as_reoriented(turn), path)
+    case = read_case(find_case(folder))
+    np.testing.assert_array_equal(case.images, volumes[0])
+    assert case.labels is not None
+    write_mask(tmp_path / "back.nii.gz", np.where(case.labels == 3, 4, case.labels), case.space)
+    back, source = (
+        nib.Nifti1Image.from_filename(tmp_path / "back.nii.gz"),
+        nib.Nifti1Image.from_filename(folder / "Case_1_seg.nii.gz"),
+    )
+    np.testing.assert_array_equal(np.asarray(back.dataobj), np.asarray(source.dataobj))
+    np.testing.assert_array_equal(back.affine, source.affine)
+    assert nib.aff2axcodes(back.affine) == axes
+    assert back.get_data_dtype() == np.uint8
+
+
+def test_a_case_without_a_mask_has_no_labels(write_case: Write) -> None:
+    folder = write_case()
+    (folder / "Case_1_seg.nii.gz").unlink()
+    assert read_case(find_case(folder)).labels is None
+
+
+def test_the_digest_is_of_the_images_alone(write_case: Write, tmp_path: Path) -> None:
+    one = read_case(find_case(write_case()))
+    other = read_case(find_case(write_case("Renamed", BRATS_2023, 3, ending=".nii")))
+    assert digest(one) == digest(other)
+    one.images[0, 10, 10, 10] += 1
+    assert digest(one) != digest(other)
+
+
+def test_cases_come_sorted_and_other_folders_are_passed_over(
+    write_case: Write, tmp_path: Path
+) -> None:
+    for name in ("b", "a", "c"):
+        write_case(name)
+    (tmp_path / "notes").mkdir()
+    assert [files.name for files in find_cases(tmp_path)] == ["a", "b", "c"]
+
+
+def refused(folder: Path, *parts: str) -> None:
+    with pytest.raises(GliosliceError) as caught:
+        read_case(find_case(folder))
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_modality(write_case: Write) -> None:
+    folder = write_case()
+    (folder / "Case_1_t1ce.nii.gz").unlink()
+    refused(folder, str(folder), "_t1ce", "missing")
+
+
+def test_a_modality_twice(write_case: Write) -> None:
+    folder = write_case()
+    (folder / "Other_t2.nii").write_bytes(b"")
+    refused(folder, "t2 is there twice")
+
+
+def test_editions_mixed(write_case: Write) -> None:
+    folder = write_case()
+    write_case("Case_1", BRATS_2023)
+    refused(folder, "mixes the file names")
+
+
+def test_no_case(tmp_path: Path) -> None:
+    refused(tmp_path, str(tmp_path), "no case")
+    refused(tmp_path / "nowhere", "no such folder")
+    with pytest.raises(GliosliceError, match="no case found"):
+        find_cases(tmp_path)
+
+
+def test_another_shape(write_case: Write, volumes: Volumes) -> None:
+    folder = write_case()
+    save(folder / "Case_1_t2.nii.gz", volumes[0][3, 1:])
+    refused(folder, "Case_1_t2.nii.gz", "shape (27, 36, 20)")
+
+
+def test_another_affine(write_case: Write, volumes: Volumes) -> None:
+    folder = write_case()
+    moved = LPS.copy()
+    moved[0, 3] = 2.0
+    save(folder / "Case_1_t2.nii.gz", volumes[0][3], moved)
+    refused(folder, "Case_1_t2.nii.gz", "affine differs")
+
+
+def test_spacing(write_case: Write, volumes: Volumes) -> None:
+    folder = write_case()
+    save(folder / "Case_1_flair.nii.gz", volumes[0][0], LPS @ np.diag([1, 1, 2.5, 1]))
+    refused(folder, "Case_1_flair.nii.gz", "1.00 x 1.00 x 2.50 mm")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\x1f\x8b no gzip", gzip.compress(b"x" * 600)]
+)
+def test_no_nifti(write_case: Write, content: bytes) -> None:
+    folder = write_case()
+    (folder / "Case_1_t1.nii.gz").write_bytes(content)
+    refused(folder, "Case_1_t1.nii.gz")
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.99])
+def test_a_truncated_gzip(write_case: Write, kept: float) -> None:
+    folder = write_case()
+    path = folder / "Case_1_t1.nii.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    refused(folder, "Case_1_t1.nii.gz", "cut short or damaged")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers(write_case: Write, volumes: Volumes, value: float) -> None:
+    folder = write_case()
+    images = volumes[0].copy()
+    images[0, 0, 0, 0] = value
+    save(folder / "Case_1_flair.nii.gz", images[0])
+    refused(folder, "Case_1_flair.nii.gz", "NaN or infinite")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_claims_more_than_the_file(write_case: Write, ending: str) -> None:
+    folder = write_case(ending=ending)
+    path = folder / f"Case_1_t1{ending}"
+    content = path.read_bytes()
+    raw = bytearray(gzip.decompress(content) if ending == ".nii.gz" else content)
+    raw[40:48] = struct.pack("<4h", 3, 1000, 1000, 1000)
+    path.write_bytes(gzip.compress(bytes(raw)) if ending == ".nii.gz" else bytes(raw))
+    refused(folder, path.name, "(1000, 1000, 1000)", "more than the file can hold")
+
+
+def test_a_head_that_is_not_skull_stripped(write_case: Write) -> None:
+    folder = write_case()
+    for path in folder.iterdir():
+        save(path, np.ones((150, 150, 150), np.float32))
+    refused(folder, "Case_1_flair.nii.gz", "not skull-stripped")
+
+
+def test_labels_of_no_edition_and_of_another(write_case: Write, volumes: Volumes) -> None:
+    folder = write_case()
+    save(folder / "Case_1_seg.nii.gz", np.where(volumes[1] == 3, np.uint8(7), volumes[1]))
+    refused(folder, "labels 1 2 7", "BraTS 2018-2021", "1 2 4", "fit no edition")
+    save(folder / "Case_1_seg.nii.gz", volumes[1])
+    refused(folder, "labels 1 2 3", "BraTS 2018-2021", "fit BraTS 2023 and later and Decathlon")
+    save(folder / "Case_1_seg.nii.gz", volumes[1] / 2)
+    refused(folder, "labels 0.5 1 1.5", "fit no edition")
+
+
+def test_labels_whose_regions_cannot_nest(write_case: Write, volumes: Volumes) -> None:
+    """Decathlon's numbers under the file names of BraTS 2023: the field's commonest bug."""
+    folder = write_case("Case_1", BRATS_2023)
+    save(folder / "Case_1-seg.nii.gz", np.array([0, 2, 1, 3], np.uint8)[volumes[1]])
+    refused(folder, "BraTS 2023", "labels 1 2 3", "cannot nest", "swapped")
+
+
+@pytest.mark.real
+def test_all_real_patients_are_read(real_cases: Path) -> None:
+    found = find_cases(real_cases)
+    assert len(found) == 39
+    case = read_case(found[0])
+    assert case.images.shape == (len(MODALITIES), 240, 240, 155)
+    source = nib.Nifti1Image.from_filename(found[0].images["t1ce"])
+    np.testing.assert_array_equal(case.space.affine, source.affine)

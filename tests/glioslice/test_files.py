@@ -1,0 +1,57 @@
+"""Files appear whole or not at all; commands end with one line and exit code 2."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from glioslice import command
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json, sha256, whole, write_bytes, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "mask.nii.gz"
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), whole(path) as temporary:
+        assert temporary.name.endswith("mask.nii.gz")
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"größe": [1, 2.5]})
+    assert read_json(tmp_path / "a.json") == {"größe": [1, 2.5]}
+    (tmp_path / "b.json").write_text("[1")
+    (tmp_path / "c.json").write_text("[1]")
+    for name, message in (("b", "not valid JSON"), ("c", "object"), ("d", "no such file")):
+        with pytest.raises(GliosliceError, match=message):
+            read_json(tmp_path / f"{name}.json")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256(tmp_path / "f").startswith("ba7816bf 8f01cfea".replace(" ", ""))
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (GliosliceError("case x:\n  is broken"), "error: case x: is broken\n"),
+        (FileNotFoundError(2, "No such file", "m.tflite"), "error: m.tflite: No such file\n"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(_: argparse.Namespace) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(work, argparse.Namespace(debug=False))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == line
+    with pytest.raises(type(error)):
+        command.run(work, argparse.Namespace(debug=True))

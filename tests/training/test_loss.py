@@ -1,0 +1,33 @@
+"""The loss by hand."""
+
+import math
+
+import pytest
+import torch
+
+from training.loss import RegionLoss
+
+
+def test_a_perfect_and_a_wrong_answer() -> None:
+    labels = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    labels[0, 2:6, 2:6] = 2
+    labels[0, 3:5, 3:5] = 3
+    regions = torch.stack([labels > 0, labels == 3, labels == 3], 1).float()
+    sure = 40 * regions - 20
+    assert RegionLoss()(sure, labels).item() == pytest.approx(0, abs=1e-3)
+    assert RegionLoss()(-sure, labels).item() == pytest.approx(1 + 20, abs=0.1)
+
+
+def test_undecided_by_hand() -> None:
+    labels = torch.full((1, 4, 4), 3, dtype=torch.uint8)
+    # Probability one half everywhere: Dice 2 * 8 / (8 + 16), cross-entropy ln 2.
+    value = RegionLoss()(torch.zeros(1, 3, 4, 4), labels).item()
+    assert value == pytest.approx(1 - 16 / 24 + math.log(2), abs=1e-4)
+
+
+def test_dice_is_taken_over_the_batch() -> None:
+    """A slice without tumour must not pull the Dice of the others."""
+    labels = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    labels[0] = 3
+    logits = torch.where(labels[:, None] == 3, 20.0, -20.0).expand(2, 3, 4, 4)
+    assert RegionLoss()(logits, labels).item() == pytest.approx(0, abs=1e-3)

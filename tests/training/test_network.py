@@ -1,0 +1,39 @@
+"""The network keeps its size, and folding changes nothing but where numbers stand."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.network import SIZES, NetworkConfig, UNet, folded, macs, parameters
+
+
+@pytest.mark.parametrize(("size", "limit"), [("nano", 26_500), ("compact", 50_000)])
+def test_sizes_stay_within_the_house(size: str, limit: int) -> None:
+    network = UNet(SIZES[size])
+    assert parameters(network) <= limit
+    assert macs(network, (160, 192)) <= 220e6
+
+
+def test_parameters_and_macs_by_hand() -> None:
+    network = UNet(NetworkConfig(widths=(2, 3), inputs=1, outputs=1))
+    convolutions = [(1, 2, 9), (2, 2, 9), (2, 3, 9), (3, 3, 9), (3, 2, 1), (2, 2, 9), (2, 1, 1)]
+    assert parameters(network) == sum(i * o * k + o for i, o, k in convolutions)
+    at = [64, 64, 16, 16, 16, 64, 64]  # 8 x 8 pixels, a quarter of them below
+    weights = [i * o * k for i, o, k in convolutions]
+    assert macs(network, (8, 8)) == sum(w * p for w, p in zip(weights, at, strict=True))
+
+
+def test_folding_keeps_the_outputs() -> None:
+    torch.manual_seed(0)
+    network = UNet(SIZES["nano"]).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    x = torch.randn(1, 4, 32, 48)
+    torch.testing.assert_close(folded(network)(x), network(x), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(network).modules())

@@ -1,0 +1,155 @@
+"""Runs of training as a user starts them: logs, resume, fine-tuning, several processes."""
+
+import argparse
+import csv
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from glioslice.card import read_card
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json
+from tests.conftest import ROOT, Write
+from training import train
+from training.checkpoint import STATE, load_model
+
+
+@pytest.fixture
+def data(write_case: Write, tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        write_case(name, folder=tmp_path / "data")
+    return tmp_path / "data"
+
+
+def arguments(data: Path, out: Path, **others: Any) -> argparse.Namespace:
+    given = {
+        "data": data, "out": out, "size": "nano", "epochs": 3, "steps": 2, "batch": 2,
+        "rate": 3e-3, "seed": 5, "hold_out": "1", "start": None, "resume": False,
+        "cache": data.parent / "cache", "wandb": False,
+    }  # fmt: skip
+    return argparse.Namespace(**(given | others))
+
+
+def test_a_run_is_a_model_folder_with_its_log(data: Path, tmp_path: Path) -> None:
+    train.work(arguments(data, tmp_path / "run", epochs=5))
+    network, card = load_model(tmp_path / "run")
+    assert card.name == "nano"
+    content = card.content
+    assert len(content["training"]["cases"]) == 2
+    assert len(content["held_out"]["cases"]) == 1
+    assert "no medical device" in content["intended_use"]
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert 0 <= float(rows[4]["mean"]) <= 1
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert not network.training
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_resumes_to_the_same_bytes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.work(arguments(data, tmp_path / "whole"))
+
+    real = train.one_epoch
+
+    def pull_the_plug(*given: Any) -> float:
+        if given[3] == 2:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(train, "one_epoch", pull_the_plug)
+    with pytest.raises(KeyboardInterrupt):
+        train.work(arguments(data, tmp_path / "cut"))
+    monkeypatch.undo()
+    assert read_json(tmp_path / "cut" / "card.json")["training"]["epochs_done"] == 1
+    with pytest.raises(GliosliceError, match="holds a run already; add --resume"):
+        train.work(arguments(data, tmp_path / "cut"))
+    with pytest.raises(GliosliceError, match="was started with other epochs"):
+        train.work(arguments(data, tmp_path / "cut", epochs=4, resume=True))
+    train.work(arguments(data, tmp_path / "cut", resume=True))
+    for name in ("nano.safetensors", STATE, "log.csv", "card.json"):
+        whole, cut = (tmp_path / run / name for run in ("whole", "cut"))
+        assert whole.read_bytes() == cut.read_bytes(), name
+
+
+def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(GliosliceError, match="nothing to resume"):
+        train.work(arguments(data, tmp_path / "none", resume=True))
+
+
+def test_fine_tuning_starts_from_the_weights_and_remembers_the_cases(
+    data: Path, tmp_path: Path, write_case: Write
+) -> None:
+    train.work(arguments(data, tmp_path / "base", hold_out="0"))
+    images = write_case("mine", folder=tmp_path / "own")
+    (images / "mine_t2.nii.gz").write_bytes((images / "mine_t1.nii.gz").read_bytes())
+    own = arguments(
+        tmp_path / "own", tmp_path / "tuned",
+        start=tmp_path / "base", size=None, hold_out="0", rate=1e-9, epochs=1,
+    )  # fmt: skip
+    train.work(own)
+    base, tuned = (load_file(tmp_path / r / "nano.safetensors") for r in ("base", "tuned"))
+    for name, before in base.items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(tuned[name], before, atol=1e-6, rtol=1e-6)
+    seen = read_card(tmp_path / "tuned").trained_on
+    assert read_card(tmp_path / "base").trained_on < seen
+    with pytest.raises(GliosliceError, match="is a nano, not a compact"):
+        train.work(arguments(data, tmp_path / "x", start=tmp_path / "base", size="compact"))
+
+
+def test_the_rate_warms_up_and_falls_to_zero() -> None:
+    recipe = train.Recipe(epochs=10, steps=10, warmup=0.1, rate=1.0)
+    rates = [train.rate_at(recipe, step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+def command(*words: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *launcher, "training/train.py", *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+SHORT = ("--size", "nano", "--epochs", 2, "--steps", 2, "--batch", 2)
+
+
+@pytest.mark.slow
+def test_two_processes_by_torchrun(data: Path, tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    weights = []
+    for name, used in (("two", launcher), ("again", launcher), ("one", ())):
+        out = tmp_path / name
+        words = ("--data", data, "--out", out, *SHORT, "--cache", tmp_path / "cache")
+        done = command(*words, launcher=used)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 2 ") == 1
+        weights.append((out / "nano.safetensors").read_bytes())
+    assert "2 x cpu" in done.stdout or "1 x cpu" in done.stdout
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]  # the second process has its say
+
+
+@pytest.mark.slow
+def test_weights_and_biases_stay_on_this_machine(data: Path, tmp_path: Path) -> None:
+    words = ("--data", data, "--out", tmp_path / "run", *SHORT, "--cache", tmp_path / "cache")
+    done = command(*words, "--wandb")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_bad_words_end_with_one_line(tmp_path: Path) -> None:
+    done = command("--data", tmp_path / "none", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path / 'none'}: no such folder\n"
+    assert "python training/train.py --data" in command("--help").stdout
