@@ -28,6 +28,7 @@ from glioslice.labels import (
     from_scheme,
 )
 from glioslice.nifti import Space, read_nifti
+from glioslice.phantom import make_phantom
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 MASK = "seg"
@@ -126,6 +127,14 @@ def read_case(files: CaseFiles) -> Case:
         _check_same_space(files.mask, mask_space, next(iter(files.images.values())), space)
         labels = _to_labels(files.mask, mask[0], files.scheme)
     return Case(files.name, files.scheme, images, labels, space)
+
+
+def phantom_case(seed: int) -> Case:
+    """Return the phantom of `seed` as a case with its truth."""
+    phantom = make_phantom(seed)
+    x, y, z = phantom.labels.shape
+    name = f"phantom-{seed}"
+    return Case(name, BRATS_2023, phantom.images, phantom.labels, Space.lps((x, y, z)))
 
 
 def problems_of(files: CaseFiles) -> list[str]:

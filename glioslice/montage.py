@@ -14,7 +14,7 @@ from glioslice.slices import brain_of, crop_of, cut, z_scores
 COLOURS = {"WT": (240, 228, 66), "TC": (213, 94, 0), "ET": (86, 180, 233)}
 """Yellow, vermilion and sky blue of Okabe and Ito's palette, told apart by colour-blind eyes."""
 
-SHOWN = ("flair", "t1ce")
+SHOWN = {"flair": "FLAIR", "t1ce": "T1ce"}
 COLUMNS = 5
 ZOOM = 2
 LEGEND = 36
@@ -35,11 +35,11 @@ def write_montage(path: Path, images: NDArray[np.float32], labels: NDArray[np.ui
     slices, masks = cut(grey, crop)[chosen], cut(labels, crop)[chosen]
     width, height = (side * ZOOM for side in crop.window)
     picture = Image.new("RGB", (COLUMNS * width, len(SHOWN) * height + LEGEND))
-    for row, modality in enumerate(SHOWN):
+    for row, (modality, title) in enumerate(SHOWN.items()):
         for column in range(COLUMNS):
             tile = _tile(slices[column, ..., MODALITIES.index(modality)], masks[column])
             picture.paste(tile, (column * width, row * height))
-        _write(picture, (6, row * height + 4), modality.upper(), (255, 255, 255))
+        _write(picture, (6, row * height + 4), title, (255, 255, 255))
     _legend(picture, len(SHOWN) * height)
     with whole(path) as temporary:
         picture.save(temporary, format="PNG")

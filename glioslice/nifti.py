@@ -33,6 +33,13 @@ class Space:
     affine: NDArray[np.float64]
     header: nib.Nifti1Header
 
+    @classmethod
+    def lps(cls, shape: tuple[int, int, int]) -> "Space":
+        """Return the space of an LPS volume that came from no file, 1 mm, its centre at 0."""
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+        affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+        return cls(shape, affine, nib.Nifti1Header())
+
     def to_lps(self, volume: NDArray[Any]) -> NDArray[Any]:
         """Return the file's voxels with axes that grow to the left, the back and the head."""
         return np.asarray(apply_orientation(volume, self._turn(back=False)))

@@ -7,12 +7,10 @@ out of the mean. `--json` holds: model, cases [{case, seen, dice {WT, TC, ET, me
 """
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from device.engine import Engine
@@ -22,29 +20,11 @@ from glioslice.card import Card
 from glioslice.cases import Case, digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
-from glioslice.labels import REGIONS, to_scheme
+from glioslice.labels import to_scheme
 from glioslice.metrics import region_dice
 from glioslice.nifti import write_mask
-from training.checkpoint import load_weights
-from training.network import UNet
 
 Scores = dict[str, float]
-
-
-@dataclass(frozen=True)
-class TorchNetwork:
-    """The float checkpoint behind the engine's interface."""
-
-    network: UNet
-    card: Card
-
-    @torch.no_grad()
-    def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4): sigmoid above the card's thresholds."""
-        thresholds = self.card.content["output"]["thresholds"]
-        batch = torch.from_numpy(z_scores).permute(2, 0, 1)[None]
-        chances = torch.sigmoid(self.network(batch))[0].numpy()
-        return np.stack([chances[i] > thresholds[region] for i, region in enumerate(REGIONS)])
 
 
 def main() -> None:
@@ -87,6 +67,13 @@ def load_network(model: Path) -> Network:
     if model.suffix == ".tflite":
         return Engine(model)
     if model.suffix == ".safetensors":
+        try:  # here alone, so that a TFLite file can be scored where torch is not installed
+            from training.checkpoint import load_weights
+            from training.torch_network import TorchNetwork
+        except ImportError:
+            raise GliosliceError(
+                f"{model}: a checkpoint needs torch; run make test first"
+            ) from None
         return TorchNetwork(*load_weights(model))
     raise GliosliceError(f"{model}: a .safetensors or .tflite file was expected")
 

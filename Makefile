@@ -1,0 +1,51 @@
+# make demo [INPUT=CASE]   the few packages of board and desk, then a volume segmented by the shipped model
+# make test                everything, then lint, types, architecture and all tests
+# make models              every product, card and figure anew from the checkpoints in models/
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+DATA ?= ../shared/data/brats
+# The runtime that boards get. Products are judged on it: onnx2tf pins an older one, for checks of its own that we do not use.
+LITERT = ai-edge-litert==2.3.0
+PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test fast models clean
+
+demo: .venv-demo/ready
+	.venv-demo/bin/python -m device.segment $(if $(INPUT),--input "$(INPUT)") --out demo
+
+test: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m pytest -m ""
+
+fast: .venv/ready
+	.venv/bin/python -m pytest
+
+models: .venv/ready
+	for size in nano compact; do \
+	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --out models/$$size || exit 2; \
+	  .venv/bin/python benchmarks/cards.py models/$$size --data $(DATA) || exit 2; \
+	done
+	.venv/bin/python benchmarks/figures.py
+
+.venv-demo/ready: pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is too old, Python 3.11 is needed; name one: make demo PYTHON=python3.11" >&2; exit 2; }
+	@echo "installing board and desk into .venv-demo"
+	$(PYTHON) -m venv --clear .venv-demo
+	.venv-demo/bin/python $(PIP) --editable ".[device,host]" $(LITERT)
+	touch $@
+
+.venv/ready: pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11, which TensorFlow's and torch's pins need; name one: make test PYTHON=python3.11" >&2; exit 2; }
+	@echo "installing everything into .venv (3.3 GB, some minutes)"
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python $(PIP) --editable ".[dev]"
+	.venv/bin/python $(PIP) --no-deps $(LITERT)
+	touch $@
+
+clean:
+	rm -rf .venv .venv-demo build demo

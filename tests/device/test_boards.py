@@ -1,0 +1,146 @@
+"""The board's wheel on every Python and runtime that a board may have.
+
+Each environment is bare but for the wheel and its runtime. The same case must give the same mask:
+byte for byte on LiteRT, whose int8 kernels are XNNPACK's everywhere; nearly so on tflite-runtime,
+which leaves int8 to its own kernels on x86 (FACTS: at most two steps in a few per cent of values).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from glioslice.cases import phantom_case
+from glioslice.nifti import Space
+from tests.conftest import ROOT, save
+
+BOARD_RUNTIME = "ai-edge-litert==2.3.0"
+DEV_RUNTIME = "ai-edge-litert==2.1.0"  # what onnx2tf pins
+LEGACY_RUNTIME = "tflite-runtime==2.14.0"
+
+
+@dataclass(frozen=True)
+class Board:
+    python: str
+    extra: str
+    runtime: str
+
+    @property
+    def exact(self) -> bool:
+        return self.extra == "device"
+
+
+BOARDS = (
+    Board("3.11", "device", BOARD_RUNTIME),
+    Board("3.12", "device", BOARD_RUNTIME),
+    Board("3.13", "device", BOARD_RUNTIME),
+    Board("3.11", "device", DEV_RUNTIME),
+    Board("3.11", "device-legacy", LEGACY_RUNTIME),
+)
+
+pytestmark = pytest.mark.slow
+
+
+def python(version: str) -> str:
+    """The interpreter of that version; a board's Python that is not here is skipped by name."""
+    if found := shutil.which(f"python{version}"):
+        return found
+    for candidate in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")):
+        return str(candidate)
+    pytest.skip(f"no Python {version} on this machine")
+
+
+def run(*words: object, cwd: Path) -> str:
+    # A virtual environment must not see the packages of the one that the tests run in.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, words)), cwd=cwd, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, "--wheel-dir", folder, ROOT, cwd=folder)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom on disk: a board's numpy may be another, its random numbers need not agree."""
+    folder = tmp_path_factory.mktemp("case")
+    phantom = phantom_case(0)
+    for name, image in zip(("flair", "t1", "t1ce", "t2"), phantom.images, strict=True):
+        save(folder / f"p_{name}.nii.gz", image, Space.lps((240, 240, 155)).affine)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(case: Path, tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
+    out = tmp_path_factory.mktemp("here")
+    run(sys.executable, "-m", "device.segment", "--input", case, "--out", out, cwd=ROOT)
+    return read(out)
+
+
+def read(out: Path) -> NDArray[np.uint8]:
+    image = nib.Nifti1Image.from_filename(out / "mask.nii.gz")
+    return np.asarray(image.dataobj, np.uint8)
+
+
+def test_the_wheel_holds_board_code_and_the_compact_model(wheel: Path) -> None:
+    listing = run(sys.executable, "-m", "zipfile", "-l", wheel, cwd=wheel.parent)
+    names = {line.split()[0] for line in listing.splitlines()[1:]}
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"glioslice", "device"}
+    assert "glioslice/models/compact/compact-int8.tflite" in names
+    assert "device/deploy.py" not in names
+
+
+def test_masks_are_the_same_bytes_from_the_demos_environment(case: Path, tmp_path: Path) -> None:
+    """As `make demo` installs it: evaluation scores a TFLite file there without torch."""
+    run(python("3.11"), "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    demo = tmp_path / "venv" / "bin" / "python"
+    install = (demo, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt")
+    run(*install, "--editable", f"{ROOT}[device,host]", BOARD_RUNTIME, cwd=tmp_path)
+    size = sum(path.lstat().st_size for path in (tmp_path / "venv").rglob("*"))
+    assert size < 400e6
+    model = ROOT / "models" / "compact" / "compact-int8.tflite"
+    for name, interpreter in (("demo", demo), ("dev", sys.executable)):
+        words = ("--model", model, "--data", case, "--masks", tmp_path / name)
+        run(interpreter, "training/evaluate.py", *words, cwd=ROOT)
+    mask = f"{case.name}.nii.gz"
+    assert (tmp_path / "demo" / mask).read_bytes() == (tmp_path / "dev" / mask).read_bytes()
+    assert np.asarray(nib.Nifti1Image.from_filename(tmp_path / "demo" / mask).dataobj).any()
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda b: f"{b.runtime}-python{b.python}")
+def test_a_board_segments_the_phantom(
+    board: Board, wheel: Path, case: Path, expected: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    run(python(board.python), "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    inside = tmp_path / "venv" / "bin" / "python"
+    install = (inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*install, f"{wheel}[{board.extra}]", board.runtime, cwd=tmp_path)
+    packages = run(inside, "-m", "pip", "list", "--format", "freeze", cwd=tmp_path)
+    assert not {"torch", "tensorflow"} & {line.split("==")[0] for line in packages.splitlines()}
+    out = tmp_path / "out"
+    told = run(inside, "-m", "device.segment", "--input", case, "--out", out, cwd=tmp_path)
+    assert board.runtime.replace("==", " ") in told
+    mask = read(out)
+    assert np.count_nonzero(expected) > 1000
+    if board.exact:
+        np.testing.assert_array_equal(mask, expected)
+    else:
+        differing = np.count_nonzero(mask != expected)
+        assert differing <= 0.01 * np.count_nonzero(expected)

@@ -1,0 +1,110 @@
+"""The engine runs our files and refuses all others with one clear line."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device.engine import Engine
+from glioslice.card import shipped
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json, sha256, write_json
+
+PRODUCTS = (
+    ("nano", "nano-int8.tflite"),
+    ("nano", "nano-fp16.tflite"),
+    ("compact", "compact-int8.tflite"),
+)
+
+
+def foreign(folder: Path, content: bytes) -> Path:
+    """A model folder that binds `content`, whatever it is."""
+    shutil.copy(shipped("nano") / "card.json", folder)
+    model = folder / "foreign.tflite"
+    model.write_bytes(content)
+    card = read_json(folder / "card.json")
+    write_json(folder / "card.json", card | {"files": {model.name: {"sha256": sha256(model)}}})
+    return model
+
+
+@pytest.mark.parametrize(("size", "name"), PRODUCTS)
+def test_shipped_files_fit_and_run(size: str, name: str) -> None:
+    model = shipped(size) / name
+    assert model.stat().st_size <= 60_000
+    engine = Engine(model)
+    assert engine.runtime == "ai-edge-litert 2.3.0"  # what boards get
+    regions = engine.run(np.zeros((160, 192, 4), np.float32))
+    assert regions.shape == (3, 160, 192)
+    assert regions.dtype == bool
+
+
+def test_int8_input_is_quantised_and_fp16_input_is_not() -> None:
+    z = np.random.default_rng(0).normal(0, 1, (160, 192, 4)).astype(np.float32)
+    int8 = Engine(shipped("nano") / "nano-int8.tflite")
+    assert int8.prepare(z).dtype == np.int8
+    np.testing.assert_allclose(
+        (int8.prepare(z) - np.float32(int8.input.zero_point)) * int8.input.scale, z, atol=0.02
+    )
+    assert int8.input.scale == pytest.approx(10 / 255, rel=1e-3)
+    np.testing.assert_array_equal(Engine(shipped("nano") / "nano-fp16.tflite").prepare(z), z)
+
+
+def test_threads_change_nothing() -> None:
+    z = np.random.default_rng(1).normal(0, 1, (160, 192, 4)).astype(np.float32)
+    model = shipped("compact") / "compact-int8.tflite"
+    one, two = Engine(model, threads=1).run(z), Engine(model, threads=2).run(z)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_file_that_is_no_tflite(tmp_path: Path) -> None:
+    with pytest.raises(GliosliceError, match="not a TFLite file"):
+        Engine(foreign(tmp_path, b"GIF89a, with some bytes more"))
+
+
+def test_a_file_of_another_card(tmp_path: Path) -> None:
+    model = foreign(tmp_path, (shipped("nano") / "nano-int8.tflite").read_bytes())
+    Engine(model)
+    model.write_bytes((shipped("compact") / "compact-int8.tflite").read_bytes())
+    with pytest.raises(GliosliceError, match="SHA-256"):
+        Engine(model)
+
+
+def test_no_card(tmp_path: Path) -> None:
+    shutil.copy(shipped("nano") / "nano-int8.tflite", tmp_path)
+    with pytest.raises(GliosliceError, match=r"card\.json: no such file"):
+        Engine(tmp_path / "nano-int8.tflite")
+
+
+def test_a_delegate_that_is_not_there() -> None:
+    with pytest.raises(GliosliceError, match=r"delegate libnothing\.so\.1 could not be loaded"):
+        Engine(shipped("nano") / "nano-int8.tflite", delegate="libnothing.so.1")
+
+
+def keras_file(function: Any, shape: tuple[int, ...], flex: bool = False) -> bytes:
+    import tensorflow as tf
+
+    inputs = tf.keras.Input(shape[1:], batch_size=1)
+    model = tf.keras.Model(inputs, tf.keras.layers.Lambda(function)(inputs))
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if flex:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.SELECT_TF_OPS]
+    content: bytes = converter.convert()
+    return content
+
+
+@pytest.mark.slow
+def test_a_network_of_another_shape(tmp_path: Path) -> None:
+    content = keras_file(lambda x: x[..., :3] * 2.0, (1, 64, 64, 4))
+    with pytest.raises(GliosliceError, match=r"its input is float32 \(1, 64, 64, 4\)"):
+        Engine(foreign(tmp_path, content))
+
+
+@pytest.mark.slow
+def test_an_op_that_the_runtime_lacks(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    content = keras_file(lambda x: tf.math.lgamma(x)[..., :3], (1, 160, 192, 4), flex=True)
+    with pytest.raises(GliosliceError, match=r"refused by ai-edge-litert .*Flex"):
+        Engine(foreign(tmp_path, content))
