@@ -18,6 +18,8 @@ SHOWN = {"flair": "FLAIR", "t1ce": "T1ce"}
 COLUMNS = 5
 ZOOM = 2
 LEGEND = 36
+GREY_STEP = 8
+"""Finer steps show nothing but noise, and noise is what a PNG cannot pack."""
 DARK, BRIGHT = -2.0, 3.5
 """Z-scores shown as black and white; air is black too."""
 
@@ -42,7 +44,7 @@ def write_montage(path: Path, images: NDArray[np.float32], labels: NDArray[np.ui
         _write(picture, (6, row * height + 4), title, (255, 255, 255))
     _legend(picture, len(SHOWN) * height)
     with whole(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", optimize=True)
 
 
 def _spread(labels: NDArray[np.uint8], z: tuple[int, int]) -> NDArray[np.intp]:
@@ -58,7 +60,8 @@ def _tile(grey: NDArray[np.float32], labels: NDArray[np.uint8]) -> Image.Image:
     shade = np.clip((grey.T - DARK) / (BRIGHT - DARK), 0, 1) * 255
     size = (grey.shape[0] * ZOOM, grey.shape[1] * ZOOM)
     enlarged = Image.fromarray(shade.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    pixels = np.repeat(np.asarray(enlarged)[..., None], 3, axis=2)
+    steps = np.asarray(enlarged) // GREY_STEP * GREY_STEP
+    pixels = np.repeat(steps[..., None], 3, axis=2)
     for name, region in zip(REGIONS, to_regions(labels.T), strict=True):
         pixels[_edge(region.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))] = COLOURS[name]
     return Image.fromarray(pixels)
