@@ -1,65 +1,32 @@
-"""A patient's case: found by its file names, read into one orientation and one label scheme.
-
-    BraTS 2018-2021   CASE/CASE_{flair,t1,t1ce,t2,seg}.nii.gz        labels 1, 2, 4
-    BraTS 2023+       CASE/CASE-{t2f,t1n,t1c,t2w,seg}.nii.gz         labels 1, 2, 3
-    Decathlon Task01  imagesTr/CASE.nii.gz (4-D), labelsTr/, dataset.json   labels 2, 1, 3
-
-Letters of the suffixes may be of any case, files `.nii` or `.nii.gz`, the mask may be missing.
-"""
+"""A patient's case: read into one orientation and one label scheme, whatever its edition."""
 
 import hashlib
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from glioslice.editions import MODALITIES, CaseFiles, brats_case, decathlon_case, niftis
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json
-from glioslice.labels import (
-    BRATS_2018,
-    BRATS_2023,
-    DECATHLON,
-    SCHEMES,
-    LabelScheme,
-    check_nesting,
-    from_scheme,
-)
+from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme, check_nesting, from_scheme
 from glioslice.nifti import Space, read_nifti
 from glioslice.phantom import make_phantom
 
-MODALITIES = ("flair", "t1", "t1ce", "t2")
-MASK = "seg"
-
-SUFFIXES: Mapping[str, tuple[str, LabelScheme]] = {
-    "_flair": ("flair", BRATS_2018),
-    "_t1": ("t1", BRATS_2018),
-    "_t1ce": ("t1ce", BRATS_2018),
-    "_t2": ("t2", BRATS_2018),
-    "_seg": (MASK, BRATS_2018),
-    "-t2f": ("flair", BRATS_2023),
-    "-t1n": ("t1", BRATS_2023),
-    "-t1c": ("t1ce", BRATS_2023),
-    "-t2w": ("t2", BRATS_2023),
-    "-seg": (MASK, BRATS_2023),
-}
-FILE_NAME = re.compile(rf"(?P<case>.+)(?P<suffix>{'|'.join(SUFFIXES)})\.nii(\.gz)?", re.IGNORECASE)
-NIFTI_ENDINGS = (".nii", ".nii.gz")
+__all__ = [
+    "MODALITIES",
+    "Case",
+    "CaseFiles",
+    "digest",
+    "find_case",
+    "find_cases",
+    "phantom_case",
+    "problems_of",
+    "read_case",
+]
 
 MAX_BRAIN_ML = 2500
 """Adult brains with their fluid stay under 2,000 mL, heads with skull and scalp over 3,000."""
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Where a case lies: one file a modality, or one 4-D file for all; `mask` may be None."""
-
-    name: str
-    scheme: LabelScheme
-    images: Mapping[str, Path]
-    mask: Path | None
 
 
 @dataclass(frozen=True)
@@ -82,17 +49,17 @@ def find_case(path: Path) -> CaseFiles:
     Raises GliosliceError if it is none, or a modality is missing or there twice.
     """
     if path.is_file():
-        return _decathlon_case(path)
+        return decathlon_case(path)
     if not path.is_dir():
         raise GliosliceError(f"{path}: no such folder")
     if (path / "imagesTr").is_dir():
-        images = _niftis(path / "imagesTr")
+        images = niftis(path / "imagesTr")
         if len(images) != 1:
             raise GliosliceError(
                 f"{path}: holds {len(images)} Decathlon cases; name one file of imagesTr as CASE"
             )
-        return _decathlon_case(images[0])
-    return _brats_case(path)
+        return decathlon_case(images[0])
+    return brats_case(path)
 
 
 def find_cases(folder: Path) -> list[CaseFiles]:
@@ -103,12 +70,12 @@ def find_cases(folder: Path) -> list[CaseFiles]:
     if not folder.is_dir():
         raise GliosliceError(f"{folder}: no such folder")
     if (folder / "imagesTr").is_dir():
-        found = [_decathlon_case(image) for image in _niftis(folder / "imagesTr")]
-    elif _niftis(folder):
-        found = [_brats_case(folder)]
+        found = [decathlon_case(image) for image in niftis(folder / "imagesTr")]
+    elif niftis(folder):
+        found = [brats_case(folder)]
     else:
         inside = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-        found = [find_case(p) for p in inside if _niftis(p) or (p / "imagesTr").is_dir()]
+        found = [find_case(p) for p in inside if niftis(p) or (p / "imagesTr").is_dir()]
     if not found:
         raise GliosliceError(f"{folder}: no case found; a case is a folder with its NIfTI files")
     return sorted(found, key=lambda files: files.name)
@@ -210,64 +177,3 @@ def _to_labels(path: Path, mask: NDArray[np.float32], scheme: LabelScheme) -> ND
 
 def _listed(values: set[float] | tuple[int, ...]) -> str:
     return " ".join(f"{value:g}" for value in sorted(values))
-
-
-def _niftis(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name.lower().endswith(NIFTI_ENDINGS) and not path.name.startswith(".")
-    )
-
-
-def _brats_case(folder: Path) -> CaseFiles:
-    found: dict[LabelScheme, dict[str, Path]] = {}
-    for path in _niftis(folder):
-        if match := FILE_NAME.fullmatch(path.name):
-            what, scheme = SUFFIXES[match["suffix"].lower()]
-            files = found.setdefault(scheme, {})
-            if what in files:
-                raise GliosliceError(f"{path}: {what} is there twice, also as {files[what].name}")
-            files[what] = path
-    if not found:
-        raise GliosliceError(
-            f"{folder}: no case; expected CASE_flair, _t1, _t1ce, _t2 (BraTS 2018-2021) or "
-            "CASE-t2f, -t1n, -t1c, -t2w (BraTS 2023 and later) as .nii or .nii.gz"
-        )
-    if len(found) > 1:
-        raise GliosliceError(f"{folder}: mixes the file names of BraTS 2018-2021 and BraTS 2023")
-    [(scheme, files)] = found.items()
-    mask = files.pop(MASK, None)
-    missing = [
-        suffix
-        for suffix, (what, s) in SUFFIXES.items()
-        if s is scheme and what != MASK and what not in files
-    ]
-    if missing:
-        raise GliosliceError(f"{folder}: the modality {', '.join(missing)} is missing")
-    return CaseFiles(folder.resolve().name, scheme, files, mask)
-
-
-def _decathlon_case(image: Path) -> CaseFiles:
-    if not image.name.lower().endswith(NIFTI_ENDINGS):
-        raise GliosliceError(f"{image}: a case is a folder, or a 4-D NIfTI file of the Decathlon")
-    _check_decathlon(image.parent.parent / "dataset.json")
-    mask = image.parent.parent / "labelsTr" / image.name
-    return CaseFiles(
-        name=re.sub(r"\.nii(\.gz)?$", "", image.name, flags=re.IGNORECASE),
-        scheme=DECATHLON,
-        images=dict.fromkeys(MODALITIES, image),
-        mask=mask if mask.is_file() else None,
-    )
-
-
-def _check_decathlon(description: Path) -> None:
-    """Compare `dataset.json`, where there is one, with what Task01 means by its numbers."""
-    if not description.is_file():
-        return
-    content = read_json(description)
-    order = [str(m).lower() for _, m in sorted(content.get("modality", {}).items())]
-    if order != ["flair", "t1w", "t1gd", "t2w"]:
-        raise GliosliceError(f"{description}: modalities {order}, Task01 has FLAIR, T1w, T1gd, T2w")
-    if str(content.get("labels", {}).get("1", "")).lower() not in ("edema", "oedema"):
-        raise GliosliceError(f"{description}: label 1 is not edema, as it is in Task01")
