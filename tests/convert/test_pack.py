@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -131,6 +132,19 @@ def test_a_truncated_file_is_refused(exported: dict[str, bytes], missing: int) -
         # Only bytes that nobody reads, such as a string's final NUL, may be missing.
         assert missing < 4
         assert packed == pack(content)
+
+
+def test_a_name_cut_short_is_no_other_name() -> None:
+    graph = schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[])
+    code = schema.OperatorCodeT(customCode="OneOfOurOwn")
+    model = schema.ModelT(operatorCodes=[code], subgraphs=[graph], buffers=[schema.BufferT()])
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    content = bytes(builder.Output())
+    assert content.rstrip(b"\0").endswith(b"OneOfOurOwn")
+    assert b"OneOfOurOwn" in pack(content)
+    with pytest.raises(GliosliceError, match="damaged"):
+        pack(content.rstrip(b"\0")[:-3])
 
 
 @pytest.mark.slow

@@ -50,10 +50,10 @@ pytestmark = pytest.mark.slow
 
 def python(version: str) -> str:
     """The interpreter of that version; a board's Python that is not here is skipped by name."""
-    if found := shutil.which(f"python{version}"):
-        return found
-    for candidate in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")):
-        return str(candidate)
+    # pyenv's own folders first: its stand-ins on the PATH refuse versions that are not chosen.
+    installed = sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    if found := [*installed, *filter(None, [shutil.which(f"python{version}")])]:
+        return found[0]
     pytest.skip(f"no Python {version} on this machine")
 
 

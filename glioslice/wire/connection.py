@@ -1,0 +1,270 @@
+"""A link that runs over a port: `open`, `send`, `receive`, `flush`, `close`.
+
+Two threads own the port, one reads and one writes, so that the caller computes while bytes cross.
+Both sleep until there is something to do. `send` waits when 64 kB are on their way; a caller who
+does not `receive` makes the peer pause. Messages are bytes here; `messages` gives them meaning.
+"""
+
+import math
+import threading
+import time
+from types import TracebackType
+
+from glioslice.wire.link import Counts, Link, LinkError, Settings, State
+from glioslice.wire.transport import Port, PortError
+
+SILENCE = 5.0
+"""Seconds without a word after which a peer counts as silent; it says something every second."""
+
+SEND_LIMIT = 65536
+READ_WAIT = 0.2
+FAREWELL = 0.5
+NAP = 0.5
+"""Seconds that one wait lasts at most: on Windows, Ctrl-C is seen between two waits only."""
+
+
+class PeerSilent(LinkError):
+    """Nothing is heard of the peer; the session is kept and goes on if it is heard again."""
+
+
+class PeerRestarted(LinkError):
+    """The peer has begun a new session; `open` joins it, what was not received is lost."""
+
+
+class PeerClosed(LinkError):
+    """The peer has ended the session."""
+
+
+class Connection:
+    """One end of a link over a port; the active end calls, the passive one waits to be called.
+
+    It owns the port and closes it. Any thread may call its methods. When a session has ended,
+    `open` begins the next one on the same port.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        *,
+        active: bool,
+        settings: Settings | None = None,
+        silence: float = SILENCE,
+    ) -> None:
+        self.name = port.name
+        self.silence = silence
+        self._port, self._settings = port, settings
+        self._link = Link(settings, active=active)
+        self._joined = False
+        self._earlier = Counts()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
+        self._failure: PortError | None = None
+        self._ending = False
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._read, "wire-read"), (self._write, "wire-write"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> "Connection":
+        """Return the connection, which the block's end closes."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        self.close()
+
+    @property
+    def counts(self) -> Counts:
+        """What has crossed the line since the connection was made, over all its sessions."""
+        with self._lock:
+            return self._earlier.plus(self._link.counts)
+
+    @property
+    def skipped(self) -> bytes:
+        """The last bytes from the line that belonged to no frame, at most 256."""
+        with self._lock:
+            return self._link.reader.sample
+
+    def open(self, timeout: float | None = None) -> None:
+        """Begin a session, waiting up to `timeout` seconds for the peer (None: for ever).
+
+        A session that this has returned from before is left behind. Raises PeerSilent when nobody
+        answered in time; calling again goes on waiting. Raises LinkError for a peer of another
+        version and LineLost for a line that failed.
+        """
+        deadline = deadline_of(timeout)
+        with self._lock:
+            if self._joined or self._link.state not in (State.OPENING, State.OPEN):
+                self._joined = False
+                self._earlier = self._earlier.plus(self._link.counts)
+                self._link = Link(self._settings, active=self._link.active)
+                self._work.notify()
+            while self._link.state is State.OPENING:
+                self._check_port()
+                if time.monotonic() >= deadline:
+                    raise PeerSilent(self._no_answer())
+                self._nap(deadline)
+            if self._link.state is not State.OPEN:
+                self._check_session()
+            self._joined = True
+
+    def send(self, message: bytes) -> None:
+        """Queue a message; waits while 64 kB are on their way.
+
+        Raises LinkError (PeerSilent, PeerRestarted, PeerClosed) or LineLost.
+        """
+        with self._lock:
+            while True:
+                self._check_port()
+                self._check_session()
+                if self._link.queued < SEND_LIMIT:
+                    break
+                self._check_silence()
+                self._nap(math.inf)
+            self._link.send(message)
+            self._work.notify()
+
+    def receive(self, timeout: float | None = None) -> bytes | None:
+        """Return the next message, None if none came within `timeout` seconds.
+
+        What arrived before a session or the line ended is returned first; then this raises
+        LinkError (PeerSilent, PeerRestarted, PeerClosed) or LineLost.
+        """
+        deadline = deadline_of(timeout)
+        with self._lock:
+            while True:
+                message = self._link.take(time.monotonic())
+                if message is not None:
+                    self._work.notify()  # the peer may have waited for room
+                    return message
+                self._check_port()
+                self._check_session()
+                self._check_silence()
+                if time.monotonic() >= deadline:
+                    return None
+                self._nap(deadline)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the peer has everything that was sent; False if `timeout` seconds passed.
+
+        Raises like `send`.
+        """
+        deadline = deadline_of(timeout)
+        with self._lock:
+            while self._link.queued:
+                self._check_port()
+                self._check_session()
+                self._check_silence()
+                if time.monotonic() >= deadline:
+                    return False
+                self._nap(deadline)
+            return True
+
+    def close(self) -> None:
+        """Say goodbye and close the port; what is queued is dropped. Twice does no harm."""
+        with self._lock:
+            if self._ending:
+                return
+            self._link.close()
+            self._work.notify()
+            deadline = time.monotonic() + FAREWELL
+            while self._link.next_time() == -math.inf and self._failure is None:
+                if time.monotonic() >= deadline:
+                    break
+                self._nap(deadline)
+            self._ending = True
+            self._work.notify()
+        for thread in self._threads:
+            thread.join()
+        self._port.close()
+
+    def _nap(self, until: float) -> None:
+        self._changed.wait(max(0.0, min(NAP, until - time.monotonic())))
+
+    def _no_answer(self) -> str:
+        counts = self._link.counts
+        if counts.echoes:
+            return (
+                f"{self.name}: our own bytes come back: a loop-back plug, or a console that echoes"
+            )
+        if counts.skipped or self._link.reader.buffered:
+            return (
+                f"{self.name}: bytes arrive but none of them make sense: another baud rate, or "
+                "another program than glioslice at the far end"
+            )
+        return f"{self.name}: nobody answers; is the board on and its runner started?"
+
+    def _check_port(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._ending:
+            raise PeerClosed(f"{self.name}: this connection is closed")
+
+    def _check_session(self) -> None:
+        match self._link.state:
+            case State.RESTARTED:
+                raise PeerRestarted(f"{self.name}: the far end has restarted")
+            case State.CLOSED:
+                raise PeerClosed(f"{self.name}: the far end has ended the session")
+            case State.REFUSED:
+                raise LinkError(f"{self.name}: {self._link.refusal}")
+            case State.OPENING:
+                raise LinkError(f"{self.name}: no session is open; call open first")
+
+    def _check_silence(self) -> None:
+        silent = time.monotonic() - self._link.heard_at
+        if silent >= self.silence:
+            raise PeerSilent(
+                f"{self.name}: nothing heard for {silent:.0f} s; is the far end on and connected?"
+            )
+
+    def _read(self) -> None:
+        """Feed what arrives to the link until the connection ends."""
+        try:
+            while not self._ending:
+                data = self._port.read(READ_WAIT)
+                if not data:
+                    continue
+                with self._lock:
+                    if self._link.receive_bytes(data, time.monotonic()):
+                        self._work.notify()
+                        self._changed.notify_all()
+        except PortError as error:
+            self._fail(error)
+
+    def _write(self) -> None:
+        """Give the port what the link wants to send, when it is due, until the connection ends."""
+        try:
+            while True:
+                with self._lock:
+                    if self._ending or self._failure is not None:
+                        return
+                    now = time.monotonic()
+                    data = self._link.outgoing(now)
+                    if not data:
+                        self._changed.notify_all()  # `close` waits for the farewell to leave
+                        due = self._link.next_time()
+                        self._work.wait(None if due == math.inf else max(0.0, due - now))
+                        continue
+                self._port.write(data)
+        except PortError as error:
+            self._fail(error)
+
+    def _fail(self, error: PortError) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+            self._work.notify_all()
+            self._changed.notify_all()
+
+
+def deadline_of(timeout: float | None) -> float:
+    """Return the moment `timeout` seconds from now; infinity for None."""
+    return math.inf if timeout is None else time.monotonic() + timeout

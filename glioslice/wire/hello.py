@@ -1,0 +1,157 @@
+"""How the two ends introduce themselves: a board with what it offers, a host with its choice."""
+
+import math
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from glioslice.wire.layout import MAX_SIDE, VersionError, check, unpack
+
+VERSION = 1
+MODALITIES = ("t1", "t1ce", "t2", "flair")
+"""Numbered from 1 on the wire; 0 is none."""
+
+KIT_LABELS = 1
+"""0 background, 1 core (necrotic and non-enhancing), 2 edema, 3 enhancing; ET in TC in WT."""
+
+
+class Mode(IntEnum):
+    """Who holds the volume: the host, and the board serves; or the board, and it plays."""
+
+    SERVE = 1
+    PLAY = 2
+
+
+def check_version(data: bytes) -> None:
+    """Raise VersionError unless a hello, whose second byte is its version, has ours."""
+    if len(data) >= 2 and data[1] != VERSION:
+        older = "far end" if data[1] < VERSION else "near end"
+        raise VersionError(
+            f"the far end speaks version {data[1]} of the protocol, this side version {VERSION}; "
+            f"install the newer glioslice at the {older}"
+        )
+
+
+@dataclass(frozen=True)
+class BoardHello:
+    """What a board is and can do. 74 bytes.
+
+    0   u8       type 1
+    1   u8       version 1
+    2   u8       what it can do: bit 0 serve, bit 1 play
+    3   u8       labels of its masks: 1 = the kit's
+    4   u16 x 2  window X, Y in voxels of 1 mm
+    8   u8       slices that the network sees at once (1: no neighbours)
+    9   u8 x 4   modalities in the order of the channels: 1 t1, 2 t1ce, 3 t2, 4 flair, 0 none
+    13  i8       zero point of the input
+    14  f32      scale of the input: int8 = round(z-score / scale) + zero point
+    18  f32      clip: z-scores are cut here before
+    22  u16      image codecs offered: bit n is codec n
+    24  u16      mask codecs offered
+    26  u8 x 32  SHA-256 of the model file
+    58  u8 x 16  name of the model, ASCII, zeros behind
+    """
+
+    TYPE: ClassVar[int] = 1
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16s")
+
+    modes: frozenset[Mode]
+    window: tuple[int, int]
+    scale: float
+    zero_point: int
+    clip: float
+    image_codecs: int
+    mask_codecs: int
+    sha256: str
+    model: str
+    modalities: tuple[str, ...] = MODALITIES
+    slices_at_once: int = 1
+    labels: int = KIT_LABELS
+
+    def to_bytes(self) -> bytes:
+        """Return the message as it crosses the line; scale and clip are rounded to float32."""
+        codes = [MODALITIES.index(name) + 1 for name in self.modalities]
+        return self.LAYOUT.pack(
+            self.TYPE,
+            VERSION,
+            sum(self.modes),
+            self.labels,
+            *self.window,
+            self.slices_at_once,
+            *codes,
+            *[0] * (4 - len(codes)),
+            self.zero_point,
+            self.scale,
+            self.clip,
+            self.image_codecs,
+            self.mask_codecs,
+            bytes.fromhex(self.sha256),
+            self.model.encode("ascii"),
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "BoardHello":
+        """Return the message in `data`; raises MessageError, VersionError for another version."""
+        check_version(data)
+        fields = iter(unpack(cls.LAYOUT, data, "BoardHello")[2:])
+        modes, labels, x, y, at_once = (next(fields) for _ in range(5))
+        codes = [next(fields) for _ in range(4)]
+        zero_point, scale, clip, images, masks = (next(fields) for _ in range(5))
+        model = data[58:].rstrip(b"\0")
+        named = [code for code in codes if code]
+        check(1 <= modes <= 3, f"a BoardHello that can do {modes}")
+        check(labels == KIT_LABELS, f"a BoardHello with labels {labels}, which are not the kit's")
+        check(1 <= x <= MAX_SIDE and 1 <= y <= MAX_SIDE, f"a window of {x} x {y}")
+        check(codes[: len(named)] == named and bool(named), f"modalities {codes}")
+        check(max(named) <= len(MODALITIES) == len(set(MODALITIES)), f"modalities {codes}")
+        check(len(set(named)) == len(named) and at_once >= 1, f"modalities {codes} x {at_once}")
+        check(0 < scale < math.inf and 0 < clip < math.inf, f"an input scale {scale}, clip {clip}")
+        check(bool(images and masks), "a BoardHello without codecs")
+        check(bool(model) and all(0x20 < byte < 0x7F for byte in model), "a model without a name")
+        return cls(
+            modes=frozenset(mode for mode in Mode if modes & mode),
+            window=(x, y),
+            scale=scale,
+            zero_point=zero_point,
+            clip=clip,
+            image_codecs=images,
+            mask_codecs=masks,
+            sha256=data[26:58].hex(),
+            model=model.decode("ascii"),
+            modalities=tuple(MODALITIES[code - 1] for code in named),
+            slices_at_once=at_once,
+            labels=labels,
+        )
+
+
+@dataclass(frozen=True)
+class HostHello:
+    """What the host has chosen. 5 bytes.
+
+    0  u8  type 2
+    1  u8  version 1
+    2  u8  mode: 1 serve, 2 play
+    3  u8  image codec
+    4  u8  mask codec
+    """
+
+    TYPE: ClassVar[int] = 2
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBB")
+
+    mode: Mode
+    image_codec: int
+    mask_codec: int
+
+    def to_bytes(self) -> bytes:
+        """Return the message as it crosses the line."""
+        return self.LAYOUT.pack(self.TYPE, VERSION, self.mode, self.image_codec, self.mask_codec)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "HostHello":
+        """Return the message in `data`; raises MessageError, VersionError for another version."""
+        check_version(data)
+        _, _, mode, image, mask = unpack(cls.LAYOUT, data, "HostHello")
+        check(mode in (Mode.SERVE, Mode.PLAY), f"the unknown mode {mode}")
+        check(image < 16 and mask < 16, f"the unknown codecs {image} and {mask}")
+        return cls(Mode(mode), image, mask)

@@ -1,0 +1,126 @@
+"""One direction of a simulated line: it keeps a baud rate and damages bytes. No threads, no clock.
+
+Time is passed in, so that a test runs it in virtual time and `sim` in real time. What is damaged
+depends on the seed and on a byte's place in the stream alone, not on how the bytes were cut.
+"""
+
+import math
+import random
+from collections import deque
+from dataclasses import dataclass
+
+BITS_PER_BYTE = 10
+"""8N1: a start bit, eight data bits, a stop bit."""
+
+BLOCK = 64
+"""Bytes that `loss` takes at once: a packet of a USB adapter, a fill of a UART's buffer."""
+
+SLICE = 0.004
+"""Seconds of line that go on their way in one piece."""
+
+CATCH_UP = 0.05
+"""Seconds that a busy lane may be late and still make up, as a buffered line would have."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a line does to the bytes in each direction.
+
+    `errors` is the chance that a bit is flipped, `loss` that a block of 64 bytes vanishes,
+    `latency` the seconds that every byte is held back, like an adapter's timer.
+    """
+
+    baud: int = 115200
+    errors: float = 0.0
+    loss: float = 0.0
+    latency: float = 0.0
+    seed: int = 0
+
+
+class Damage:
+    """Flips bits and takes blocks out of one stream of bytes."""
+
+    def __init__(self, quality: Quality, direction: str) -> None:
+        self._errors, self._loss = quality.errors, quality.loss
+        self._flips = random.Random(f"{quality.seed} flips {direction}")
+        self._losses = random.Random(f"{quality.seed} losses {direction}")
+        self._clean_bits = self._gap()
+        self._left_in_block = 0
+        self._losing = False
+
+    def __call__(self, data: bytes) -> bytes:
+        """Return what the far end sees of `data`."""
+        return self._drop(self._flip(data)) if self._loss else self._flip(data)
+
+    def _gap(self) -> float:
+        """Return the number of good bits before the next bad one (geometric distribution)."""
+        if not self._errors:
+            return math.inf
+        return math.floor(math.log(1 - self._flips.random()) / math.log1p(-self._errors))
+
+    def _flip(self, data: bytes) -> bytes:
+        bits = 8 * len(data)
+        if self._clean_bits >= bits:
+            self._clean_bits -= bits
+            return data
+        damaged = bytearray(data)
+        while self._clean_bits < bits:
+            position = int(self._clean_bits)
+            damaged[position // 8] ^= 1 << position % 8
+            self._clean_bits += 1 + self._gap()
+        self._clean_bits -= bits
+        return bytes(damaged)
+
+    def _drop(self, data: bytes) -> bytes:
+        kept = bytearray()
+        while data:
+            if not self._left_in_block:
+                self._left_in_block = BLOCK
+                self._losing = self._losses.random() < self._loss
+            piece, data = data[: self._left_in_block], data[self._left_in_block :]
+            self._left_in_block -= len(piece)
+            if not self._losing:
+                kept += piece
+        return bytes(kept)
+
+
+class Lane:
+    """Bytes on their way in one direction; `direction` gives each its own random numbers."""
+
+    def __init__(self, quality: Quality, direction: str = "up") -> None:
+        self._rate = quality.baud / BITS_PER_BYTE
+        self._latency = quality.latency
+        self._damage = Damage(quality, direction)
+        self._flying: deque[tuple[float, bytes]] = deque()
+        self._free_at = -math.inf
+        self._idle = True
+
+    def room(self, now: float) -> int:
+        """Return how many bytes the line takes at this moment; 0 while it is busy."""
+        return max(1, int(self._rate * SLICE)) if now >= self._free_at else 0
+
+    def put(self, data: bytes, now: float) -> None:
+        """Start `data` on its way; b"" says that nothing was waiting for the line."""
+        if not data:
+            self._idle = True
+            return
+        start = now if self._idle else max(self._free_at, now - CATCH_UP)
+        self._idle = False
+        self._free_at = start + len(data) / self._rate
+        self._flying.append((self._free_at + self._latency, self._damage(data)))
+
+    def take(self, now: float) -> bytes:
+        """Return what has reached the far end by now."""
+        arrived = bytearray()
+        while self._flying and self._flying[0][0] <= now:
+            arrived += self._flying.popleft()[1]
+        return bytes(arrived)
+
+    def empty(self) -> bool:
+        """Tell whether nothing is on its way."""
+        return not self._flying
+
+    def next_time(self, now: float) -> float:
+        """Return when bytes arrive or a busy line becomes free; infinity if nothing is to come."""
+        due = self._flying[0][0] if self._flying else math.inf
+        return min(due, self._free_at) if self._free_at > now else due

@@ -1,0 +1,28 @@
+"""What all messages share: their error, and the check of what a peer has sent."""
+
+import struct
+
+from glioslice.errors import GliosliceError
+
+MAX_SIDE = 1024
+"""Voxels along an axis of a window or a volume: bounds what a reader allocates."""
+
+
+class MessageError(GliosliceError):
+    """Bytes that are no message of this version."""
+
+
+class VersionError(MessageError):
+    """The peer speaks another version of the messages."""
+
+
+def check(condition: bool, what: str) -> None:
+    """Raise MessageError with `what` unless `condition` holds."""
+    if not condition:
+        raise MessageError(f"the far end sent {what}; both ends need the same version of glioslice")
+
+
+def unpack(layout: struct.Struct, data: bytes, name: str) -> tuple[int, ...]:
+    """Return the fields of a message of fixed length."""
+    check(len(data) == layout.size, f"a {name} of {len(data)} bytes, not {layout.size}")
+    return layout.unpack(data)

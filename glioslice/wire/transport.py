@@ -1,0 +1,71 @@
+"""What every port is, and the errors that a port raises."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+from glioslice.errors import GliosliceError
+
+Reason = Literal["missing", "denied", "busy", "invalid", "lost", "stuck"]
+
+
+class Port(Protocol):
+    """The whole contract of a byte transport.
+
+    One thread may read while another writes; `close` comes after both have ended.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a user calls this port: for messages."""
+
+    def read(self, timeout: float) -> bytes:
+        """Return what has arrived, waiting up to `timeout` seconds for the first byte.
+
+        Returns b"" when nothing came. Raises LineLost when nothing can come any more.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Hand all of `data` to the line, waiting while its buffer is full; raises LineLost."""
+
+    def close(self) -> None:
+        """Give the port back; twice does no harm."""
+
+
+class PortError(GliosliceError):
+    """A port that cannot be opened or used; `reason` lets a program tell the causes apart."""
+
+    def __init__(self, message: str, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+class LineLost(PortError):
+    """The line failed while in use: unplugged, its far end gone, or it takes no more bytes."""
+
+    def __init__(self, message: str, reason: Reason = "lost") -> None:
+        super().__init__(message, reason)
+
+
+def line_exceptions() -> tuple[type[BaseException], ...]:
+    """Return what an operation on a line may raise on this platform.
+
+    pyserial's own exception is an OSError. After an unplug some of its calls raise `termios.error`,
+    which is none, and exists only where pyserial has imported termios.
+    """
+    termios = sys.modules.get("termios")
+    return (OSError, ValueError, TypeError) + ((termios.error,) if termios else ())
+
+
+@contextmanager
+def line_errors(name: str) -> Iterator[None]:
+    """Turn whatever the operating system or pyserial raises into one LineLost."""
+    try:
+        yield
+    except PortError:
+        raise
+    except line_exceptions() as error:
+        raise LineLost(
+            f"{name}: the line was lost ({error}); check the cable and that the board has power"
+        ) from error

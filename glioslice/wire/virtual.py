@@ -1,0 +1,106 @@
+"""Two links joined by a simulated line in virtual time: no clock, no threads, the same every time.
+
+For tests and soak runs. Time jumps to the next thing that happens, so an hour of a slow line takes
+as long as its frames take to compute.
+"""
+
+from collections.abc import Callable, Iterator
+
+from glioslice.wire.lane import Lane, Quality
+from glioslice.wire.link import Link
+
+Fault = Callable[[bytes], bytes]
+"""What becomes of one write (a whole frame): the bytes that enter the line in its place."""
+
+
+def unharmed(data: bytes) -> bytes:
+    """Return `data`: the fault that is none."""
+    return data
+
+
+class End:
+    """A link and the lane that carries its bytes away."""
+
+    def __init__(self, link: Link, lane: Lane, fault: Fault) -> None:
+        self.link = link
+        self.received: list[bytes] = []
+        self.paused = False
+        self.peak = 0
+        self.lane = lane
+        self._fault = fault
+        self._written = b""
+
+    def transmit(self, now: float) -> None:
+        """Keep the line busy with what the link has to send."""
+        room = self.lane.room(now)
+        while room and not self._written:
+            data = self.link.outgoing(now)
+            if not data:
+                break
+            self._written = self._fault(data)
+        if room:
+            self.lane.put(self._written[:room], now)
+            self._written = self._written[room:]
+
+    def accept(self, data: bytes, now: float) -> None:
+        """Take bytes from the line, and every message they complete unless paused."""
+        if data:
+            self.link.receive_bytes(data, now)
+        self.peak = max(self.peak, self.link.buffered)
+        while not self.paused and (message := self.link.take(now)) is not None:
+            self.received.append(message)
+
+    def next_time(self, now: float) -> float:
+        """Return when this end has something to do."""
+        if self.lane.room(now):
+            return min(self.lane.next_time(now), self.link.next_time())
+        return self.lane.next_time(now)
+
+
+class VirtualLine:
+    """A host's and a board's link with a line between; `now` is the time since the start.
+
+    `bytewise` delivers one byte at a time. A fault sees each frame that leaves its end.
+    """
+
+    def __init__(
+        self,
+        host: Link,
+        board: Link,
+        quality: Quality,
+        *,
+        host_fault: Fault = unharmed,
+        board_fault: Fault = unharmed,
+        bytewise: bool = False,
+    ) -> None:
+        self.now = 0.0
+        self.host = End(host, Lane(quality, "up"), host_fault)
+        self.board = End(board, Lane(quality, "down"), board_fault)
+        self._bytewise = bytewise
+
+    def run(self, done: Callable[[], bool], limit: float) -> bool:
+        """Let time pass until `done` or until `limit` seconds from now; return `done()`."""
+        limit += self.now
+        while True:
+            self._step()
+            if done():
+                return True
+            due = min(self.host.next_time(self.now), self.board.next_time(self.now))
+            self.now = max(due, self.now)
+            if self.now > limit:
+                self.now = limit
+                return False
+
+    def _step(self) -> None:
+        for end, other in ((self.host, self.board), (self.board, self.host)):
+            end.transmit(self.now)
+            arrived = end.lane.take(self.now)
+            for piece in self._pieces(arrived):
+                other.accept(piece, self.now)
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        if not self._bytewise or not data:
+            yield data
+            return
+        for position in range(len(data)):
+            yield data[position : position + 1]

@@ -1,0 +1,254 @@
+"""Images and masks there and back, exactly, and CodecError alone for what is damaged."""
+
+import random
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from glioslice.wire import codecs, vp8l
+from glioslice.wire.codecs import (
+    IMAGES,
+    MASKS,
+    CodecError,
+    ImageArray,
+    MaskArray,
+    choose,
+    decode_image,
+    decode_mask,
+    encode_image,
+    encode_mask,
+    offered,
+)
+
+WINDOW = (160, 192)
+IMAGE_SHAPE = (160, 192, 4)
+
+
+def brain() -> ImageArray:
+    """A slice like a real one: a smooth ellipse with noise, 0 around it."""
+    chance = np.random.default_rng(1)
+    x, y = np.mgrid[-1:1:160j, -1:1:192j]
+    inside = x**2 + y**2 < 0.7
+    values = np.stack([20 * np.cos(3 * x * k) + 10 * y for k in range(4)], axis=-1)
+    values += chance.normal(0, 3, IMAGE_SHAPE)
+    return np.where(inside[..., None], values, 0).astype(np.int8)
+
+
+def tumour() -> MaskArray:
+    x, y = np.mgrid[:160, :192]
+    distance = np.hypot(x - 60, y - 120)
+    mask = np.zeros(WINDOW, np.uint8)
+    for radius, label in ((30, 2), (18, 3), (9, 1)):
+        mask[distance < radius] = label
+    return mask
+
+
+shapes = st.tuples(st.integers(1, 20), st.integers(1, 20))
+images = shapes.flatmap(lambda s: arrays.arrays(np.int8, (*s, 4)))
+masks = shapes.flatmap(lambda s: arrays.arrays(np.uint8, s, elements=st.integers(0, 3)))
+
+
+@pytest.mark.parametrize("number", IMAGES)
+@given(image=images)
+def test_every_image_comes_back(number: int, image: ImageArray) -> None:
+    x, y, channels = image.shape
+    back = decode_image(number, encode_image(number, image), (x, y, channels))
+    assert back.dtype == np.int8
+    np.testing.assert_array_equal(back, image)
+
+
+@pytest.mark.parametrize("number", MASKS)
+@given(mask=masks)
+def test_every_mask_comes_back(number: int, mask: MaskArray) -> None:
+    x, y = mask.shape
+    back = decode_mask(number, encode_mask(number, mask), (x, y))
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, mask)
+
+
+def test_a_brain_and_a_tumour_become_small() -> None:
+    sizes = [len(encode_image(number, brain())) for number in IMAGES]
+    assert sizes[0] == 122_880 > sizes[1] > sizes[2]
+    sizes = [len(encode_mask(number, tumour())) for number in MASKS]
+    assert sizes[0] == 30_720
+    assert max(sizes[1:]) < 400
+    empty = np.zeros(WINDOW, np.uint8)
+    assert [len(encode_mask(number, empty)) for number in MASKS] == [30_720, 3, 0]
+
+
+def test_known_payloads() -> None:
+    mask = np.array([[0, 0, 3], [3, 1, 0]], np.uint8)
+    assert encode_mask(1, mask).hex() == "04070100"
+    assert encode_mask(1, np.full((8, 16), 2, np.uint8)).hex() == "fe03"
+    assert encode_mask(2, mask)[:4] == bytes(4)
+    image = np.arange(8, dtype=np.int8).reshape(1, 2, 4)
+    assert zlib.decompress(encode_image(1, image)) == bytes([0, 4, 1, 5, 2, 6, 3, 7])
+    assert encode_image(2, image)[0] == 0x2F
+
+
+@pytest.mark.parametrize("number", IMAGES)
+@settings(max_examples=100)
+@given(payload=st.binary(max_size=200))
+def test_arbitrary_image_payloads_raise_codec_error_alone(number: int, payload: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode_image(number, payload, (16, 24, 4))
+
+
+@pytest.mark.parametrize("number", MASKS)
+@settings(max_examples=100)
+@given(payload=st.binary(min_size=1, max_size=200))
+def test_arbitrary_mask_payloads_raise_codec_error_alone(number: int, payload: bytes) -> None:
+    try:
+        mask = decode_mask(number, payload, (16, 24))
+    except CodecError:
+        return
+    assert mask.shape == (16, 24)
+    assert mask.max() <= 3
+
+
+@pytest.mark.parametrize("number", [n for n in IMAGES if n])
+def test_damaged_images_raise_codec_error_alone(number: int) -> None:
+    payload = encode_image(number, brain())
+    chance = random.Random(1)
+    for _ in range(60):
+        damaged = bytearray(payload)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        try:
+            image = decode_image(number, bytes(damaged), IMAGE_SHAPE)
+        except CodecError:
+            continue
+        assert image.shape == IMAGE_SHAPE
+    for size in (0, 3, 5, len(payload) // 2):
+        with pytest.raises(CodecError):
+            decode_image(number, payload[:size], IMAGE_SHAPE)
+
+
+@pytest.mark.parametrize("number", MASKS)
+def test_damaged_masks_raise_codec_error_alone(number: int) -> None:
+    payload = encode_mask(number, tumour())
+    chance = random.Random(2)
+    for _ in range(300):
+        damaged = bytearray(payload)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        try:
+            mask = decode_mask(number, bytes(damaged), WINDOW)
+        except CodecError:
+            continue
+        assert mask.shape == WINDOW
+        assert mask.max() <= 3
+
+
+@pytest.mark.parametrize("number", IMAGES)
+def test_an_image_of_another_size_is_refused(number: int) -> None:
+    payload = encode_image(number, brain())
+    for shape in ((160, 191, 4), (161, 192, 4), (192, 161, 4)):
+        with pytest.raises(CodecError):
+            decode_image(number, payload, shape)
+
+
+def test_the_size_is_compared_before_a_decoder_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = encode_image(2, brain())
+    monkeypatch.setattr("PIL.Image.open", None)
+    with pytest.raises(CodecError, match="came where"):
+        decode_image(2, payload, (192, 160, 4))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_mask_of_another_size_is_refused(number: int) -> None:
+    payload = encode_mask(number, tumour())
+    with pytest.raises(CodecError):
+        decode_mask(number, payload, (160, 191))
+
+
+def test_a_box_outside_the_window_is_refused() -> None:
+    payload = encode_mask(2, tumour())
+    with pytest.raises(CodecError, match="outside"):
+        decode_mask(2, b"\x90\0\0\0" + payload[4:], WINDOW)
+    with pytest.raises(CodecError, match="bounding box"):
+        decode_mask(2, b"\0\0", WINDOW)
+
+
+def test_no_more_is_unpacked_than_was_expected() -> None:
+    code = """
+import resource, zlib
+import numpy as np
+import glioslice.wire.codecs as codecs
+packer = zlib.compressobj(9)
+bomb = b"".join(packer.compress(bytes(1_000_000)) for _ in range(100)) + packer.flush()
+codecs.vp8l.available()
+codecs.decode_image(2, codecs.encode_image(2, np.zeros((160, 192, 4), np.int8)), (160, 192, 4))
+limit = resource.RLIMIT_AS
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(limit, (used + 60_000_000, used + 60_000_000))
+for number, payload in ((1, bomb), (2, b"\\x2f\\xff\\xff\\xff\\x0f" + bytes(100))):
+    try:
+        codecs.decode_image(number, payload, (160, 192, 4))
+    except codecs.CodecError:
+        continue
+    raise SystemExit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_label_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(CodecError, match="label 4"):
+        decode_mask(0, bytes([0, 4]), (1, 2))
+    box = vp8l.encode(np.full((2, 2), 9, np.uint8), 0, 0)
+    with pytest.raises(CodecError, match="label 9"):
+        decode_mask(2, bytes(4) + box, (2, 2))
+    colour = np.zeros((2, 2, 4), np.uint8)
+    colour[..., 1] = 1
+    colour[..., 3] = 255
+    with pytest.raises(CodecError, match="grey"):
+        decode_mask(2, bytes(4) + vp8l.encode(colour, 0, 0), (2, 2))
+
+
+@pytest.mark.parametrize("payload", ["", "03", "0407", "040701000000", "ffffffff7f", "8080", "84"])
+def test_runs_that_do_not_fill_the_mask_are_refused(payload: str) -> None:
+    with pytest.raises(CodecError, match="run"):
+        decode_mask(1, bytes.fromhex(payload), (2, 3))
+
+
+def test_unknown_codecs_and_channels_are_refused() -> None:
+    with pytest.raises(CodecError, match="codec 9 is not known"):
+        encode_mask(9, tumour())
+    with pytest.raises(CodecError, match="codec 9 is not known"):
+        decode_mask(9, b"", WINDOW)
+    with pytest.raises(CodecError, match="takes 4 channels"):
+        encode_image(2, np.zeros((4, 4, 12), np.int8))
+    with pytest.raises(CodecError, match="gives 4 channels"):
+        decode_image(2, b"", (4, 4, 12))
+
+
+def test_the_best_codec_that_both_have_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered(IMAGES) == offered(MASKS) == 0b111
+    assert choose(0b111, IMAGES) == 2
+    assert choose(0b011, MASKS) == 1
+    assert choose(0xFF01, MASKS) == 0
+    assert choose(0b111, IMAGES, "raw") == 0
+    with pytest.raises(CodecError, match="does not offer webp"):
+        choose(0b011, IMAGES, "webp")
+    with pytest.raises(CodecError, match="any of raw, zlib, webp"):
+        choose(0b1000, IMAGES)
+    monkeypatch.setattr(vp8l, "available", lambda: False)
+    assert offered(IMAGES) == 0b011
+    assert choose(0b111, codecs.MASKS) == 1
+
+
+def test_without_pillow_the_other_codecs_work() -> None:
+    code = """
+import sys
+sys.modules["PIL"] = None
+import numpy as np
+from glioslice.wire import codecs
+assert codecs.offered(codecs.IMAGES) == codecs.offered(codecs.MASKS) == 0b011
+mask = np.eye(20, dtype=np.uint8)
+assert (codecs.decode_mask(1, codecs.encode_mask(1, mask), (20, 20)) == mask).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,92 @@
+"""The hexadecimal examples of docs/wire.md are what the code writes and reads."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from glioslice.wire import messages, packets
+from glioslice.wire.codecs import decode_mask, encode_mask
+from glioslice.wire.frames import FrameReader, encode
+from glioslice.wire.messages import BoardHello, End, Error, ErrorCode, HostHello, Mask, Mode, Start
+from glioslice.wire.packets import Ack, Close, Data, Open, Packet
+from glioslice.wire.receiver import Receiver
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "wire.md"
+EXAMPLE = re.compile(
+    r"^    ([a-z][a-z -]*?) = ((?:[0-9a-f]{2} ?)+(?:\n {8,}(?:[0-9a-f]{2} ?)+)*)", re.M
+)
+
+HOST, BOARD = 0x11223344, 0x55667788
+TAG = (HOST ^ BOARD) & 0xFFFF
+START = Start(140)
+PACKETS: dict[str, tuple[Packet, bool]] = {
+    "call": (Open(HOST, 0, 512, 32768), True),
+    "answer": (Open(BOARD, HOST, 512, 32768), False),
+    "data": (Data(TAG, 0, 0, b"\x04" + START.to_bytes()), True),
+    "ack": (Ack(TAG, 512, 33280, ((512, 1024),)), False),
+    "close": (Close(TAG), True),
+}
+MESSAGES: dict[str, messages.Message] = {
+    "board hello": BoardHello(
+        modes=frozenset({Mode.SERVE}),
+        window=(160, 192),
+        scale=0.0390625,
+        zero_point=0,
+        clip=5.0,
+        image_codecs=0b111,
+        mask_codecs=0b111,
+        sha256="00112233445566778899aabbccddeeff" * 2,
+        model="compact",
+    ),
+    "host hello": HostHello(Mode.SERVE, 2, 1),
+    "start": START,
+    "mask": Mask(7, 1, 1850, bytes.fromhex("04070100")),
+    "end": End(139, 1, 257_000, "00112233445566778899aabbccddeeff" * 2),
+    "error": Error(ErrorCode.SLICE, 12, "damaged payload"),
+}
+
+
+@pytest.fixture(scope="module")
+def examples() -> dict[str, bytes]:
+    found = EXAMPLE.findall(DOCUMENT.read_text(encoding="utf-8"))
+    return {name: bytes.fromhex(text) for name, text in found}
+
+
+def test_every_example_is_checked_here(examples: dict[str, bytes]) -> None:
+    assert set(examples) == {"frame", "runs", *PACKETS, *MESSAGES}
+
+
+def test_the_frame(examples: dict[str, bytes]) -> None:
+    assert encode(b"123456789") == examples["frame"]
+    assert FrameReader().feed(examples["frame"]) == [b"123456789"]
+
+
+@pytest.mark.parametrize("name", PACKETS)
+def test_packets(examples: dict[str, bytes], name: str) -> None:
+    packet, active = PACKETS[name]
+    assert encode(packets.to_bytes(packet, active)) == examples[name]
+    (body,) = FrameReader().feed(examples[name])
+    assert packets.from_bytes(body) == PACKETS[name]
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages(examples: dict[str, bytes], name: str) -> None:
+    assert MESSAGES[name].to_bytes() == examples[name]
+    assert messages.parse(examples[name]) == MESSAGES[name]
+
+
+def test_the_data_packet_holds_the_start_message(examples: dict[str, bytes]) -> None:
+    (body,) = FrameReader().feed(examples["data"])
+    packet, _ = packets.from_bytes(body)
+    assert isinstance(packet, Data)
+    receiver = Receiver(4096)
+    receiver.add(packet.offset, packet.payload)
+    assert receiver.take() == examples["start"]
+
+
+def test_the_runs(examples: dict[str, bytes]) -> None:
+    mask = np.array([[0, 0, 3], [3, 1, 0]], np.uint8)
+    assert encode_mask(1, mask) == examples["runs"]
+    assert decode_mask(1, examples["runs"], (2, 3)).tolist() == mask.tolist()

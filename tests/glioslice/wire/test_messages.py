@@ -1,0 +1,265 @@
+"""What the ends say: bytes there and back, refusals by name, and nothing else that raises."""
+
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glioslice.wire import messages
+from glioslice.wire.messages import (
+    BoardHello,
+    End,
+    Error,
+    ErrorCode,
+    HostHello,
+    Mask,
+    MaskDigest,
+    Message,
+    MessageError,
+    Mode,
+    Slice,
+    Start,
+    VersionError,
+    Volume,
+    parse,
+)
+
+HELLO = BoardHello(
+    modes=frozenset({Mode.SERVE, Mode.PLAY}),
+    window=(160, 192),
+    scale=0.0390625,
+    zero_point=-3,
+    clip=5.0,
+    image_codecs=0b111,
+    mask_codecs=0b110,
+    sha256="ab" * 32,
+    model="compact",
+)
+VOLUME = Volume(
+    shape=(240, 240, 155),
+    origin=(-4, 21),
+    z=(10, 150),
+    spacing=(1.0, 1.0, 1.0),
+    affine=(-1.0, 0.0, 0.0, 0.1, 0.0, -1.0, 0.0, 239.0, 0.0, 0.0, 1.0, 1 / 3),
+    scheme=1,
+)
+
+u8, u16, u32 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
+sides, floats = st.integers(1, 1024), st.floats(width=32, min_value=2**-20, max_value=2**20)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+names = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=16)
+texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=120)
+volumes = st.builds(
+    Volume,
+    st.tuples(sides, sides, st.integers(512, 1024)),
+    st.tuples(st.integers(-500, 500), st.integers(-500, 500)),
+    st.tuples(st.integers(0, 200), st.integers(201, 512)),
+    st.tuples(floats, floats, floats),
+    st.tuples(*[finite] * 12),
+    u8,
+)
+any_message: st.SearchStrategy[Message] = st.one_of(
+    st.builds(
+        BoardHello,
+        modes=st.frozensets(st.sampled_from(Mode), min_size=1),
+        window=st.tuples(sides, sides),
+        scale=floats,
+        zero_point=st.integers(-128, 127),
+        clip=floats,
+        image_codecs=st.integers(1, 0xFFFF),
+        mask_codecs=st.integers(1, 0xFFFF),
+        sha256=digests,
+        model=names,
+        modalities=st.permutations(messages.MODALITIES).flatmap(
+            lambda order: st.integers(1, 4).map(lambda n: tuple(order[:n]))
+        ),
+        slices_at_once=st.integers(1, 255),
+    ),
+    st.builds(HostHello, st.sampled_from(Mode), st.integers(0, 15), st.integers(0, 15)),
+    st.builds(Start, st.integers(1, 1024)),
+    volumes.map(lambda volume: Start(volume.z[1] - volume.z[0], volume)),
+    st.builds(Slice, u16, u8, st.binary(max_size=500)),
+    st.builds(Mask, u16, u8, u32, st.binary(max_size=500)),
+    st.builds(End, u16, u16, st.integers(0, 2**64 - 1), digests),
+    st.builds(Error, st.sampled_from(ErrorCode), st.integers(-1, 1023), texts),
+)
+
+
+@given(any_message)
+def test_a_message_comes_back(message: Message) -> None:
+    assert parse(message.to_bytes()) == message
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_raise_message_error_alone(data: bytes) -> None:
+    try:
+        message = parse(data)
+    except MessageError:
+        return
+    assert parse(message.to_bytes()) == message
+
+
+@given(any_message, st.data())
+def test_damaged_messages_raise_message_error_alone(message: Message, data: st.DataObject) -> None:
+    damaged = bytearray(message.to_bytes())
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(u8)
+    del damaged[data.draw(st.integers(1, len(damaged))) :]
+    try:
+        again = parse(bytes(damaged))
+    except MessageError:
+        return
+    assert parse(again.to_bytes()) == again
+
+
+@pytest.mark.parametrize(
+    ("message", "size"),
+    [
+        (HELLO, 74),
+        (HostHello(Mode.SERVE, 2, 2), 5),
+        (Start(140), 4),
+        (Start(140, VOLUME), 127),
+        (Slice(1, 2, b"xyz"), 7),
+        (Mask(1, 2, 900, b"xyz"), 11),
+        (End(140, 0, 10**6, "00" * 32), 45),
+        (Error(ErrorCode.SLICE, 3, "damaged"), 13),
+    ],
+)
+def test_lengths_are_those_of_the_docstrings(message: Message, size: int) -> None:
+    data = message.to_bytes()
+    assert len(data) == size
+    assert data[0] == message.TYPE
+    assert parse(data) == message
+
+
+def test_the_affine_crosses_exactly() -> None:
+    again = parse(Start(140, VOLUME).to_bytes())
+    assert isinstance(again, Start)
+    assert again.volume == VOLUME
+
+
+def changed(data: bytes, at: int, value: bytes) -> bytes:
+    return data[:at] + value + data[at + len(value) :]
+
+
+HELLO_BYTES = HELLO.to_bytes()
+START_BYTES = Start(140, VOLUME).to_bytes()
+ERROR_BYTES = Error(ErrorCode.ENGINE, -1, "text").to_bytes()
+f32 = struct.Struct("<f").pack
+f64 = struct.Struct("<d").pack
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "an empty message"),
+        (b"\x08abc", "unknown type 8"),
+        (b"\x00", "unknown type 0"),
+        (HELLO_BYTES[:-1], "BoardHello of 73 bytes, not 74"),
+        (changed(HELLO_BYTES, 2, b"\0"), "can do 0"),
+        (changed(HELLO_BYTES, 2, b"\4"), "can do 4"),
+        (changed(HELLO_BYTES, 3, b"\2"), "labels 2"),
+        (changed(HELLO_BYTES, 4, b"\xff\xff"), "window of 65535 x 192"),
+        (changed(HELLO_BYTES, 6, b"\0\0"), "window of 160 x 0"),
+        (changed(HELLO_BYTES, 8, b"\0"), "modalities"),
+        (changed(HELLO_BYTES, 9, b"\0\0\0\0"), "modalities"),
+        (changed(HELLO_BYTES, 9, b"\1\0\2\3"), "modalities"),
+        (changed(HELLO_BYTES, 9, b"\1\1\2\3"), "modalities"),
+        (changed(HELLO_BYTES, 9, b"\1\2\3\5"), "modalities"),
+        (changed(HELLO_BYTES, 14, f32(0.0)), "input scale"),
+        (changed(HELLO_BYTES, 14, f32(math.nan)), "input scale"),
+        (changed(HELLO_BYTES, 18, f32(math.inf)), "clip"),
+        (changed(HELLO_BYTES, 22, b"\0\0"), "without codecs"),
+        (changed(HELLO_BYTES, 24, b"\0\0"), "without codecs"),
+        (changed(HELLO_BYTES, 58, bytes(16)), "without a name"),
+        (changed(HELLO_BYTES, 58, b"a\x1b[2J"), "without a name"),
+        (b"\x02\x01\x03\x00\x00", "unknown mode 3"),
+        (b"\x02\x01\x01\x10\x00", "unknown codecs"),
+        (b"\x03\x00\x00\x00", "0 slices"),
+        (b"\x03\x00\x01\x04", "1025 slices"),
+        (b"\x03\x00\x01\x00x", "Start of 5 bytes"),
+        (b"\x03\x02\x01\x00", "Start of 4 bytes"),
+        (changed(START_BYTES, 2, b"\x8b"), "volume of another number"),
+        (changed(START_BYTES, 4, b"\0\0"), "a volume of 0 x 240"),
+        (changed(START_BYTES, 8, b"\xff\xff"), "240 x 65535"),
+        (changed(START_BYTES, 14, b"\x97\0"), "slices 151 to 150"),
+        (changed(START_BYTES, 16, b"\xff\xff"), "slices 10 to 65535"),
+        (changed(START_BYTES, 18, f32(-1.0)), "spacing"),
+        (changed(START_BYTES, 30, f64(math.nan)), "affine"),
+        (START_BYTES[:-1], "Volume of 122 bytes"),
+        (b"\x04\x00\x01", "Slice of 3"),
+        (b"\x05\x00\x01\x00\x00", "Mask of 5"),
+        (bytes([6]) + bytes(45), "End of 46"),
+        (changed(ERROR_BYTES, 1, b"\x09"), "unknown error 9"),
+        (changed(ERROR_BYTES, 2, b"\xfe\xff\xff\xff"), "slice -2"),
+        (ERROR_BYTES + bytes([0x1B]), "cannot be printed"),
+        (ERROR_BYTES + b"x" * 117, "text of 121 bytes"),
+    ],
+)
+def test_what_is_no_message_is_refused(data: bytes, what: str) -> None:
+    with pytest.raises(MessageError, match=what):
+        parse(data)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_another_version_is_refused_by_name(kind: int) -> None:
+    with pytest.raises(VersionError, match=r"version 2 .* version 1; .* at the near end"):
+        parse(bytes([kind, 2]) + b"whatever a later version adds")
+    with pytest.raises(VersionError, match=r"version 0 .* at the far end"):
+        parse(bytes([kind, 0]) + bytes(72))
+
+
+def test_a_long_or_foreign_text_is_cut_to_what_may_cross() -> None:
+    message = parse(Error(ErrorCode.INPUT, -1, "ü" * 500).to_bytes())
+    assert isinstance(message, Error)
+    assert message.text == "?" * 120
+
+
+class Tape:
+    """A stream that returns what was sent."""
+
+    def __init__(self) -> None:
+        self.held: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        self.held.append(message)
+
+    def receive(self, timeout: float | None = None) -> bytes | None:
+        return self.held.pop(0) if self.held else None
+
+
+def test_messages_travel_over_any_stream() -> None:
+    tape = Tape()
+    messages.send(tape, HELLO)
+    assert messages.receive(tape, 1.0) == HELLO
+    assert messages.receive(tape, 1.0) is None
+
+
+def test_the_digest_depends_on_masks_and_indices_and_not_on_their_order() -> None:
+    def digest(masks: dict[int, bytes]) -> str:
+        total = MaskDigest()
+        for index, labels in masks.items():
+            total.add(index, labels)
+        return total.hexdigest()
+
+    reference = digest({0: b"\0\1", 1: b"\2\3"})
+    assert reference == digest({1: b"\2\3", 0: b"\0\1"})
+    assert len({reference, digest({0: b"\2\3", 1: b"\0\1"}), digest({0: b"\0\1"})}) == 3
+    assert digest({}) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    twice = MaskDigest()
+    for labels in (b"\3\3", b"\0\1"):
+        twice.add(0, labels)
+    twice.add(1, b"\2\3")
+    assert twice.hexdigest() == reference
+
+
+def test_no_field_of_a_scan_holds_text() -> None:
+    for message in (Start(140, VOLUME), Slice(0, 0, b""), Mask(0, 0, 0, b""), End(0, 0, 0, "")):
+        assert not any(
+            kind in ("str", str)
+            for name, kind in type(message).__annotations__.items()
+            if name != "digest"
+        )
+    assert "str" not in map(str, Volume.__annotations__.values())

@@ -1,0 +1,157 @@
+"""A stream to segments: what is sent, and what is sent again."""
+
+import math
+
+import pytest
+
+from glioslice.wire.packets import MIN_PAYLOAD
+from glioslice.wire.receiver import length_prefix
+from glioslice.wire.sender import FIRST_TIMEOUT, MAX_BACKOFF, MIN_TIMEOUT, RoundTrip, Sender
+
+
+def sender_with(size: int, edge: int = 100_000) -> Sender:
+    sender = Sender(512)
+    sender.edge = edge
+    sender.add(bytes(size - next(n for n in (1, 2, 3) if len(length_prefix(size - n)) == n)))
+    return sender
+
+
+def drain(sender: Sender, now: float) -> list[tuple[int, int]]:
+    sent = []
+    while (segment := sender.next_segment(now)) is not None:
+        sent.append((segment[0], segment[0] + len(segment[1])))
+    return sent
+
+
+def test_small_messages_share_a_segment() -> None:
+    sender = Sender(512)
+    sender.edge = 1000
+    for text in (b"one", b"two"):
+        sender.add(text)
+    assert sender.next_segment(0.0) == (0, b"\x03one\x03two")
+    assert sender.queued == 8
+
+
+def test_nothing_passes_the_edge_and_no_sliver_is_sent() -> None:
+    sender = sender_with(2000, edge=1100)
+    assert drain(sender, 0.0) == [(0, 512), (512, 1024)]
+    assert not sender.ready()
+    sender.acknowledge(1024, [], True, 0.1)
+    assert drain(sender, 0.1) == [(1024, 1100)]
+    sender.edge = 5000
+    assert drain(sender, 0.1) == [(1100, 1612), (1612, 2000)]
+
+
+def test_a_segment_is_lost_when_a_later_one_arrived() -> None:
+    sender = sender_with(2048)
+    assert len(drain(sender, 0.0)) == 4
+    sender.acknowledge(512, [(1024, 1536)], True, 0.05)
+    assert drain(sender, 0.05) == [(512, 1024)]
+    # Lost again: the last segment left before this second try and says nothing about it.
+    sender.acknowledge(512, [(1024, 2048)], True, 0.06)
+    assert drain(sender, 0.06) == []
+    sender.add(bytes(98))
+    assert drain(sender, 0.07) == [(2048, 2147)]
+    sender.acknowledge(512, [(1024, 2147)], True, 0.2)
+    assert drain(sender, 0.2) == [(512, 1024)]
+    assert (sender.retransmits, sender.repeated_bytes) == (2, 1024)
+    sender.acknowledge(2147, [], True, 0.3)
+    assert sender.queued == 0
+    assert sender.next_time() == math.inf
+
+
+def test_nothing_is_known_beyond_an_answer_that_was_cut_short() -> None:
+    for complete, lost in ((False, [(1024, 1536)]), (True, [(1024, 1536), (2048, 2560)])):
+        sender = sender_with(2560)
+        drain(sender, 0.0)
+        sender.acknowledge(0, [(512, 1024)], True, 0.05)
+        assert drain(sender, 0.05) == [(0, 512)]  # leaves after all others
+        sender.acknowledge(1024, [(1536, 2048)], complete, 0.2)
+        assert drain(sender, 0.2) == lost
+
+
+def test_an_answer_that_comes_too_soon_is_to_an_earlier_try() -> None:
+    for age, again in ((0.01, []), (0.06, [(1024, 1536)])):
+        sender = sender_with(1536)
+        drain(sender, 0.0)
+        sender.acknowledge(512, [], True, 0.05)
+        assert sender.round_trip.shortest == 0.05
+        sender.check_time(1.0)
+        assert drain(sender, 1.0) == [(512, 1024)]
+        sender.acknowledge(1024, [], True, 1.0 + age)
+        assert drain(sender, 1.0 + age) == again
+        assert sender.round_trip.shortest == sender.round_trip.smoothed == 0.05
+
+
+def test_a_cumulative_acknowledgement_alone_asks_for_nothing() -> None:
+    sender = sender_with(4096)
+    drain(sender, 0.0)
+    sender.acknowledge(2048, [], False, 0.05)
+    assert drain(sender, 0.05) == []
+
+
+def test_silence_brings_the_oldest_again_then_all() -> None:
+    sender = sender_with(1024)
+    drain(sender, 0.0)
+    assert sender.next_time() == pytest.approx(FIRST_TIMEOUT)
+    sender.check_time(FIRST_TIMEOUT - 0.01)
+    assert drain(sender, 0.4) == []
+    sender.check_time(FIRST_TIMEOUT)
+    assert drain(sender, FIRST_TIMEOUT) == [(0, 512)]
+    due = sender.next_time()
+    assert due == pytest.approx(FIRST_TIMEOUT + MAX_BACKOFF)
+    sender.check_time(due)
+    assert drain(sender, due) == [(0, 512), (512, 1024)]
+    for _ in range(10):
+        due = sender.next_time()
+        sender.check_time(due)
+        drain(sender, due)
+        assert sender.next_time() - due <= MAX_BACKOFF + 1e-9
+
+
+def test_a_late_answer_to_a_lost_segment_spares_the_second_try() -> None:
+    sender = sender_with(1024)
+    drain(sender, 0.0)
+    sender.check_time(FIRST_TIMEOUT)
+    sender.acknowledge(1024, [], True, FIRST_TIMEOUT)
+    assert drain(sender, FIRST_TIMEOUT) == []
+    assert sender.retransmits == 0
+
+
+@pytest.mark.parametrize("upto", [-1, 5000, 1 << 23])
+def test_impossible_acknowledgements_are_ignored(upto: int) -> None:
+    sender = sender_with(1024)
+    drain(sender, 0.0)
+    sender.acknowledge(upto, [(0, 1 << 24)], True, 0.1)
+    assert sender.queued == 1024
+    assert sender.next_time() < math.inf
+
+
+def test_frames_shrink_on_a_bad_line_and_grow_on_a_good_one() -> None:
+    sender = sender_with(60_000)
+    for _ in range(6):
+        drain(sender, 0.0)
+        sender.check_time(sender.next_time())
+    assert sender.payload == MIN_PAYLOAD
+    assert all(stop - start <= MIN_PAYLOAD for start, stop in drain(sender, 9.0))
+    for upto in range(640, 60_001, 640):
+        sender.acknowledge(upto, [], True, 10.0)
+        drain(sender, 10.0)
+    sender.add(bytes(200_000))
+    sender.edge = 300_000
+    drain(sender, 11.0)
+    sender.acknowledge(sender.base + sender.queued, [], True, 12.0)
+    assert sender.queued == 0
+    assert sender.payload == 512
+
+
+def test_the_time_out_follows_the_round_trip() -> None:
+    trip = RoundTrip()
+    assert trip.timeout == FIRST_TIMEOUT
+    for _ in range(60):
+        trip.add(0.01)
+    assert trip.timeout == MIN_TIMEOUT
+    for _ in range(60):
+        trip.add(2.0)
+    assert 2.0 < trip.timeout < 4.0
+    assert trip.shortest == 0.01
