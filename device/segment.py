@@ -89,8 +89,8 @@ def main() -> None:
 def work(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
     model = arguments.model or shipped("compact") / "compact-int8.tflite"
-    engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
     case = read_case(find_case(arguments.input)) if arguments.input else phantom_case(0)
+    engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
     result = segment(case.images, engine, progress=f"segmenting {case.name}")
     write_outputs(arguments.out, case, result)
     print(f"{model.name} ({model.stat().st_size:,} bytes) on {engine.runtime}")

@@ -16,11 +16,12 @@ SCRIPTS = ("device", "training", "convert", "firmware_host", "benchmarks")
 HEAVY = ("torch", "tensorflow", "scipy", "monai", "onnx", "rich", "sklearn")
 IMPORT_ALL = f"""
 import pkgutil, sys, importlib
+sys.modules.update(dict.fromkeys({HEAVY}))  # an import of one of them now raises
 for package in ("glioslice", "device"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-print(*[name for name in {HEAVY} if name in sys.modules])
+            print(module.name)
 """
 
 
@@ -56,10 +57,12 @@ def test_an_arrow_against_the_house_fails(module: str | None, line: str, tmp_pat
 
 
 def test_board_code_imports_nothing_heavy() -> None:
+    """Nor needs it: nibabel tries scipy where it is installed, and does without where not."""
     done = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.stdout.strip() == ""
+    assert done.returncode == 0, done.stderr
+    assert {"glioslice.cases", "glioslice.wire.link", "device.engine"} <= set(done.stdout.split())
 
 
 def test_no_script_hides_a_package() -> None:
