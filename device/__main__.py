@@ -1,0 +1,61 @@
+"""The board's runner: it waits at a serial line, slices come, masks leave.
+
+    python -m device --port /dev/ttyGS0                   # serve: the host sends the slices
+    python -m device --port /dev/ttyGS0 --input CASE      # play: the case lies here, masks cross
+
+It stays for every host that comes, until SIGTERM or Ctrl-C, which end it after the slice in hand.
+"""
+
+import argparse
+from pathlib import Path
+
+from device.board import make_board
+from device.engine import Engine
+from device.runner import run_sessions
+from device.stopping import Stop
+from glioslice import command
+from glioslice.card import shipped
+from glioslice.wire.connection import Connection
+from glioslice.wire.ports import BAUD, open_port
+
+
+def main() -> None:
+    """Run until told to stop (exit code 0) or until the line is lost (2)."""
+    parser = command.parser(
+        "Serve slices over a serial line, or play a case that lies on this board.",
+        "python -m device --port /dev/ttyGS0 --model models/compact/compact-int8.tflite",
+    )
+    parser.prog = "python -m device"
+    parser.add_argument("--port", required=True, help="a serial device or a pyserial URL")
+    parser.add_argument("--model", type=Path, help="a .tflite file with its card; default: compact")
+    parser.add_argument("--input", type=Path, metavar="CASE", help="a case on this board to play")
+    parser.add_argument("--baud", type=int, default=BAUD, help=f"default: {BAUD}")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
+    command.run(work, parser.parse_args())
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Do what the command line says."""
+    model = arguments.model or shipped("compact") / "compact-int8.tflite"
+    engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
+    played = None
+    if arguments.input:
+        from device.playing import read_played  # serving needs no part of it
+
+        played = read_played(arguments.input, engine)
+    board = make_board(engine, model, played)
+    with Connection(open_port(arguments.port, arguments.baud), active=False) as connection:
+        stop = Stop(last_resort=connection.close)
+        stop.on_signals()
+        say(f"READY {board.hello.model} {board.hello.sha256[:12]} on {arguments.port}")
+        run_sessions(connection, board, stop, say)
+
+
+def say(line: str) -> None:
+    """Print a line now: whoever started this process may wait for it."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

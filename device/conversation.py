@@ -1,0 +1,131 @@
+"""What the board says to one host, from its hello until one of them ends the session.
+
+    board   BoardHello
+    host    HostHello       Error(REFUSED) where mode or codec is not offered; it may choose again
+    serve   Start, Slices   a Mask or an Error for each, then End; Start or HostHello may follow
+    play                    Start with the volume, every Mask, End; another HostHello plays again
+
+A message out of turn is answered by Error(REFUSED) and changes nothing. A board that is told to
+stop answers the slice in hand, then sends Error(STOPPED) and the End of what it has done.
+"""
+
+import time
+from collections.abc import Callable
+
+from device.answers import Run
+from device.board import Board, Played
+from device.stopping import GLANCE, Stop
+from glioslice.wire.codecs import CodecError
+from glioslice.wire.connection import Connection
+from glioslice.wire.layout import MAX_SIDE
+from glioslice.wire.messages import (
+    VERSION,
+    Error,
+    ErrorCode,
+    HostHello,
+    Message,
+    MessageError,
+    Mode,
+    Slice,
+    Start,
+    VersionError,
+    receive,
+    send,
+)
+
+PARTING = 1.0
+"""Seconds that the last words of a board which is told to stop may take to reach the host."""
+
+
+class Conversation:
+    """One session with one host; `say` takes lines for the board's own log."""
+
+    def __init__(
+        self, connection: Connection, board: Board, stop: Stop, say: Callable[[str], None]
+    ) -> None:
+        self._connection, self._board, self._stop, self._say = connection, board, stop, say
+        self._served: HostHello | None = None
+        self._run: Run | None = None
+
+    def hold(self) -> None:
+        """Talk until told to stop; raises LinkError for a host that is gone, and LineLost."""
+        self._send(self._board.hello)
+        while not self._stop.requested:
+            try:
+                message = receive(self._connection, GLANCE)
+            except VersionError:
+                self._refuse(f"this board speaks version {VERSION} of the messages")
+            except MessageError:
+                self._refuse("not understood; both ends need the same version of glioslice")
+            else:
+                if message is not None:
+                    self._hear(message)
+        if self._run is not None:
+            self._send(Error(ErrorCode.STOPPED, -1, "the board was told to stop"))
+            self._end(self._run)
+        self._connection.flush(PARTING)
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case HostHello() if self._run is None:
+                self._choose(message)
+            case Start(volume=None) if self._served is not None and self._run is None:
+                self._begin(self._served, message.slices)
+            case Slice() if self._run is not None and message.index in self._run.waiting:
+                self._serve(self._run, message)
+            case Slice(index=index) if index < MAX_SIDE:
+                self._refuse("no slice of this index is waited for", index)
+            case _:
+                self._refuse("a message out of turn")
+
+    def _choose(self, host: HostHello) -> None:
+        """Take the host's choice, or refuse it; a board that is to play begins at once."""
+        hello, played = self._board.hello, self._board.played
+        if host.mode not in hello.modes:
+            self._refuse("no case lies on this board to be played; it serves")
+        elif not hello.mask_codecs >> host.mask_codec & 1:
+            self._refuse(f"mask codec {host.mask_codec} is not offered")
+        elif host.mode is Mode.SERVE and not hello.image_codecs >> host.image_codec & 1:
+            self._refuse(f"image codec {host.image_codec} is not offered")
+        else:
+            self._served = host if host.mode is Mode.SERVE else None
+            if host.mode is Mode.PLAY and played is not None:
+                self._play(host, played)
+
+    def _play(self, host: HostHello, played: Played) -> None:
+        run = self._begin(host, played.start.slices)
+        self._send(played.start)
+        for index, prepared in enumerate(played.slices):
+            if self._stop.requested:
+                return  # `hold` tells the host
+            self._send(run.mask(index, prepared, time.perf_counter_ns()))
+        self._end(run)
+
+    def _serve(self, run: Run, message: Slice) -> None:
+        began = time.perf_counter_ns()
+        try:
+            prepared = self._board.image(message)
+        except CodecError as error:
+            text = "the payload of this slice could not be decoded"
+            self._send(run.fail(ErrorCode.SLICE, message.index, text, error))
+        else:
+            self._send(run.mask(message.index, prepared, began))
+        if not run.waiting:
+            self._end(run)
+
+    def _begin(self, host: HostHello, slices: int) -> Run:
+        self._run = Run(self._board.engine, slices, host.mask_codec)
+        self._say(f"{host.mode.name.lower()}: run of {slices} slices")
+        return self._run
+
+    def _end(self, run: Run) -> None:
+        self._send(run.end())
+        self._run = None
+        self._say(f"run ended: {run.summary()}")
+
+    def _refuse(self, text: str, index: int = -1) -> None:
+        self._send(Error(ErrorCode.REFUSED, index, text))
+        self._say(f"refused: {text}")
+
+    def _send(self, message: Message) -> None:
+        send(self._connection, message)
