@@ -31,7 +31,7 @@ WATCH = 0.1
 """Seconds between two looks at whether the process still lives."""
 
 DRAIN, GRACE, TERM = 1.0, 2.0, 3.0
-"""Seconds at close: for the last bytes to leave, to end by itself, to end after SIGTERM."""
+"""Seconds at close: for the last bytes to leave, to end after SIGTERM, after the line hung up."""
 
 
 def share(text: str) -> float:
@@ -117,7 +117,12 @@ class SimPort:
             os.set_blocking(self._near, False)
             self._wake_read, self._wake_write = os.pipe()
             os.set_blocking(self._wake_write, False)
-            self._descriptors = (self._near, far, self._wake_read, self._wake_write)
+            self._descriptors: tuple[int, ...] = (
+                self._near,
+                far,
+                self._wake_read,
+                self._wake_write,
+            )
         arguments = [part.replace(PLACEHOLDER, os.ttyname(far)) for part in command]
         try:
             # Its own session: Ctrl-C at the host's terminal is the host's to handle.
@@ -168,17 +173,24 @@ class SimPort:
             self._changed.notify_all()
         self._wake()
         self._thread.join()
-        for descriptor in self._descriptors:
-            os.close(descriptor)  # the process sees its line hang up
         self._end_process()
 
     def _end_process(self) -> None:
-        for stop, patience in ((self._process.terminate, GRACE), (self._process.kill, TERM)):
+        # Asked to end while its line still stands, a board leaves without a complaint.
+        for stop, patience in ((self._process.terminate, GRACE), (self._hang_up, TERM)):
+            stop()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-                return
-            stop()
-        self._process.wait()
+                break
+        else:
+            self._process.kill()
+            self._process.wait()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = ()
 
     def _ended(self) -> bool:
         return self._exit is not None or self._closing

@@ -16,6 +16,7 @@ import pytest
 
 from glioslice.card import shipped
 from glioslice.files import sha256
+from glioslice.wire import sim
 from glioslice.wire.messages import End, Error, ErrorCode, HostHello, Mask, Mode, Start
 from glioslice.wire.ports import LineLost, open_port
 from glioslice.wire.sim import SimPort
@@ -89,7 +90,11 @@ def test_a_case_on_the_board(lying: Path, begin: Begin, patient: Patient) -> Non
 
 @pytest.mark.parametrize("moment", ["idle", "within a run"])
 def test_a_hang_up_ends_the_process(
-    moment: str, begin: Begin, patient: Patient, capfd: pytest.CaptureFixture[str]
+    moment: str,
+    begin: Begin,
+    patient: Patient,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     line = begin()
     host = Host(Wire(line))
@@ -99,12 +104,25 @@ def test_a_hang_up_ends_the_process(
     else:
         host.say(HostHello(Mode.SERVE, 2, 2), Start(len(slices)), *slices[:2])
         assert isinstance(host.hear(), Mask)
+    monkeypatch.setattr(sim, "GRACE", 0.01)
+    monkeypatch.setattr(line._process, "terminate", lambda: None)  # nobody asks, the line drops
     began = time.monotonic()
     line.close()
-    assert time.monotonic() - began < 2.5, "it had to be told by a signal"
+    assert time.monotonic() - began < 2.5
     assert line._process.returncode == 2
     [said] = [one for one in capfd.readouterr().err.splitlines() if "INFO" not in one]
     assert said.startswith("error: /dev/") and "the line was lost" in said
+
+
+def test_a_board_whose_line_is_closed_leaves_in_silence(
+    begin: Begin, patient: Patient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = begin()
+    host = Host(Wire(line))
+    host.join()
+    host.connection.close()
+    assert line._process.returncode == 0
+    assert "error" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
