@@ -121,6 +121,7 @@ def test_a_board_whose_line_is_closed_leaves_in_silence(
     host = Host(Wire(line))
     host.join()
     host.connection.close()
+    line.close()
     assert line._process.returncode == 0
     assert "error" not in capfd.readouterr().err
 

@@ -18,7 +18,6 @@ from glioslice.metrics import region_dice
 from glioslice.phantom import SEEDS, make_phantom
 from tests.conftest import ROOT, Write
 
-
 PRODUCTS = [
     shipped("nano") / "nano-int8.tflite",
     shipped("nano") / "nano-fp16.tflite",
