@@ -1,4 +1,4 @@
-# make demo [INPUT=CASE]   the few packages of board and desk, then a volume segmented by the shipped model
+# make demo [INPUT=CASE]   the few packages of board and desk, then a volume over a virtual line to a board's process
 # make test                everything, then lint, types, architecture and all tests
 # make models              every product, card and figure anew from the checkpoints in models/
 
@@ -11,7 +11,8 @@ PIP = -m pip install --quiet --disable-pip-version-check --constraint constraint
 .PHONY: demo test fast models clean
 
 demo: .venv-demo/ready
-	.venv-demo/bin/python -m device.segment $(if $(INPUT),--input "$(INPUT)") --out demo
+	.venv-demo/bin/python firmware_host/stream.py --port "sim://?baud=3000000" $(if $(INPUT),--input "$(INPUT)") \
+	  --output demo/mask.nii.gz --report demo/report.json --force
 
 test: .venv/ready
 	.venv/bin/ruff check .

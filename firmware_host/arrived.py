@@ -1,0 +1,89 @@
+"""What has arrived of a run, checked as it comes."""
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.errors import GliosliceError
+from glioslice.slices import Crop, paste
+from glioslice.wire.codecs import decode_mask
+from glioslice.wire.messages import End, Error, Mask, MaskDigest, MessageError, Mode
+
+
+class DigestWrong(GliosliceError):
+    """The masks here are not those that the board sent: none of them can be trusted."""
+
+
+class Run:
+    """The masks of one run, on the voxels of `crop`; `images` names the codec of its slices."""
+
+    def __init__(self, mode: Mode, images: str | None, crop: Crop) -> None:
+        self.mode, self.images, self.crop = mode, images, crop
+        self.slices = crop.z[1] - crop.z[0]
+        self.arrived: NDArray[np.bool_] = np.zeros(self.slices, np.bool_)
+        self.failed: dict[int, str] = {}
+        self.milliseconds: list[float] = []
+        self._masks: NDArray[np.uint8] = np.zeros((self.slices, *crop.window), np.uint8)
+        self._digest = MaskDigest()
+        self._began = time.monotonic()
+        self._seconds: float | None = None
+
+    @property
+    def masks(self) -> int:
+        """How many masks have arrived."""
+        return int(self.arrived.sum())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended, its digest was right, and every slice has its mask."""
+        return self._seconds is not None and bool(self.arrived.all())
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken so far."""
+        return time.monotonic() - self._began if self._seconds is None else self._seconds
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Return the kit's labels (X, Y, Z) of the whole volume; 0 where no mask has arrived."""
+        return paste(self._masks, self.crop)
+
+    def take(self, message: Mask) -> None:
+        """Take in a mask; raises MessageError for one too many, CodecError for a damaged one."""
+        self._check(message.index)
+        mask = decode_mask(message.codec, message.payload, self.crop.window)
+        self._masks[message.index] = mask
+        self.arrived[message.index] = True
+        self._digest.add(message.index, mask.tobytes())
+        self.milliseconds.append(message.device_us / 1000)
+
+    def fail(self, message: Error) -> None:
+        """Take in that a slice has no mask; raises MessageError for one too many."""
+        self._check(message.index)
+        self.failed[message.index] = message.text or message.code.name.lower()
+
+    def end(self, message: End) -> None:
+        """Compare what the board sent with what is here.
+
+        Raises DigestWrong if they differ, GliosliceError if the board left slices out.
+        """
+        sent, here = (message.masks, message.failed), (self.masks, len(self.failed))
+        if sent != here:
+            raise DigestWrong(
+                f"the board sent {sent[0]} masks and {sent[1]} failures, {here[0]} and {here[1]} "
+                "are here; nothing was kept, run it again"
+            )
+        if message.digest != self._digest.hexdigest():
+            raise DigestWrong(
+                "the masks here are not those that the board made: their digest differs; nothing "
+                "was kept, run it again"
+            )
+        if sum(here) < self.slices:
+            raise GliosliceError(f"the board ended the run after {sum(here)} of {self.slices}")
+        self._seconds = self.seconds
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < self.slices:
+            raise MessageError(f"the far end answered slice {index} of {self.slices}")
+        if self.arrived[index] or index in self.failed:
+            raise MessageError(f"the far end answered slice {index} twice")

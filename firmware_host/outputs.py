@@ -1,0 +1,131 @@
+"""The files of a run: mask, montage and report, each whole or not at all, never over another."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firmware_host.arrived import Run
+from firmware_host.inputs import Source
+from glioslice.command import one_line
+from glioslice.errors import GliosliceError
+from glioslice.files import write_json
+from glioslice.labels import REGIONS, to_scheme
+from glioslice.metrics import volumes_ml
+from glioslice.montage import write_montage
+from glioslice.nifti import write_mask
+from glioslice.summary import percentiles
+from glioslice.wire.link import Counts
+from glioslice.wire.messages import BoardHello, Mode
+
+ENDINGS = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where a run's files go; `partial` is what remains of one that ended early."""
+
+    mask: Path
+    partial: Path
+    montage: Path
+    report: Path | None
+
+
+def targets(mask: Path, montage: Path | None, report: Path | None) -> Targets:
+    """Return the names of all files beside `mask`; raises GliosliceError for a wrong ending."""
+    ending = next((e for e in ENDINGS if mask.name.endswith(e) and mask.name != e), None)
+    if ending is None:
+        raise GliosliceError(f"{mask}: a mask is written as .nii or .nii.gz")
+    name = mask.name.removesuffix(ending)
+    partial = mask.with_name(f"{name}.partial{ending}")
+    return Targets(mask, partial, montage or mask.with_name(f"{name}.png"), report)
+
+
+def check_writable(files: Targets, force: bool) -> None:
+    """Refuse before any work what would fail after it.
+
+    Raises GliosliceError for a file that is there (unless `force`), a name used twice, and a
+    folder that takes no file.
+    """
+    paths = [p for p in (files.mask, files.partial, files.montage, files.report) if p]
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise GliosliceError("mask, montage and report need names of their own")
+    for path in paths:
+        if path.is_dir():
+            raise GliosliceError(f"{path}: this is a folder; name a file")
+        if path.exists() and not force:
+            what = " (kept from a run that ended early)" if path == files.partial else ""
+            raise GliosliceError(
+                f"{path}: is there already{what}; move it, name another --output, or add --force"
+            )
+        folder = next(p for p in path.absolute().parents if p.exists())
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise GliosliceError(
+                f"{folder}: no file can be written here ({error.strerror}); name another folder"
+            ) from None
+
+
+def report_of(run: Run, source: Source, hello: BoardHello, counts: Counts) -> dict[str, Any]:
+    """Return the report. Latencies are null where no mask arrived; a played case has no name."""
+    seconds, measured = run.seconds, run.milliseconds
+    return {
+        "case": source.name,
+        "complete": run.complete,
+        "mode": run.mode.name.lower(),
+        "images": run.images,
+        "slices": run.slices,
+        "masks": run.masks,
+        "seconds": round(seconds, 3),
+        "slices_per_second": round(run.masks / seconds, 3) if seconds else 0.0,
+        "device_ms": percentiles(measured) if measured else dict.fromkeys(("p50", "p90", "p99")),
+        "bytes_up": counts.bytes_sent,
+        "bytes_down": counts.bytes_received,
+        "retransmits": counts.retransmits,
+        "volumes_ml": volumes_ml(run.labels()) if measured else dict.fromkeys(REGIONS, 0.0),
+        "model": {"name": hello.model, "sha256": hello.sha256},
+    }
+
+
+def write_complete(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> list[str]:
+    """Write mask, montage and report; return a line each for people."""
+    labels = run.labels()
+    write_mask(files.mask, to_scheme(labels, source.scheme), source.space)
+    lines = [f"mask: {files.mask} ({source.scheme.edition} labels)"]
+    if source.images is None:
+        lines.append("montage: none, the images are on the board")
+    else:
+        write_montage(files.montage, source.images, labels)
+        lines.append(f"montage: {files.montage}")
+    if files.report:
+        write_json(files.report, report)
+        lines.append(f"report: {files.report}")
+    return lines
+
+
+def keep_partial(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> str:
+    """Write what has arrived under the partial name; return what was kept, for people.
+
+    A disk that takes nothing is told in that line: the reason of the early end comes first.
+    """
+    kept = f"none of {run.slices} masks had arrived"
+    try:
+        if run.masks:
+            labels = to_scheme(run.labels(), source.scheme)
+            write_mask(files.partial, labels, source.space)
+            kept = f"{run.masks} of {run.slices} masks are kept in {files.partial}"
+        if files.report:
+            write_json(files.report, report | {"complete": False})
+    except OSError as error:
+        return f"{kept}; could not write: {one_line(error)}"
+    return kept
+
+
+def failures(run: Run) -> str:
+    """Return which slices the board failed on, with the first reason."""
+    listed = ", ".join(str(index) for index in sorted(run.failed))
+    reason = run.failed[min(run.failed)]
+    where = "the board's case" if run.mode is Mode.PLAY else "the case"
+    first = run.crop.z[0]
+    return f"the board failed on slice {listed} of {where} (0 is Z {first}): {reason}"

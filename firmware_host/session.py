@@ -1,0 +1,126 @@
+"""One run over an open connection: slices leave from a thread of their own, masks are gathered.
+
+    run = begin_serving(connection, choice, crop, len(slices))
+    for index in arrivals(connection, run, feeder): ...     # an index each time a slice is settled
+
+Whoever shows progress or a live page does so in the loop's body. What arrived before an exception
+stays in `run`.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_host.arrived import Run
+from firmware_host.board import refusal
+from glioslice.errors import GliosliceError
+from glioslice.slices import Crop
+from glioslice.wire import messages
+from glioslice.wire.codecs import IMAGES, encode_image
+from glioslice.wire.connection import Connection
+from glioslice.wire.messages import (
+    End,
+    Error,
+    HostHello,
+    Mask,
+    MessageError,
+    Mode,
+    Slice,
+    Start,
+    Volume,
+)
+
+WAIT = 0.5
+"""Seconds between two looks at the feeder."""
+
+STALL = 300.0
+"""Seconds without a word from a board whose link is alive; a raw slice at 9600 baud takes 130."""
+
+
+class Feeder(threading.Thread):
+    """Encodes and sends slices (Z', X, Y, channels) while masks come back.
+
+    `send` holds it at 64 kB on their way. It ends with the connection; `failure` says why.
+    """
+
+    def __init__(self, connection: Connection, codec: int, slices: NDArray[np.int8]) -> None:
+        super().__init__(name="feeder", daemon=True)
+        self._connection, self._codec, self._slices = connection, codec, slices
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        """Send every slice, in order."""
+        try:
+            for index, image in enumerate(self._slices):
+                payload = encode_image(self._codec, image)
+                messages.send(self._connection, Slice(index, self._codec, payload))
+        except Exception as error:  # raised again by whoever waits for the masks
+            self.failure = error
+
+
+def begin_serving(connection: Connection, choice: HostHello, crop: Crop) -> Run:
+    """Tell the board how many slices come."""
+    messages.send(connection, Start(crop.z[1] - crop.z[0]))
+    return Run(Mode.SERVE, IMAGES[choice.image_codec].name, crop)
+
+
+def begin_playing(connection: Connection, stall: float = STALL) -> Volume:
+    """Wait until the board has read its case, and return where its masks belong.
+
+    Raises BoardFailed if it cannot be read, MessageError if something else comes.
+    """
+    deadline = time.monotonic() + stall
+    while (message := messages.receive(connection, WAIT)) is None:
+        if time.monotonic() >= deadline:
+            raise stalled(connection, stall)
+    if isinstance(message, Error):
+        raise refusal(message)
+    if not isinstance(message, Start) or message.volume is None:
+        raise MessageError("the far end sent no volume where one was expected")
+    return message.volume
+
+
+def arrivals(
+    connection: Connection, run: Run, feeder: Feeder | None = None, stall: float = STALL
+) -> Iterator[int]:
+    """Yield the index of each slice as its mask, or its failure, arrives; ends with the run.
+
+    Raises what the connection raises, and BoardFailed, MessageError, CodecError, DigestWrong.
+    """
+    heard = time.monotonic()
+    while True:
+        message = messages.receive(connection, WAIT)
+        now = time.monotonic()
+        if message is None:
+            if feeder and feeder.failure:
+                raise feeder.failure
+            if now - heard >= stall:
+                raise stalled(connection, stall)
+            continue
+        heard = now
+        match message:
+            case Mask():
+                run.take(message)
+                yield message.index
+            case Error(index=-1):
+                raise refusal(message)
+            case Error():
+                run.fail(message)
+                yield message.index
+            case End():
+                run.end(message)
+                return
+            case _:
+                name = type(message).__name__
+                raise MessageError(f"the far end sent a {name} out of turn; start its runner anew")
+
+
+def stalled(connection: Connection, seconds: float) -> GliosliceError:
+    """Return the error for a board that is there and says nothing."""
+    return GliosliceError(
+        f"{connection.name}: the board is there but has sent nothing for {seconds:.0f} s; start "
+        "its runner anew"
+    )

@@ -1,0 +1,83 @@
+"""Stream a case to a board over a serial line, or receive what it plays; masks become a volume.
+
+    python firmware_host/stream.py --port /dev/ttyUSB0 [--input CASE] [--output mask.nii.gz]
+    python firmware_host/stream.py --port sim:// --input CASE     # a board on a virtual line
+    python firmware_host/stream.py --doctor [--port P]            # what is wrong with the line?
+
+A run that ends early keeps what arrived as `<name>.partial.nii.gz`, never under the final name.
+`--report` holds: case (null for one played by a board), complete, mode, images (codec), slices,
+masks, seconds, slices_per_second, device_ms {p50, p90, p99}, bytes_up, bytes_down, retransmits
+(the host's), volumes_ml {WT, TC, ET}, model {name, sha256}.
+"""
+
+import argparse
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from glioslice import command
+
+BAUD = 115200
+CODECS = ("webp", "zlib", "raw")
+"""Names from `glioslice.wire`, which is not imported for them: see `work`."""
+
+FarEnd = Callable[[argparse.Namespace], list[str]]
+
+
+def main(words: Sequence[str] | None = None, far_end: FarEnd | None = None) -> None:
+    """Read the command line and stream.
+
+    `far_end` returns the command that `sim://` starts, by default the device's own.
+    """
+    stop_like_ctrl_c()
+    parser = command.parser(
+        "Stream a case to a board, or receive what it plays, and leave mask, montage and summary.",
+        "python firmware_host/stream.py --port sim:// --input CASE",
+    )
+    parser.add_argument("--port", help="such as /dev/ttyUSB0, COM3, socket://pi:4000 or sim://")
+    parser.add_argument("--baud", type=int, default=BAUD, help=f"default: {BAUD}")
+    parser.add_argument("--input", type=Path, metavar="CASE", help="default: what the board plays")
+    parser.add_argument("--output", type=Path, default=Path("mask.nii.gz"), metavar="MASK")
+    parser.add_argument("--montage", type=Path, metavar="PNG", help="default: beside the mask")
+    parser.add_argument("--report", type=Path, metavar="JSON", help="numbers for a machine")
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+    parser.add_argument(
+        "--allow-model", action="append", default=[], metavar="SHA256", help="accept this model"
+    )
+    parser.add_argument("--images", choices=CODECS, help="default: the smallest")
+    parser.add_argument("--model", type=Path, help="sim://: the board's model; default: compact")
+    parser.add_argument("--play", action="store_true", help="sim://: CASE lies on the board")
+    parser.add_argument("--doctor", action="store_true", help="say what is wrong with the line")
+    arguments = parser.parse_args(words)
+    check_words(parser, arguments)
+    command.run(lambda given: work(given, far_end), arguments)
+
+
+def check_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with the usage if the words do not go together."""
+    if arguments.port is None and not arguments.doctor:
+        parser.error("--port is missing; --doctor lists the ports there are")
+    simulated = (arguments.port or "").lower().startswith("sim:")
+    if (arguments.play or arguments.model) and not simulated:
+        parser.error("--play and --model are for --port sim://; a real board brings its own")
+    if arguments.play and arguments.input is None:
+        parser.error("--play needs --input CASE, the case that the board is to hold")
+
+
+def stop_like_ctrl_c() -> None:
+    """Let a `kill` or a closed terminal end a run like Ctrl-C: what arrived is kept."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+
+
+def work(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
+    """Do what the command line says; Ctrl-C while the imports load ends with a line too."""
+    from firmware_host import board, desk, doctor
+
+    (doctor.work if arguments.doctor else desk.stream)(arguments, far_end or board.device_command)
+
+
+if __name__ == "__main__":
+    main()

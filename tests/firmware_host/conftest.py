@@ -1,0 +1,103 @@
+"""A scripted board at the end of a line in memory, and the command in front of it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from firmware_host import desk as desk_module
+from firmware_host import stream
+from glioslice.errors import GliosliceError
+from glioslice.wire.connection import Connection
+from glioslice.wire.pair import MemoryPort, pair
+from tests.firmware_host.scripted import SHA256, ScriptedBoard
+
+SILENCE = 1.6
+"""Seconds; a peer says something every second."""
+
+Script = Callable[[ScriptedBoard], None]
+
+
+class Mutable:
+    """A port whose bytes can be made to vanish, as those of a board that hangs."""
+
+    def __init__(self, port: MemoryPort) -> None:
+        self.name, self.port, self.muted = port.name, port, False
+        self.read, self.close = port.read, port.close
+        self.written = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+        if not self.muted:
+            self.port.write(data)
+
+    def mute(self) -> None:
+        self.muted = True
+
+
+@dataclass
+class Ended:
+    """How a command ended: exit code, what the board heard, every byte that the host sent."""
+
+    code: int
+    board: ScriptedBoard
+    sent: bytes
+    troubles: list[BaseException] = field(default_factory=list)
+
+
+Desk = Callable[..., Ended]
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """Return a function that runs the command, with words, against a scripted board."""
+    threads: list[threading.Thread] = []
+
+    def run(behaviour: str, script: Script, *words: object, allow: bool = True) -> Ended:
+        near, far = pair()
+        host_port, board_port = Mutable(near), Mutable(far)
+        connection = Connection(board_port, active=False, silence=SILENCE)
+        board = ScriptedBoard(connection, behaviour, board_port.mute)
+        troubles: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                script(board)
+                while connection.receive(10.0) is not None:
+                    pass  # until the host says goodbye
+            except GliosliceError:  # the host is gone
+                pass
+            except BaseException as error:
+                troubles.append(error)
+            finally:
+                connection.close()
+
+        thread = threading.Thread(target=work)
+        threads.append(thread)
+        thread.start()
+        monkeypatch.setattr(desk_module, "open_port", lambda *_, **__: host_port)
+        monkeypatch.setattr(desk_module, "Connection", partial(Connection, silence=SILENCE))
+        allowed = ("--allow-model", SHA256.upper()) if allow else ()
+        code = 0
+        try:
+            stream.main([str(w) for w in ("--port", "memory", *allowed, *words)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        thread.join(15.0)
+        assert not thread.is_alive()
+        assert not troubles
+        return Ended(code, board, bytes(host_port.written))
+
+    yield run
+    for thread in threads:
+        thread.join(15.0)
+
+
+@pytest.fixture
+def listing(tmp_path: Path) -> Callable[[], list[str]]:
+    """Return a function that lists all files in `tmp_path/out`, hidden ones too."""
+    folder = tmp_path / "out"
+    return lambda: sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []

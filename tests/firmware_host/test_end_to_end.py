@@ -1,0 +1,203 @@
+"""The desk and the real device process, joined by a simulated line alone."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from glioslice.card import shipped
+from glioslice.cases import MODALITIES
+from glioslice.nifti import Space
+from glioslice.phantom import make_phantom
+from tests.conftest import BRATS_2018, BRATS_2023, LPS, ROOT, Write, save
+from tests.firmware_host.test_command import hear_ctrl_c, left_behind, processes
+
+STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
+BAD_LINE = "sim://?baud=921600&errors=1e-5&loss=0.005"
+MODEL = "compact-int8.tflite"
+KILLS = 50
+TURNED = np.array([[0, 0, -1, 9], [1, 0, 0, -40], [0, 1, 0, 7], [0, 0, 0, 1.0]])
+
+
+def stream(*words: object, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    command = [*STREAM, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def evaluated(case: Path, folder: Path) -> Path:
+    """Return the mask that evaluation writes for the case."""
+    words = ["--model", shipped("compact") / MODEL, "--data", case, "--masks", folder]
+    subprocess.run(
+        [sys.executable, str(ROOT / "training" / "evaluate.py"), *map(str, words)],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    return folder / f"{case.name}.nii.gz"
+
+
+def check_same(written: Path, wanted: Path, whole: bool) -> None:
+    """A served mask is that of evaluation to the byte; a played one may have other form codes."""
+    if whole:
+        assert written.read_bytes() == wanted.read_bytes()
+    here, there = (nib.Nifti1Image.from_filename(path) for path in (written, wanted))
+    np.testing.assert_array_equal(np.asarray(here.dataobj), np.asarray(there.dataobj))
+    np.testing.assert_array_equal(here.affine, there.affine)
+    assert here.get_data_dtype() == there.get_data_dtype() == np.uint8
+
+
+def stream_and_compare(case: Path, wanted: Path, out: Path, mode: str, whole: bool) -> None:
+    words = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
+    words += ["--report", out / "r.json", *(["--play"] if mode == "play" else [])]
+    done = stream(*words)
+    assert done.returncode == 0, done.stderr
+    check_same(out / "m.nii.gz", wanted, whole)
+    assert np.unique(nib.Nifti1Image.from_filename(wanted).get_fdata()).size > 2  # a tumour
+    report = json.loads((out / "r.json").read_text())
+    assert (report["case"], report["complete"], report["mode"]) == (case.name, True, mode)
+    assert report["masks"] == report["slices"]
+    assert report["images"] == ("webp" if mode == "serve" else None)
+    assert (out / "m.png").stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def slab() -> NDArray[np.float32]:
+    """Twelve slices through the phantom's tumour, (4, X, Y, 12)."""
+    phantom = make_phantom(0)
+    middle = int(np.argmax((phantom.labels > 0).sum(axis=(0, 1))))
+    return phantom.images[..., middle - 6 : middle + 6]
+
+
+def write_slab(folder: Path, slab: NDArray[np.float32], edition: str) -> Path:
+    """Write the slab as a case of the edition, the later one mirrored and turned."""
+    suffixes = BRATS_2018 if edition == "2018" else BRATS_2023
+    affine = LPS if edition == "2018" else TURNED
+    space = Space((1, 1, 1), affine, nib.Nifti1Header())
+    for modality, image in zip(MODALITIES, slab, strict=True):
+        path = folder / f"{folder.name}{suffixes[modality]}.nii.gz"
+        save(path, space.from_lps(image), affine)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["serve", "play"])
+@pytest.mark.parametrize("edition", ["2018", "2023"])
+def test_the_mask_is_that_of_evaluation(
+    mode: str, edition: str, slab: NDArray[np.float32], tmp_path: Path
+) -> None:
+    case = write_slab(tmp_path / "Slab_1", slab, edition)
+    wanted, out = evaluated(case, tmp_path / "wanted"), tmp_path / "out"
+    stream_and_compare(case, wanted, out, mode, whole=mode == "serve")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["serve", "play"])
+def test_a_real_patient_over_a_bad_line(mode: str, real_cases: Path, tmp_path: Path) -> None:
+    case = real_cases / "BraTS19_CBICA_ASK_1"  # qform and sform codes 1, as a played mask has
+    wanted, out = evaluated(case, tmp_path / "wanted"), tmp_path / "out"
+    stream_and_compare(case, wanted, out, mode, whole=True)
+
+
+@pytest.mark.slow
+def test_the_device_is_found_healthy() -> None:
+    done = stream("--doctor", "--port", "sim://", seconds=60)
+    assert done.returncode == 0
+    assert "healthy: sim://: a board answers" in done.stdout
+    assert "(known here)" in done.stdout
+
+
+def board_of(tag: Path) -> int | None:
+    """Return the process of the device that runs the model in the folder `tag`."""
+    for line in processes():
+        if "-m device" in line and str(tag) in line:
+            return int(line.split()[0])
+    return None
+
+
+@dataclass(frozen=True)
+class Fall:
+    """Which end was killed how, how the host ended, what it said, and the files that it left."""
+
+    victim: str
+    number: signal.Signals
+    code: int
+    said: list[str]
+    files: list[str]
+
+
+def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
+    """Start a run and kill one of its ends after a while."""
+    shutil.rmtree(out, ignore_errors=True)
+    words = ["--port", "sim://?baud=115200", "--input", case, "--model", folder / MODEL]
+    words += ["--output", out / "m.nii.gz", "--report", out / "r.json"]
+    words += ["--play"] if draw.random() < 0.3 else []
+    # In a file: a board that outlives its host for a moment would hold a pipe open.
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*STREAM, *map(str, words)], stdout=said, stderr=said, preexec_fn=hear_ctrl_c
+        )
+    time.sleep(draw.uniform(0.0, 3.0))
+    number = draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
+    victim = draw.choice(("host", "board"))
+    pid = process.pid if victim == "host" else board_of(folder)
+    if pid is not None and process.poll() is None:
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, number)
+    code = process.wait(timeout=40)
+    assert left_behind(folder) == []
+    files = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    return Fall(victim, number, code, (folder / "said").read_text().splitlines(), files)
+
+
+def check_fall(fall: Fall, out: Path) -> None:
+    """Every file that is there is whole and says what it is; the host said why it ended."""
+    at_once = fall.code == -fall.number  # SIGKILL, or before the command took signals over
+    files = fall.files
+    if at_once and fall.number is signal.SIGKILL:  # what was being written has a hidden name
+        files = [name for name in files if not name.startswith(".")]
+    assert set(files) <= {"m.nii.gz", "m.partial.nii.gz", "m.png", "r.json"}, fall
+    for name in files:
+        if name.endswith(".nii.gz"):
+            assert nib.Nifti1Image.from_filename(out / name).get_fdata().shape == (28, 36, 20)
+    if "r.json" in files:
+        assert json.loads((out / "r.json").read_text())["complete"] is ("m.nii.gz" in files), fall
+    if fall.code == 0:
+        assert files == ["m.nii.gz", "m.png", "r.json"], fall
+    elif not at_once:
+        assert fall.code == (130 if fall.victim == "host" else 2), fall
+        traced = any("Traceback" in line for line in fall.said)
+        assert not traced or fall.victim == "board", fall  # Python itself, while it starts
+        starts = "interrupted" if fall.victim == "host" else ("error: sim:", "error: the board")
+        own = [line for line in fall.said if line.startswith(starts)]  # the device has its own
+        assert len(own) == 1, fall
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killing_either_end_at_any_moment(write_case: Write, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in (MODEL, "card.json"):
+        shutil.copy(shipped("compact") / name, folder)
+    draw = random.Random(3)
+    case = write_case()
+    out = tmp_path / "out"
+    falls = []
+    for _ in range(KILLS):
+        falls.append(kill_once(draw, case, folder, out))
+        check_fall(falls[-1], out)
+    for fall in falls:
+        print(fall.victim, fall.number.name, fall.code, fall.files, fall.said[-2:])
+    for victim in ("host", "board"):  # the moments were spread
+        assert any(f.victim == victim and "m.partial.nii.gz" in f.files for f in falls)
