@@ -40,4 +40,5 @@ def volume_of(case: Case, crop: Crop) -> Volume:
         spacing=(x, y, z),
         affine=tuple(affine[:3].ravel().tolist()),
         scheme=1 + SCHEMES.index(case.scheme),
+        forms=case.space.forms,
     )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
@@ -14,9 +13,6 @@ from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.nifti import Space
 from glioslice.slices import Crop, brain_of, crop_of, cut, quantise, z_scores
 from glioslice.wire.messages import BoardHello, MessageError, Volume
-
-SCANNER = 1
-"""The code that a played mask's qform and sform get: Volume does not carry the source's two."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +73,7 @@ def source_of_volume(volume: Volume) -> Source:
         )
     scheme = SCHEMES[volume.scheme - 1] if volume.scheme else BRATS_2023
     x, y, z = (volume.shape[int(axis)] for axis in io_orientation(affine)[:, 0])
-    header = nib.Nifti1Header()  # the few fields below as in the files of most BraTS cases
-    header.set_xyzt_units("mm")
-    header["regular"] = b"r"
-    header.set_data_shape((x, y, z))
-    header["pixdim"][4:] = 0
-    header.set_qform(affine, SCANNER)
-    header.set_sform(affine, SCANNER)
-    return Source(None, scheme, Space((x, y, z), affine, header))
+    return Source(None, scheme, Space.of_affine((x, y, z), affine, volume.forms))
 
 
 def crop_of_volume(volume: Volume, window: tuple[int, int]) -> Crop:

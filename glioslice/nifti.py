@@ -24,6 +24,9 @@ DEFLATE_LIMIT = 1032
 
 SPACING_TOLERANCE = 0.01
 
+SCANNER = 1
+"""NIfTI's code of a qform or sform in scanner coordinates."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -38,7 +41,22 @@ class Space:
         """Return the space of an LPS volume that came from no file, 1 mm, its centre at 0."""
         affine = np.diag([-1.0, -1.0, 1.0, 1.0])
         affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-        return cls(shape, affine, nib.Nifti1Header())
+        return cls.of_affine(shape, affine, (SCANNER, SCANNER))
+
+    @classmethod
+    def of_affine(
+        cls, shape: tuple[int, int, int], affine: NDArray[np.float64], forms: tuple[int, int]
+    ) -> "Space":
+        """Return the space whose qform and sform are `affine`, with these codes (0: not set)."""
+        header = nib.Nifti1Header()
+        header.set_qform(affine, forms[0])
+        header.set_sform(affine, forms[1])
+        return cls(shape, affine, header)
+
+    @property
+    def forms(self) -> tuple[int, int]:
+        """NIfTI's codes of the qform and the sform; 0 where the file has none."""
+        return int(self.header["qform_code"]), int(self.header["sform_code"])
 
     def to_lps(self, volume: NDArray[Any]) -> NDArray[Any]:
         """Return the file's voxels with axes that grow to the left, the back and the head."""
@@ -77,18 +95,35 @@ def read_nifti(path: Path, channels: int = 1) -> tuple[NDArray[np.float32], Spac
 
 
 def write_mask(path: Path, mask: NDArray[np.uint8], space: Space) -> None:
-    """Write an LPS mask (X, Y, Z) as NIfTI uint8 with the affine and header of `space`.
+    """Write an LPS mask (X, Y, Z) as NIfTI uint8 with the affine, qform and sform of `space`.
 
-    The file appears whole or not at all; the same mask gives the same bytes.
+    The file appears whole or not at all; the same mask gives the same bytes. The header is made
+    anew: no text of the source gets into the mask, and a board that sends the numbers of a space
+    over a line gives the same bytes as the source's own file.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise GliosliceError(f"{path}: a mask is written as .nii or .nii.gz")
-    header = space.header.copy()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0
     with whole(path) as temporary:
-        nib.save(nib.Nifti1Image(space.from_lps(mask), space.affine, header), temporary)
+        nib.save(nib.Nifti1Image(space.from_lps(mask), None, _mask_header(space)), temporary)
+
+
+def _mask_header(space: Space) -> nib.Nifti1Header:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(space.shape)
+    header.set_xyzt_units("mm")
+    header.set_zooms(np.sqrt((space.affine[:3, :3] ** 2).sum(axis=0)))
+    qform, sform = space.forms
+    if qform:
+        header.set_qform(_either(space.header.get_qform(), space.affine), qform)
+    if sform:
+        header.set_sform(_either(space.header.get_sform(), space.affine), sform)
+    return header
+
+
+def _either(form: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `affine` where the form is the same but for its own rounding, else the form."""
+    return affine if np.allclose(form, affine, atol=1e-3) else form
 
 
 def _open(path: Path) -> nib.Nifti1Image:

@@ -61,7 +61,7 @@ class ErrorCode(IntEnum):
 
 @dataclass(frozen=True)
 class Start:
-    """Opens a run of `slices` slices; a playing board adds the volume. 4 or 127 bytes.
+    """Opens a run of `slices` slices; a playing board adds the volume. 4 or 129 bytes.
 
     0  u8   type 3
     1  u8   1 if a volume follows, else 0

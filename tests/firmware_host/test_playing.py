@@ -31,7 +31,7 @@ def volume_of(path: Path, scheme: int = 1) -> Volume:
     case = read_case(find_case(path))
     crop = crop_of(brain_of(case.images), HELLO.window)
     numbers = tuple(case.space.affine[:3].ravel().tolist())
-    return Volume(crop.shape, crop.origin, crop.z, (1.0, 1.0, 1.0), numbers, scheme)
+    return Volume(crop.shape, crop.origin, crop.z, (1.0, 1.0, 1.0), numbers, scheme, (1, 1))
 
 
 def play(path: Path) -> Callable[[ScriptedBoard], None]:

@@ -44,6 +44,7 @@ VOLUME = Volume(
     spacing=(1.0, 1.0, 1.0),
     affine=(-1.0, 0.0, 0.0, 0.1, 0.0, -1.0, 0.0, 239.0, 0.0, 0.0, 1.0, 1 / 3),
     scheme=1,
+    forms=(2, 1),
 )
 
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
@@ -60,6 +61,7 @@ volumes = st.builds(
     st.tuples(floats, floats, floats),
     st.tuples(*[finite] * 12),
     u8,
+    st.tuples(st.integers(0, 5), st.integers(0, 5)),
 )
 any_message: st.SearchStrategy[Message] = st.one_of(
     st.builds(
@@ -120,7 +122,7 @@ def test_damaged_messages_raise_message_error_alone(message: Message, data: st.D
         (HELLO, 74),
         (HostHello(Mode.SERVE, 2, 2), 5),
         (Start(140), 4),
-        (Start(140, VOLUME), 127),
+        (Start(140, VOLUME), 129),
         (Slice(1, 2, b"xyz"), 7),
         (Mask(1, 2, 900, b"xyz"), 11),
         (End(140, 0, 10**6, "00" * 32), 45),
@@ -188,7 +190,8 @@ f64 = struct.Struct("<d").pack
         (changed(START_BYTES, 16, b"\xff\xff"), "slices 10 to 65535"),
         (changed(START_BYTES, 18, f32(-1.0)), "spacing"),
         (changed(START_BYTES, 30, f64(math.nan)), "affine"),
-        (START_BYTES[:-1], "Volume of 122 bytes"),
+        (changed(START_BYTES, 128, b"\x06"), "the form codes"),
+        (START_BYTES[:-1], "Volume of 124 bytes"),
         (b"\x04\x00\x01", "Slice of 3"),
         (b"\x05\x00\x01\x00\x00", "Mask of 5"),
         (bytes([6]) + bytes(45), "End of 46"),
