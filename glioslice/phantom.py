@@ -11,27 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.labels import CORE, EDEMA, ENHANCING
-from glioslice.phantom_anatomy import Head, hull_of, make_head
-from glioslice.phantom_fields import BELOW, Field, Grid, blur, grid_for
+from glioslice.phantom_anatomy import Head, make_head
+from glioslice.phantom_atlas import NUCLEI, hull_of
+from glioslice.phantom_fields import Field, Grid, blur, grid_for
 from glioslice.phantom_tumour import Tumour, draw_seat, make_tumour, pushed
 
 SEEDS: tuple[int, ...] = tuple(range(10))
 """The heads that tests and benchmarks use."""
 
 # Tissues in standard deviations of the brain from its mean, as (flair, t1, t1ce, t2).
-# Measured on the 39 training cases: medians of eroded tissue classes and of the expert's labels.
+# Measured on the 39 training cases: medians of eroded tissue classes, of places in the mean image,
+# and of the expert's labels.
 CONTRAST = {
     "white": (-0.15, 0.97, 0.60, -0.62),
+    "stem": (-0.35, 0.30, 0.25, -0.40),
     "grey": (0.35, -0.35, -0.30, -0.05),
-    "striatum": (0.05, 0.05, 0.00, -0.40),
-    "thalamus": (0.05, 0.35, 0.20, -0.45),
-    "pallidum": (-0.60, 0.60, 0.40, -1.00),
+    "striatum": (-0.35, 0.30, 0.25, -0.40),
+    "thalamus": (-0.10, 0.40, 0.30, -0.35),
+    "pallidum": (-0.55, 0.60, 0.50, -0.80),
     "lining": (0.80, 0.30, 0.20, 0.10),
     "fluid": (-2.30, -2.30, -1.90, 3.60),
     "ventricle": (-2.60, -2.40, -2.10, 4.00),
     "plexus": (-0.50, -0.80, 3.00, 2.00),
     "blood": (-1.20, -0.60, 5.00, -0.60),
-    "edema": (2.10, 0.00, -0.20, 1.10),
+    "edema": (1.80, 0.12, -0.12, 0.85),
     "core": (1.10, -1.00, -0.90, 2.00),
     "enhancing": (1.70, 0.05, 2.30, 0.90),
 }
@@ -56,7 +59,7 @@ class Phantom:
 def make_phantom(
     seed: int, *, tumour: bool = True, shape: tuple[int, int, int] = (240, 240, 155)
 ) -> Phantom:
-    """Return the head of `seed` in a volume of `shape`: 1 mm voxels if it fits, else a smaller head.
+    """Return the head of `seed` in a volume of `shape`, at 1 mm if it fits, else a smaller one.
 
     Without tumour it is the same head. Raises GliosliceError if `shape` is too small for one.
     """
@@ -108,7 +111,8 @@ def truth(head: Head, tumour: Tumour) -> NDArray[np.uint8]:
     solid = tumour.core + tumour.enhancing
     labels[solid > 0.5] = CORE
     labels[(solid > 0.5) & (tumour.enhancing > tumour.core)] = ENHANCING
-    return labels * head.brain
+    labels[~head.brain] = 0
+    return labels
 
 
 def scan(rng: np.random.Generator, grid: Grid, head: Head, tumour: Tumour | None) -> Field:
@@ -119,9 +123,11 @@ def scan(rng: np.random.Generator, grid: Grid, head: Head, tumour: Tumour | None
     if tumour is not None:
         uneven = 0.15 + 0.2 * tumour.edema + 0.3 * (tumour.core + tumour.enhancing)
         wet = next(i for i, (name, _) in enumerate(layers) if name == "fluid")
-        layers.insert(wet, ("edema", tumour.edema * grid.refine(0.85 + 0.15 * grid.noise(rng, 10))))
+        layers.insert(wet, ("edema", tumour.wetness))
         layers += [("core", tumour.core), ("enhancing", tumour.enhancing)]
     shift = {name: rng.normal(0, 0.12, 4) for name in CONTRAST}
+    for name in NUCLEI:  # grey matter full of fibres: it goes with both
+        shift[name] = (shift["white"] + shift["grey"]) / 2
     for modality, image in enumerate(images):
         image[:] = CONTRAST["white"][modality] + shift["white"][modality]
         for name, fraction in layers:

@@ -7,6 +7,7 @@ matrix products a field, which BLAS does faster than any gathering of neighbours
 
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,8 @@ def along_axes(matrices: list[Field], field: Field) -> Field:
     """Return `field` (X, Y, Z) with a matrix (new, old) applied along each axis."""
     x, y, z = matrices
     field = np.matmul(y, field @ z.T)
-    return (x @ field.reshape(len(field), -1)).reshape(-1, *field.shape[1:])
+    flat: Field = x @ field.reshape(len(field), -1)
+    return flat.reshape(-1, *field.shape[1:])
 
 
 def linear(n: int, stride: int, size: int) -> Field:
@@ -95,7 +97,7 @@ def gaussian(size: int, sigma: float) -> Field:
     """Return the (size, size) matrix of a Gaussian blur, `sigma` in voxels, ends renormalised."""
     steps = np.arange(size, dtype=np.float32)
     weights = np.exp(-0.5 * ((steps[:, None] - steps) / max(sigma, 1e-3)) ** 2)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
 def blur(field: Field, sigmas: tuple[float, float, float]) -> Field:
@@ -105,7 +107,7 @@ def blur(field: Field, sigmas: tuple[float, float, float]) -> Field:
 
 
 def spline_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: float) -> Field:
-    """Return a random grid of `spacing` voxels, drawn N(0, 1), as a cubic B-spline of unit variance."""
+    """Return a cubic B-spline through N(0, 1) knots every `spacing` voxels, of unit variance."""
     matrices = []
     for size in shape:
         knots = int(np.ceil((size - 1) / spacing)) + 3
@@ -147,13 +149,13 @@ def ellipsoid(
     a, b, c = (np.float32(axis) for axis in axes)
     near = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2) + np.float32(1e-6)
     slope = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2 + (z / c**2) ** 2) + np.float32(1e-6)
-    return near * (1 - near) / slope
+    return np.asarray(near * (1 - near) / slope)
 
 
 def capsule(points: Field, path: tuple[tuple[float, float, float, float], ...]) -> Field:
     """Return the distance to a tube through the stations (x, y, z, radius) of `path`, tapering."""
     found = []
-    for (*start, r0), (*stop, r1) in zip(path[:-1], path[1:], strict=True):
+    for (*start, r0), (*stop, r1) in pairwise(path):
         axis = np.subtract(stop, start).astype(np.float32)
         offset = [p - np.float32(s) for p, s in zip(points, start, strict=True)]
         along = sum(o * a for o, a in zip(offset, axis, strict=True)) / np.float32(axis @ axis)

@@ -10,7 +10,6 @@ import numpy as np
 from glioslice.phantom_anatomy import Head
 from glioslice.phantom_fields import Field, Grid, blur, inside
 
-
 KEPT = 0.75
 """Part of edema's water that survives each step of diffusion in white matter."""
 
@@ -26,9 +25,13 @@ class Seat:
 
 @dataclass(frozen=True)
 class Tumour:
-    """How much of each voxel is edema (of white or grey matter), necrotic core, enhancing."""
+    """How much of each voxel is edema (of white or grey matter), necrotic core, enhancing.
+
+    `wetness` is edema again, times how far it changes the contrast: 1 on average.
+    """
 
     edema: Field
+    wetness: Field
     core: Field
     enhancing: Field
 
@@ -65,7 +68,7 @@ def make_tumour(
     r = np.sqrt(((offset / stretch[:, None, None, None]) ** 2).sum(0))
     lobed = seat.radius - r + 3.5 * grid.noise(rng, 20) + 1.6 * grid.noise(rng, 8)
     fluid = np.maximum(head.fraction("fluid"), head.fraction("ventricle"))
-    bounds = np.minimum(head.depth - 1.5, np.sign(seat.centre[0]) * head.across - 1.5)
+    bounds = np.minimum(head.depth - 1.5, float(np.sign(seat.centre[0])) * head.across - 1.5)
     bulk = np.minimum(np.minimum(refine(lobed), bounds), -head.ventricle - 1)
 
     # The rim: thick and thin, here and there a gap; strands of it run through the core.
@@ -76,8 +79,9 @@ def make_tumour(
     enhancing = whole * inside(shell, 2.0) * inside(thickness - 1.2, 0.8)
 
     spread = refine(spreading(grid, head, fluid, lobed) + 2.0 * grid.noise(rng, 14))
-    edema = inside(seat.reach - spread, 4.0) * (bounds > 0)
-    return Tumour(edema * (1 - whole), whole - enhancing, enhancing)
+    edema = inside(seat.reach - spread, 4.0) * (bounds > 0) * (1 - whole)
+    wetness = edema * refine(1 + 0.15 * grid.noise(rng, 10))
+    return Tumour(edema, wetness, whole - enhancing, enhancing)
 
 
 def spreading(grid: Grid, head: Head, fluid: Field, lobed: Field) -> Field:
@@ -100,6 +104,6 @@ def spreading(grid: Grid, head: Head, fluid: Field, lobed: Field) -> Field:
     water = source
     for _ in range(int(30 / (grid.voxel * s))):
         water = np.maximum(blur(water, (1.0, 1.0, 1.0)) * passing, source)
-    # A plane wave exp(-d / length) is blurred to exp(1 / (2 length^2)) of itself, and KEPT undoes it.
+    # A blur of one step makes exp(1 / (2 length^2)) of a front exp(-d / length); KEPT undoes it.
     length = grid.voxel * s / np.sqrt(-2 * np.log(KEPT))
     return np.asarray(-np.log(water + np.float32(1e-12)) * np.float32(length), np.float32)
