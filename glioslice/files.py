@@ -23,10 +23,17 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)  # some libraries create files that only their owner reads
+        temporary.chmod(0o666 & ~_umask())  # some libraries choose rights of their own
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return which rights the user withholds from new files: a mask is a patient's data."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 def write_bytes(path: Path, content: bytes) -> None:

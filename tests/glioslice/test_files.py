@@ -1,6 +1,7 @@
 """Files appear whole or not at all; commands end with one line and exit code 2."""
 
 import argparse
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_get_the_rights_that_the_user_grants(umask: int, rights: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "mask.nii", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mask.nii").stat().st_mode & 0o777 == rights
 
 
 def test_json(tmp_path: Path) -> None:
