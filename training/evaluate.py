@@ -3,7 +3,7 @@
     python training/evaluate.py --model models/compact/compact-int8.tflite --data DIR
 
 A case that the model was trained on, told by the digest of its images, is shown as seen and left
-out of the mean. `--json` holds: model, cases [{case, seen, dice {WT, TC, ET, mean}}], mean.
+out of the mean (null if none is left). `--json` holds: model, cases [{case, seen, dice {WT, TC, ET, mean}}], mean.
 """
 
 import argparse
@@ -54,7 +54,10 @@ def work(arguments: argparse.Namespace) -> None:
         rows.append(row := score(case, labels, network.card))
         print(line(row), flush=True)
     mean = mean_of(rows)
-    print(line({"case": "mean of unseen cases", "seen": False, "dice": mean}))
+    if mean is None:
+        print("no mean: none of the cases has a mask and was not seen in training")
+    else:
+        print(line({"case": "mean of unseen cases", "seen": False, "dice": mean}))
     if arguments.json:
         write_json(arguments.json, {"model": arguments.model.name, "cases": rows, "mean": mean})
 
