@@ -3,7 +3,8 @@
     python training/evaluate.py --model models/compact/compact-int8.tflite --data DIR
 
 A case that the model was trained on, told by the digest of its images, is shown as seen and left
-out of the mean (null if none is left). `--json` holds: model, cases [{case, seen, dice {WT, TC, ET, mean}}], mean.
+out of the mean, which is null if none is left. `--json` holds: model, mean {WT, TC, ET, mean},
+cases [{case, seen, dice {WT, TC, ET, mean}}]; dice is null where there is no expert mask.
 """
 
 import argparse
