@@ -11,15 +11,21 @@ masks, seconds, slices_per_second, device_ms {p50, p90, p99}, bytes_up, bytes_do
 """
 
 import argparse
+import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from glioslice import command
 
 BAUD = 115200
 CODECS = ("webp", "zlib", "raw")
 """Names from `glioslice.wire`, which is not imported for them: see `work`."""
+
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What a `kill` and a closed terminal send; Windows has no SIGHUP."""
 
 FarEnd = Callable[[argparse.Namespace], list[str]]
 
@@ -66,15 +72,33 @@ def check_words(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
 
 def stop_like_ctrl_c() -> None:
     """Let a `kill` or a closed terminal end a run like Ctrl-C: what arrived is kept."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
 
 
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Let Ctrl-C leave on the spot while modules load: numpy makes an ImportError of it."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    numbers = (signal.SIGINT, *ENDING)
+    # One that is ignored, as under nohup, stays so.
+    before = {n: signal.signal(n, leave) for n in numbers if callable(signal.getsignal(n))}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def work(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
-    """Do what the command line says; Ctrl-C while the imports load ends with a line too."""
-    from firmware_host import board, desk, doctor
+    """Do what the command line says."""
+    with leaving_at_once():
+        from firmware_host import board, desk, doctor
 
     (doctor.work if arguments.doctor else desk.stream)(arguments, far_end or board.device_command)
 
