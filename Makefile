@@ -42,7 +42,7 @@ models: .venv/ready
 .venv/ready: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "error: $(PYTHON) is not Python 3.11, which TensorFlow's and torch's pins need; name one: make test PYTHON=python3.11" >&2; exit 2; }
-	@echo "installing everything into .venv (3.3 GB, some minutes)"
+	@echo "installing everything into .venv (several GB, some minutes)"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python $(PIP) --editable ".[dev]"
 	.venv/bin/python $(PIP) --no-deps $(LITERT)

@@ -9,7 +9,7 @@ from pathlib import Path
 from device.engine import Engine
 from device.segment import segment
 from glioslice import command
-from glioslice.card import read_card, shipped
+from glioslice.card import SHIPPED, default_model, read_card, shipped
 from glioslice.cases import phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
@@ -34,7 +34,7 @@ def work(_arguments: argparse.Namespace) -> None:
         raise GliosliceError(f"{readme}: the marks {BEGIN} and {END} are missing")
     write_bytes(readme, f"{before}{BEGIN}\n{table()}\n{END}{after}".encode())
     case = phantom_case(0)
-    found = segment(case.images, Engine(shipped("compact") / "compact-int8.tflite"))
+    found = segment(case.images, Engine(default_model()))
     write_montage(ROOT / "docs" / "demo.png", case.images, found.labels)
     print(f"written: the table of {readme.name}, docs/demo.png")
 
@@ -45,7 +45,7 @@ def table() -> str:
         "| file | bytes | parameters | WT | TC | ET | patients |",
         "|---|---|---|---|---|---|---|",
     ]
-    for size in ("nano", "compact"):
+    for size in SHIPPED:
         content = read_card(shipped(size)).content
         held_out = content["held_out"]
         for name, scores in sorted(held_out["dice"].items()):

@@ -25,12 +25,10 @@ from convert.products import (
 )
 from convert.report import report_of, table
 from glioslice import command
-from glioslice.card import CARD, Card, shipped
+from glioslice.card import CARD, SHIPPED, Card, shipped
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
 from training.checkpoint import load_model
-
-SHIPPED = ("nano", "compact")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from device.engine import Engine
 from device.runner import run_sessions
 from device.stopping import Stop
 from glioslice import command
-from glioslice.card import shipped
+from glioslice.card import default_model
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import BAUD, open_port
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
-    model = arguments.model or shipped("compact") / "compact-int8.tflite"
+    model = arguments.model or default_model()
     engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
     played = None
     if arguments.input:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from glioslice import command
-from glioslice.card import Card, shipped
+from glioslice.card import Card, default_model
 from glioslice.cases import Case, find_case, phantom_case, read_case
 from glioslice.labels import to_labels, to_scheme
 from glioslice.metrics import region_dice, volumes_ml
@@ -88,7 +88,7 @@ def main() -> None:
 
 def work(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
-    model = arguments.model or shipped("compact") / "compact-int8.tflite"
+    model = arguments.model or default_model()
     case = read_case(find_case(arguments.input)) if arguments.input else phantom_case(0)
     engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
     result = segment(case.images, engine, progress=f"segmenting {case.name}")

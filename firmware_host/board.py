@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from glioslice.card import read_card, shipped
+from glioslice.card import SHIPPED, default_model, read_card, shipped
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.wire import messages
@@ -19,8 +19,6 @@ PATIENCE = 15.0
 SIMULATED_PATIENCE = 60.0
 """The same where the runner starts now: Python, the model and perhaps a case have to load."""
 
-SHIPPED = ("nano", "compact")
-
 
 class BoardFailed(GliosliceError):
     """The board has said that the run cannot go on."""
@@ -33,7 +31,7 @@ def is_simulated(port: str) -> bool:
 
 def device_command(arguments: argparse.Namespace) -> list[str]:
     """Return what starts the simulated board: the shipped compact model, or `--model`."""
-    model = arguments.model or shipped("compact") / "compact-int8.tflite"
+    model = arguments.model or default_model()
     words = [sys.executable, "-m", "device", "--port", "{port}", "--model", str(model)]
     return words + (["--input", str(arguments.input)] if arguments.play else [])
 

@@ -24,6 +24,8 @@ from glioslice.labels import REGIONS
 
 CARD = "card.json"
 
+SHIPPED = ("nano", "compact")
+
 
 @dataclass(frozen=True)
 class Card:
@@ -91,7 +93,7 @@ def read_card_of(file: Path) -> Card:
 
 
 def shipped(name: str) -> Path:
-    """Return the folder of a shipped model ("nano" or "compact"): of the wheel or the checkout.
+    """Return the folder of one of SHIPPED: of the wheel or of the checkout.
 
     Raises GliosliceError if it is in neither.
     """
@@ -99,4 +101,11 @@ def shipped(name: str) -> Path:
     for folder in (here / "models" / name, here.parent / "models" / name):
         if (folder / CARD).is_file():
             return folder
-    raise GliosliceError(f"no shipped model '{name}' was found; the shipped ones are nano, compact")
+    raise GliosliceError(
+        f"no shipped model '{name}' was found; the shipped ones are {', '.join(SHIPPED)}"
+    )
+
+
+def default_model() -> Path:
+    """Return the file that runs where none is named: compact in int8, the best masks that fit."""
+    return shipped("compact") / "compact-int8.tflite"
