@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from training.network import UNet, folded
+from training.network import Network, folded
 
 INPUT, OUTPUT = "slice", "logits"
 PRECISIONS = ("int8", "fp16", "fp32")
 LOG_LINES = 5
 
 
-def with_thresholds(network: UNet, thresholds: tuple[float, ...]) -> UNet:
+def with_thresholds(network: Network, thresholds: tuple[float, ...]) -> Network:
     """Return the network with its batch norms and thresholds folded in, in evaluation mode.
 
     `thresholds` are probabilities, one a region. Logits of the result are positive where
@@ -44,7 +44,7 @@ def with_thresholds(network: UNet, thresholds: tuple[float, ...]) -> UNet:
 
 
 def export(
-    network: UNet, window: tuple[int, int], calibration: NDArray[np.float32]
+    network: Network, window: tuple[int, int], calibration: NDArray[np.float32]
 ) -> dict[str, bytes]:
     """Return a file for each of PRECISIONS: (1, *window, inputs) in, (1, *window, outputs) out.
 
@@ -69,7 +69,7 @@ def export(
             raise GliosliceError(_failure(error, log)) from error
 
 
-def _to_onnx(network: UNet, window: tuple[int, int], path: Path) -> None:
+def _to_onnx(network: Network, window: tuple[int, int], path: Path) -> None:
     torch.onnx.export(
         network,
         (torch.zeros(1, network.config.inputs, *window),),

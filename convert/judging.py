@@ -14,7 +14,7 @@ from glioslice.card import Card
 from glioslice.metrics import region_dice
 from glioslice.progress import track
 from glioslice.slices import brain_of
-from training.network import UNet
+from training.network import Network
 from training.torch_network import TorchNetwork
 
 
@@ -44,7 +44,7 @@ class _Count:
 def judge(
     files: Mapping[str, Path],
     shipped: Mapping[str, Path],
-    network: UNet,
+    network: Network,
     card: Card,
     subjects: Sequence[Subject],
 ) -> dict[str, Verdict]:

@@ -8,11 +8,11 @@ from convert.judging import Verdict
 from convert.products import File
 from glioslice.card import Card
 from glioslice.labels import REGIONS
-from training.network import UNet, macs, parameters
+from training.network import Network, macs, parameters
 
 
 def report_of(
-    network: UNet,
+    network: Network,
     card: Card,
     files: Sequence[File],
     verdicts: Mapping[str, Verdict],

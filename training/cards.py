@@ -10,7 +10,7 @@ from glioslice.labels import REGIONS
 from glioslice.slices import CLIP, WINDOW
 from training.checkpoint import save_tensors
 from training.dataset import Slices
-from training.network import UNet, macs, parameters
+from training.network import Network, macs, parameters
 
 INTENDED_USE = (
     "Research and teaching on skull-stripped, registered 1 mm MR of adult glioma (T1, T1ce, T2, "
@@ -33,7 +33,11 @@ CREDITS = (
 
 
 def trained_card(
-    network: UNet, size: str, settings: dict[str, Any], held_out: list[Slices], start: Card | None
+    network: Network,
+    size: str,
+    settings: dict[str, Any],
+    held_out: list[Slices],
+    start: Card | None,
 ) -> dict[str, Any]:
     """Return the card of a run, but for its files; `start` is the card of the fine-tuned model.
 
@@ -49,6 +53,7 @@ def trained_card(
         "licence": LICENCE,
         "credits": list(CREDITS),
         "network": {
+            "design": config.design,
             "widths": list(config.widths),
             "inputs": config.inputs,
             "outputs": config.outputs,
@@ -70,7 +75,7 @@ def trained_card(
     }
 
 
-def write_model(folder: Path, network: UNet, card: dict[str, Any]) -> None:
+def write_model(folder: Path, network: Network, card: dict[str, Any]) -> None:
     """Write the checkpoint, then the card that binds it."""
     file = folder / f"{card['name']}.safetensors"
     save_tensors(file, dict(network.state_dict()))

@@ -12,12 +12,12 @@ from torch import Tensor
 from glioslice.card import Card, read_card, read_card_of
 from glioslice.errors import GliosliceError
 from glioslice.files import whole
-from training.network import NetworkConfig, UNet
+from training.network import Network, NetworkConfig, build
 
 STATE = "state.safetensors"
 
 
-def load_model(folder: Path) -> tuple[UNet, Card]:
+def load_model(folder: Path) -> tuple[Network, Card]:
     """Return the float network of a model folder in evaluation mode, and its card.
 
     Raises GliosliceError if card or checkpoint are missing, do not belong together, or hold
@@ -27,12 +27,17 @@ def load_model(folder: Path) -> tuple[UNet, Card]:
     return load_weights(folder / f"{card.name}.safetensors")
 
 
-def load_weights(file: Path) -> tuple[UNet, Card]:
+def load_weights(file: Path) -> tuple[Network, Card]:
     """Return the network of one checkpoint file, described by the card beside it."""
     card = read_card_of(file)
     shape = card.content["network"]
-    config = NetworkConfig(tuple(shape["widths"]), int(shape["inputs"]), int(shape["outputs"]))
-    network = UNet(config).eval()
+    config = NetworkConfig(
+        tuple(shape["widths"]),
+        int(shape["inputs"]),
+        int(shape["outputs"]),
+        str(shape.get("design", NetworkConfig.design)),
+    )
+    network = build(config).eval()
     weights = _load(file)
     try:
         network.load_state_dict(weights)

@@ -3,8 +3,8 @@
 import hashlib
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,9 @@ class Slices:
     images: NDArray[np.float16]
     labels: NDArray[np.uint8]
 
+    @cached_property
     def with_tumour(self) -> NDArray[np.intp]:
-        """Return the indices of the slices that hold tumour."""
+        """The indices of the slices that hold tumour."""
         return np.flatnonzero(self.labels.any(axis=(1, 2)))
 
 
@@ -99,26 +100,47 @@ def load_split(
     return [prepare(f, cache) for f in kept], [prepare(f, cache) for f in held_out]
 
 
-def batches(
-    cases: list[Slices], *, count: int, size: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield `count` batches: images (B, 4, 160, 192) float32 and labels (B, 160, 192) uint8.
+def draw_slices(
+    cases: list[Slices], count: int, crop: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return slices (B, 4, 160, 192) float32, labels (B, 160, 192), and where to crop (B, 2).
 
-    A patient is drawn first, then one of its slices, so that large tumours do not count twice.
+    A patient is drawn first, then one of its slices, so that large tumours do not count twice. The
+    centre of the crop lies near a voxel of tumour where there is one, and so that a crop of `crop`
+    pixels does not reach past the window.
     """
-    tumour = [case.with_tumour() for case in cases]
-    for _ in range(count):
-        images = np.empty((size, *WINDOW, 4), np.float32)
-        labels = np.empty((size, *WINDOW), np.uint8)
-        for i in range(size):
-            who = _draw(len(cases), generator)
-            pool = tumour[who]
-            if len(pool) and float(torch.rand((), generator=generator)) < TUMOUR_SHARE:
-                z = int(pool[_draw(len(pool), generator)])
-            else:
-                z = _draw(len(cases[who].labels), generator)
-            images[i], labels[i] = cases[who].images[z], cases[who].labels[z]
-        yield torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+    images = np.empty((count, *WINDOW, 4), np.float16)
+    labels = np.empty((count, *WINDOW), np.uint8)
+    centres = np.empty((count, 2), np.float32)
+    for i in range(count):
+        case = cases[_draw(len(cases), generator)]
+        pool = case.with_tumour
+        if len(pool) and float(torch.rand((), generator=generator)) < TUMOUR_SHARE:
+            z = int(pool[_draw(len(pool), generator)])
+        else:
+            z = _draw(len(case.labels), generator)
+        images[i], labels[i] = case.images[z], case.labels[z]
+        centres[i] = _centre(labels[i], crop, generator)
+    return (
+        torch.from_numpy(images).permute(0, 3, 1, 2).float(),
+        torch.from_numpy(labels),
+        torch.from_numpy(centres),
+    )
+
+
+def _centre(
+    labels: NDArray[np.uint8], crop: int, generator: torch.Generator
+) -> NDArray[np.float64]:
+    """Return the row and column to centre a crop on, within a quarter of it of a tumour's voxel."""
+    room = np.maximum(np.array(WINDOW) - crop, 0) / 2  # how far the centre may move either way
+    middle = (np.array(WINDOW) - 1) / 2
+    shift = torch.rand(2, generator=generator, dtype=torch.float64).numpy() * 2 - 1
+    tumour = np.flatnonzero(labels)
+    if not len(tumour):
+        return middle + shift * room
+    voxel = np.array(divmod(int(tumour[_draw(len(tumour), generator)]), labels.shape[1]))
+    centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
+    return centre
 
 
 def _draw(below: int, generator: torch.Generator) -> int:

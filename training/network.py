@@ -6,20 +6,27 @@ half the weights of the decoder's convolutions.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
+from glioslice.errors import GliosliceError
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What fixes the network's shape: `widths` are the channels of each level, fine to coarse."""
+    """What fixes a network's shape: `widths` are the channels of each level, fine to coarse.
+
+    `design` is the class that is built of it, as package.module:Class.
+    """
 
     widths: tuple[int, ...]
     inputs: int = 4
     outputs: int = 3
+    design: str = "training.network:UNet"
 
 
 SIZES = {
@@ -30,21 +37,34 @@ SIZES = {
 }
 
 
-def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
     """Return convolution, batch norm, ReLU; conversion folds the norm into the convolution."""
+    padding = kernel // 2 * dilation
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
 
 
-class UNet(nn.Module):
-    """(B, inputs, H, W) to (B, outputs, H, W) logits; H and W divisible by 2 ** (levels - 1)."""
+class Network(nn.Module):
+    """(B, inputs, H, W) to (B, outputs, H, W) logits of WT, TC, ET, positive inside the region.
+
+    Convolutions come from `convolution`; the last one, without norm, is `head`.
+    """
+
+    head: nn.Conv2d
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+
+
+class UNet(Network):
+    """The kit's network; H and W must be divisible by 2 ** (levels - 1)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
         fans_in = (config.inputs, *config.widths)
         self.encoder = nn.ModuleList(
             nn.Sequential(convolution(fan_in, width, 3), convolution(width, width, 3))
@@ -56,7 +76,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(config.widths[0], config.outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of WT, TC, ET: positive inside the region."""
+        """Return the logits."""
         skips: list[Tensor] = []
         for level in self.encoder:
             if skips:
@@ -70,7 +90,44 @@ class UNet(nn.Module):
         return logits
 
 
-def folded(network: UNet) -> UNet:
+def build(config: NetworkConfig) -> Network:
+    """Return a new network of the config's design.
+
+    Raises GliosliceError if the design cannot be imported or is no Network.
+    """
+    design = _named(config.design)
+    if not (isinstance(design, type) and issubclass(design, Network)):
+        raise GliosliceError(f"{config.design}: not a Network (training/network.py)")
+    return design(config)
+
+
+def named_config(name: str) -> tuple[str, NetworkConfig]:
+    """Return model name and config of one of SIZES, or of a constant package.module:NAME.
+
+    Raises GliosliceError if there is none.
+    """
+    if name in SIZES:
+        return name, SIZES[name]
+    if ":" not in name:
+        raise GliosliceError(
+            f"no size '{name}': {', '.join(sorted(SIZES))}, or package.module:NAME of a config"
+        )
+    config = _named(name)
+    if not isinstance(config, NetworkConfig):
+        raise GliosliceError(f"{name}: not a NetworkConfig (training/network.py)")
+    return name.partition(":")[2].lower(), config
+
+
+def _named(path: str) -> object:
+    module, _, name = path.partition(":")
+    try:
+        found: object = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise GliosliceError(f"{path}: cannot be imported ({error})") from None
+    return found
+
+
+def folded(network: Network) -> Network:
     """Return a copy in evaluation mode with each batch norm folded into its convolution."""
     from copy import deepcopy
 
@@ -84,12 +141,12 @@ def folded(network: UNet) -> UNet:
     return copy
 
 
-def parameters(network: UNet) -> int:
+def parameters(network: Network) -> int:
     """Return how many numbers a file holds: weights and biases with the batch norms folded."""
     return sum(p.numel() for p in folded(network).parameters())
 
 
-def macs(network: UNet, window: tuple[int, int]) -> int:
+def macs(network: Network, window: tuple[int, int]) -> int:
     """Return the multiply-accumulates of one slice of `window` pixels."""
     total = 0
 

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from glioslice.card import Card
 from glioslice.labels import REGIONS
-from training.network import UNet
+from training.network import Network
 
 
 @dataclass(frozen=True)
 class TorchNetwork:
     """A network with its card; the card's thresholds are not folded into its last bias."""
 
-    network: UNet
+    network: Network
     card: Card
 
     @torch.no_grad()

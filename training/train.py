@@ -4,12 +4,12 @@
     python training/train.py --data DIR --out runs/ours --from models/compact     # fine-tune
     torchrun --nproc-per-node 2 training/train.py --data DIR --out runs/compact   # processes
 
-RUN becomes a model folder: `<size>.safetensors`, `card.json`, and beside them `log.csv`,
-`tensorboard/` and `state.safetensors`, from which `--resume` goes on to the same result.
+RUN becomes a model folder: `<size>.safetensors` (the average of the weights), `card.json`, and
+beside them `log.csv`, `tensorboard/` and `state.safetensors`, from which `--resume` goes on to the
+same result.
 """
 
 import argparse
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import AdamW
 
 from glioslice import command
 from glioslice.errors import GliosliceError
@@ -26,27 +25,18 @@ from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from training.augment import augment
 from training.cards import trained_card, write_model
-from training.checkpoint import STATE, load_model, load_state, save_tensors
-from training.dataset import Slices, batches, load_split
+from training.checkpoint import STATE, load_model
+from training.dataset import Slices, draw_slices, load_split
+from training.learner import Learner, new_learner, restore, save_state
+from training.lesions import Lesions, canvases, lesion_patients, load_lesions
 from training.log import Log, Row
 from training.loss import RegionLoss
-from training.network import SIZES, UNet
+from training.network import SIZES, Network, build, named_config
 from training.process import Process, process
+from training.recipe import Recipe, rate_at, recipe_of
+from training.warp import warp
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every hyper-parameter of a run."""
-
-    size: str = "compact"
-    epochs: int = 60
-    steps: int = 250  # batches an epoch: with 8 slices each, about half of 32 patients' slices
-    batch: int = 8
-    rate: float = 3e-3  # peak; AdamW on 50,000 weights with batch norm stands it
-    warmup: float = 0.03  # share of the run in which the rate rises from 0
-    decay: float = 1e-4
-    judge_every: int = 5  # epochs between two looks at the held-out cases
-    seed: int = 0
+DEFAULT_SIZE = "compact"
 
 
 def main() -> None:
@@ -57,13 +47,22 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="a folder of cases with masks")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--size", choices=sorted(SIZES), help="default: compact")
+    parser.add_argument(
+        "--size", help=f"{', '.join(sorted(SIZES))} or package.module:NAME; default: {DEFAULT_SIZE}"
+    )
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="batches an epoch")
-    parser.add_argument("--batch", type=int, default=Recipe.batch, help="slices a batch")
+    parser.add_argument("--batch", type=int, default=Recipe.batch, help="crops a batch")
     parser.add_argument("--rate", type=float, default=Recipe.rate, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="another field of Recipe"
+    )
     parser.add_argument("--hold-out", default="0", help="patients to leave out: a number or names")
+    parser.add_argument("--lesions", type=Path, metavar="NPZ", help="lesion cubes, for patches")
+    parser.add_argument(
+        "--patients", type=Path, metavar="CSV", help="which cubes are of which case"
+    )
     parser.add_argument("--from", dest="start", type=Path, help="a model folder to fine-tune")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--cache", type=Path, default=Path("build/slices"), help="prepared slices")
@@ -79,6 +78,7 @@ class Job:
     settings: dict[str, Any]  # what a resumed run must share with the one that was interrupted
     card: dict[str, Any]
     cases: list[Slices]
+    lesions: Lesions | None
     held_out: list[Slices]
     out: Path
 
@@ -86,116 +86,132 @@ class Job:
 def work(arguments: argparse.Namespace) -> None:
     """Train as the command line says."""
     out: Path = arguments.out
+    recipe = recipe_of(arguments)
+    torch.manual_seed(recipe.seed)
     started = load_model(arguments.start) if arguments.start else None
-    size = arguments.size or (started[1].name if started else Recipe.size)
-    if started and started[1].name != size:
-        raise GliosliceError(f"--from {arguments.start} is a {started[1].name}, not a {size}")
-    if min(arguments.epochs, arguments.steps, arguments.batch) < 1:
-        raise GliosliceError("--epochs, --steps and --batch must be at least 1")
+    if started:
+        network, size = started[0], started[1].name
+        if arguments.size not in (None, size):
+            raise GliosliceError(f"--from {arguments.start} is a {size}, not a {arguments.size}")
+    else:
+        size, config = named_config(arguments.size or DEFAULT_SIZE)
+        network = build(config)
     if (out / STATE).exists() and not arguments.resume:
         raise GliosliceError(f"{out}: holds a run already; add --resume or name another")
-    recipe = Recipe(
-        size=size,
-        epochs=arguments.epochs,
-        steps=arguments.steps,
-        batch=arguments.batch,
-        rate=arguments.rate,
-        seed=arguments.seed,
-    )
     cases, held_out = load_split(arguments.data, arguments.hold_out, recipe.seed, arguments.cache)
+    lesions, cubes = cubes_of(arguments.lesions, arguments.patients, held_out)
     settings = asdict(recipe) | {
+        "size": size,
+        "cubes": cubes,
         "from": started[1].content["files"][f"{size}.safetensors"]["sha256"] if started else None,
         "cases": [{"case": c.case, "digest": c.digest} for c in cases],
     }
-    torch.manual_seed(recipe.seed)
-    network = started[0] if started else UNet(SIZES[size])
     card = trained_card(network, size, settings, held_out, started[1] if started else None)
-    job = Job(recipe, settings, card, cases, held_out, out)
+    job = Job(recipe, settings, card, cases, lesions, held_out, out)
     with process() as place:
-        rows, optimiser = begin(job, network, place, arguments.resume)
+        learner, rows = begin(job, network, place, arguments.resume)
         log = Log(out, rows, arguments.wandb, settings) if place.leads else None
         try:
-            train(job, network, optimiser, place, len(rows), log)
+            train(job, learner, place, len(rows), log)
         finally:
             if log is not None:
                 log.close()
 
 
-def begin(job: Job, network: UNet, place: Process, resume: bool) -> tuple[list[Row], AdamW]:
-    """Return the rows of the epochs already done, none for a new run, and the optimiser."""
+def cubes_of(
+    file: Path | None, patients: Path | None, held_out: list[Slices]
+) -> tuple[Lesions | None, dict[str, Any] | None]:
+    """Return the lesion cubes, without those of held-out patients, and what the card says of them.
+
+    Raises GliosliceError if there is a file of cubes, but nothing says whose they are.
+    """
+    if file is None:
+        return None, None
+    if patients is None:
+        raise GliosliceError(
+            "--lesions needs --patients CSV, so that held-out patients leave with their cubes"
+        )
+    whose = lesion_patients(patients)
+    left_out = sorted(whose[case.case] for case in held_out if case.case in whose)
+    lesions = load_lesions(file, set(left_out))
+    kept = {"patients": len(lesions.patients), "left_out": left_out, "sha256": lesions.sha256}
+    return lesions, kept
+
+
+def begin(job: Job, network: Network, place: Process, resume: bool) -> tuple[Learner, list[Row]]:
+    """Return the learner, and the rows of the epochs already done: none for a new run."""
     network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = AdamW(network.parameters(), lr=job.recipe.rate, weight_decay=job.recipe.decay)
-    rows = restore(job.out, network, optimiser, job.settings) if resume else []
+    learner = new_learner(network, job.recipe)
+    rows = restore(job.out, learner, job.settings) if resume else []
     if place.leads:
         print(
-            f"{job.recipe.size}: {job.card['network']['parameters']:,} parameters, "
+            f"{job.card['name']}: {job.card['network']['parameters']:,} parameters, "
             f"{len(job.cases)} cases to train on, {len(job.held_out)} held out, "
             f"{place.count} x {place.device}, {len(rows)} of {job.recipe.epochs} epochs done",
             flush=True,
         )
-    return rows, optimiser
+    return learner, rows
 
 
-def train(
-    job: Job, network: UNet, optimiser: AdamW, place: Process, done: int, log: Log | None
-) -> None:
+def train(job: Job, learner: Learner, place: Process, done: int, log: Log | None) -> None:
     """Run the epochs; each ends with the state on disk."""
     recipe = job.recipe
+    network = learner.network
     parallel = DistributedDataParallel(network) if place.count > 1 else network
     for epoch in range(done + 1, recipe.epochs + 1):
         began = time.monotonic()
-        loss = one_epoch(parallel, optimiser, recipe, epoch, job.cases, place)
+        loss = one_epoch(parallel, learner, job, epoch, place)
         if log is None:
             continue
         row: Row = {"epoch": epoch, "rate": rate_at(recipe, epoch * recipe.steps), "loss": loss}
         if job.held_out and (epoch % recipe.judge_every == 0 or epoch == recipe.epochs):
-            row |= judge(network, job.held_out, place)
+            row |= judge(learner.averaged, job.held_out, place)
         log.add(row)
         training = job.card["training"] | {"epochs_done": epoch}
-        write_model(job.out, network, job.card | {"training": training})
-        save_state(job.out, network, optimiser, job.settings, log.rows)
+        write_model(job.out, learner.averaged, job.card | {"training": training})
+        save_state(job.out, learner, job.settings, log.rows)
         line = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
         print(f"{line}  {time.monotonic() - began:.0f} s", flush=True)
 
 
 def one_epoch(
-    network: torch.nn.Module,
-    optimiser: AdamW,
-    recipe: Recipe,
-    epoch: int,
-    cases: list[Slices],
-    place: Process,
+    network: torch.nn.Module, learner: Learner, job: Job, epoch: int, place: Process
 ) -> float:
     """Return the mean loss of an epoch. All randomness comes from seed, epoch and rank."""
+    recipe = job.recipe
     generator = torch.Generator().manual_seed((recipe.seed * 10_000 + epoch) * 64 + place.rank)
     criterion, total = RegionLoss(), 0.0
     network.train()
-    drawn = batches(cases, count=recipe.steps, size=recipe.batch, generator=generator)
-    for step, (images, labels) in enumerate(drawn):
-        images, labels = augment(images.to(place.device), labels.to(place.device), generator)
-        for group in optimiser.param_groups:
+    for step in range(recipe.steps):
+        images, labels = crops(job, generator, place.device)
+        for group in learner.optimiser.param_groups:
             group["lr"] = rate_at(recipe, (epoch - 1) * recipe.steps + step)
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.mixed):
             logits = network(images.contiguous(memory_format=torch.channels_last))
         loss = criterion(logits, labels)
-        optimiser.zero_grad(set_to_none=True)
+        learner.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        learner.optimiser.step()
+        learner.average.update_parameters(learner.network)
         total += loss.item()
     return total / recipe.steps
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
-    """Return the learning rate at `step`: linear warm-up, then a cosine to zero."""
-    whole = recipe.epochs * recipe.steps
-    warm = max(1, round(recipe.warmup * whole))
-    if step < warm:
-        return recipe.rate * (step + 1) / warm
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
+def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a batch: augmented crops (B, 4, crop, crop) and their labels (B, crop, crop)."""
+    recipe = job.recipe
+    from_cubes = round(recipe.batch * recipe.lesions) if job.lesions else 0
+    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe.crop, generator)
+    images, labels, centres = (tensor.to(device) for tensor in drawn)
+    images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
+    if job.lesions and from_cubes:
+        patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device)
+        images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])
+    return augment(images, generator), labels
 
 
 @torch.no_grad()
-def judge(network: UNet, cases: list[Slices], place: Process) -> Row:
+def judge(network: Network, cases: list[Slices], place: Process) -> Row:
     """Return the mean volume Dice of WT, TC, ET over cases, by the float network."""
     network.eval()
     scores = []
@@ -205,40 +221,6 @@ def judge(network: UNet, cases: list[Slices], place: Process) -> Row:
         regions = (logits > 0).permute(1, 0, 2, 3).numpy()  # (3, Z, X, Y)
         scores.append(region_dice(to_labels(regions), case.labels))
     return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
-
-
-def save_state(
-    run: Path, network: UNet, optimiser: AdamW, settings: dict[str, Any], rows: list[Row]
-) -> None:
-    """Write all that the next epoch depends on, in one file."""
-    tensors: dict[str, Tensor] = {f"network.{k}": v for k, v in network.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-    save_tensors(run / STATE, tensors, {"settings": settings, "rows": rows})
-
-
-def restore(run: Path, network: UNet, optimiser: AdamW, settings: dict[str, Any]) -> list[Row]:
-    """Load the state of `run` into network and optimiser; return the rows of its log.
-
-    Raises GliosliceError if the run was started with other settings or other cases.
-    """
-    tensors, note = load_state(run)
-    for name, value in settings.items():
-        if note["settings"].get(name) != value:
-            raise GliosliceError(f"{run}: was started with other {name}; resume it with the same")
-    network.load_state_dict(
-        {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimiser."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = tensor
-    optimiser.load_state_dict(
-        {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-    )
-    rows: list[Row] = note["rows"]
-    return rows
 
 
 if __name__ == "__main__":

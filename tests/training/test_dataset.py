@@ -9,7 +9,7 @@ import torch
 from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from tests.conftest import BRATS_2023, Write
-from training.dataset import TUMOUR_SHARE, batches, load_split, patient_of, prepare, split
+from training.dataset import TUMOUR_SHARE, draw_slices, load_split, patient_of, prepare, split
 
 
 def test_a_patients_visits_stay_together(write_case: Write, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_prepared_slices(write_case: Write, tmp_path: Path) -> None:
     [files] = find_cases(write_case())
     slices = prepare(files, tmp_path / "cache")
     assert slices.images.shape == (14, 160, 192, 4)
-    assert slices.with_tumour().tolist() == list(range(2, 12))
+    assert slices.with_tumour.tolist() == list(range(2, 12))
     again = prepare(files, tmp_path / "cache")
     np.testing.assert_array_equal(again.images, slices.images)
     assert again.digest == slices.digest
@@ -55,16 +55,26 @@ def test_a_case_without_mask_cannot_train(write_case: Write, tmp_path: Path) -> 
         load_split(folder, "0", 0, tmp_path / "cache")
 
 
-def test_batches_follow_their_seed_and_favour_tumour(write_case: Write, tmp_path: Path) -> None:
+def test_slices_follow_their_seed_and_favour_tumour(write_case: Write, tmp_path: Path) -> None:
     cases, _ = load_split(write_case(), "0", 0, tmp_path / "cache")
 
-    def draw(seed: int) -> list[torch.Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        return [labels for _, labels in batches(cases, count=25, size=8, generator=generator)]
+    def draw(seed: int) -> tuple[torch.Tensor, ...]:
+        return draw_slices(cases, 200, 128, torch.Generator().manual_seed(seed))
 
     first, again, other = draw(1), draw(1), draw(2)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-    share = torch.cat(first).flatten(1).any(dim=1).float().mean()
+    assert not torch.equal(first[1], other[1])
+    share = first[1].flatten(1).any(dim=1).float().mean()
     expected = TUMOUR_SHARE + (1 - TUMOUR_SHARE) * 10 / 14
     assert abs(float(share) - expected) < 0.06
+
+
+def test_crops_lie_in_the_window_and_on_the_tumour(write_case: Write, tmp_path: Path) -> None:
+    cases, _ = load_split(write_case(), "0", 0, tmp_path / "cache")
+    _, labels, centres = draw_slices(cases, 100, 64, torch.Generator().manual_seed(0))
+    low, high = centres - 31.5, centres + 31.5
+    assert (low >= 0).all()
+    assert (high <= torch.tensor([159, 191])).all()
+    for mask, (top, left) in zip(labels, low.round().int().tolist(), strict=True):
+        assert not mask.any() or mask[top : top + 64, left : left + 64].any()
+    assert centres.std(dim=0).min() > 3  # not always the same place

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.loss import RegionLoss
+from training.loss import IGNORE, RegionLoss
 
 
 def test_a_perfect_and_a_wrong_answer() -> None:
@@ -31,3 +31,18 @@ def test_dice_is_taken_over_the_batch() -> None:
     labels[0] = 3
     logits = torch.where(labels[:, None] == 3, 20.0, -20.0).expand(2, 3, 4, 4)
     assert RegionLoss()(logits, labels).item() == pytest.approx(0, abs=1e-3)
+
+
+def test_ignored_pixels_do_not_count() -> None:
+    labels = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    labels[0, 2:6, 2:6] = 3
+    logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    wider = torch.full((2, 8, 12), IGNORE, dtype=torch.uint8)
+    wider[:, :, :8] = labels
+    beside = torch.cat([logits, torch.full((2, 3, 8, 4), 9.0)], 3).requires_grad_()
+    loss = RegionLoss()(beside, wider)
+    assert loss.item() == pytest.approx(RegionLoss()(logits, labels).item(), abs=1e-5)
+    loss.backward()
+    assert beside.grad is not None
+    assert not beside.grad[..., 8:].any()
+    assert RegionLoss()(logits, torch.full_like(labels, IGNORE)).isfinite()

@@ -17,6 +17,7 @@ from glioslice.files import read_json
 from tests.conftest import ROOT, Write
 from training import train
 from training.checkpoint import STATE, load_model
+from training.recipe import Recipe, rate_at
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def arguments(data: Path, out: Path, **others: Any) -> argparse.Namespace:
     given = {
         "data": data, "out": out, "size": "nano", "epochs": 3, "steps": 2, "batch": 2,
         "rate": 3e-3, "seed": 5, "hold_out": "1", "start": None, "resume": False,
-        "cache": data.parent / "cache", "wandb": False,
+        "cache": data.parent / "cache", "wandb": False, "lesions": None, "patients": None,
+        "set": ["judge_every=2"],
     }  # fmt: skip
     return argparse.Namespace(**(given | others))
 
@@ -53,9 +55,14 @@ def test_a_run_is_a_model_folder_with_its_log(data: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train.work(arguments(data, tmp_path / "whole"))
+    patients = tmp_path / "patients.csv"
+    patients.write_text("case,lesion_patient\na,P1\nb,P1\nc,P1\n")
+    given: dict[str, Any] = {"lesions": cubes, "patients": patients, "batch": 4}
+    train.work(arguments(data, tmp_path / "whole", **given))
+    kept = read_json(tmp_path / "whole" / "card.json")["training"]["cubes"]
+    assert (kept["patients"], kept["left_out"]) == (1, ["P1"])
 
     real = train.one_epoch
 
@@ -66,17 +73,51 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 
     monkeypatch.setattr(train, "one_epoch", pull_the_plug)
     with pytest.raises(KeyboardInterrupt):
-        train.work(arguments(data, tmp_path / "cut"))
+        train.work(arguments(data, tmp_path / "cut", **given))
     monkeypatch.undo()
     assert read_json(tmp_path / "cut" / "card.json")["training"]["epochs_done"] == 1
     with pytest.raises(GliosliceError, match="holds a run already; add --resume"):
-        train.work(arguments(data, tmp_path / "cut"))
+        train.work(arguments(data, tmp_path / "cut", **given))
     with pytest.raises(GliosliceError, match="was started with other epochs"):
-        train.work(arguments(data, tmp_path / "cut", epochs=4, resume=True))
-    train.work(arguments(data, tmp_path / "cut", resume=True))
+        train.work(arguments(data, tmp_path / "cut", epochs=4, resume=True, **given))
+    train.work(arguments(data, tmp_path / "cut", resume=True, **given))
     for name in ("nano.safetensors", STATE, "log.csv", "card.json"):
         whole, cut = (tmp_path / run / name for run in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes(), name
+
+
+def test_cubes_need_to_be_somebodys(data: Path, cubes: Path, tmp_path: Path) -> None:
+    with pytest.raises(GliosliceError, match="--lesions needs --patients"):
+        train.work(arguments(data, tmp_path / "run", lesions=cubes))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("crop=100", "a multiple of 16 up to 160"), ("speed=1", "a recipe has epochs, steps"),
+     ("crop=wide", "crop is int"), ("judge_every=0", "must be at least 1")],
+)  # fmt: skip
+def test_settings_that_no_recipe_has(data: Path, tmp_path: Path, word: str, said: str) -> None:
+    with pytest.raises(GliosliceError, match=said):
+        train.work(arguments(data, tmp_path / "run", set=[word]))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("huge", "no size 'huge': compact, nano, or package"), ("training.network:SIZES", "not a Net"),
+     ("training.nowhere:NET", "cannot be imported")],
+)  # fmt: skip
+def test_networks_that_there_are_not(data: Path, tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(GliosliceError, match=said):
+        train.work(arguments(data, tmp_path / "run", size=name))
+
+
+def test_the_kept_weights_are_the_average(data: Path, tmp_path: Path) -> None:
+    train.work(arguments(data, tmp_path / "run", epochs=2))
+    kept = load_file(tmp_path / "run" / "nano.safetensors")
+    state = load_file(tmp_path / "run" / STATE)
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, state[f"average.module.{name}"])
+    assert not torch.equal(kept["head.weight"], state["network.head.weight"])
 
 
 def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
@@ -106,8 +147,8 @@ def test_fine_tuning_starts_from_the_weights_and_remembers_the_cases(
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:
-    recipe = train.Recipe(epochs=10, steps=10, warmup=0.1, rate=1.0)
-    rates = [train.rate_at(recipe, step) for step in range(101)]
+    recipe = Recipe(epochs=10, steps=10, warmup=0.1, rate=1.0)
+    rates = [rate_at(recipe, step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -1,0 +1,87 @@
+"""What changes while a network learns, and its state on disk."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel
+
+from glioslice.errors import GliosliceError
+from training.checkpoint import STATE, load_state, save_tensors
+from training.log import Row
+from training.network import Network
+from training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What changes in training: the network, the running average of its weights, the optimiser."""
+
+    network: Network
+    average: AveragedModel
+    optimiser: AdamW
+
+    @property
+    def averaged(self) -> Network:
+        """The network of average weights: what is judged and kept."""
+        network = self.average.module
+        assert isinstance(network, Network)
+        return network
+
+
+def new_learner(network: Network, recipe: Recipe) -> Learner:
+    """Return the learner of a network that is on its device already."""
+    return Learner(
+        network,
+        AveragedModel(network, multi_avg_fn=partial(blend, recipe.average), use_buffers=True),
+        AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay),
+    )
+
+
+@torch.no_grad()
+def blend(keep: float, average: Any, current: Any, done: Tensor) -> None:
+    """Move `average` to `current` by 1 - keep, and faster in the first steps of a run."""
+    keep = min(keep, (1 + int(done)) / (10 + int(done)))
+    for mine, new in zip(average, current, strict=True):
+        mine.copy_(mine * keep + new * (1 - keep) if mine.is_floating_point() else new)
+
+
+def save_state(run: Path, learner: Learner, settings: dict[str, Any], rows: list[Row]) -> None:
+    """Write all that the next epoch depends on, in one file."""
+    tensors: dict[str, Tensor] = {
+        f"{part}.{name}": tensor
+        for part, module in (("network", learner.network), ("average", learner.average))
+        for name, tensor in module.state_dict().items()
+    }
+    for index, state in learner.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    save_tensors(run / STATE, tensors, {"settings": settings, "rows": rows})
+
+
+def restore(run: Path, learner: Learner, settings: dict[str, Any]) -> list[Row]:
+    """Load the state of `run` into the learner; return the rows of its log.
+
+    Raises GliosliceError if the run was started with other settings or other cases.
+    """
+    tensors, note = load_state(run)
+    for name, value in settings.items():
+        if note["settings"].get(name) != value:
+            raise GliosliceError(f"{run}: was started with other {name}; resume it with the same")
+    for part, module in (("network.", learner.network), ("average.", learner.average)):
+        module.load_state_dict(
+            {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+        )
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimiser."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = tensor
+    learner.optimiser.load_state_dict(
+        {"state": state, "param_groups": learner.optimiser.state_dict()["param_groups"]}
+    )
+    rows: list[Row] = note["rows"]
+    return rows
