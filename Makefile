@@ -1,14 +1,17 @@
 # make demo [INPUT=CASE]   the few packages of board and desk, then a volume over a virtual line to a board's process
 # make test                everything, then lint, types, architecture and all tests
-# make models              every product, card and figure anew from the checkpoints in models/
+# make models              every product, golden, card and figure anew from the checkpoints in models/
+# make accuracy            score the networks of the four folds, and write docs/accuracy.md
+# make folds               train those networks anew: a day on two cores
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-DATA ?= ../shared/data/brats
+SHARED ?= ../shared/data
+DATA ?= $(SHARED)/brats
 # The runtime that boards get. Products are judged on it: onnx2tf pins an older one, for checks of its own that we do not use.
 LITERT = ai-edge-litert==2.3.0
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test fast models clean
+.PHONY: demo test fast models accuracy folds clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python firmware_host/stream.py --port "sim://?baud=3000000" $(if $(INPUT),--input "$(INPUT)") \
@@ -28,8 +31,17 @@ models: .venv/ready
 	for size in nano compact; do \
 	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --out models/$$size || exit 2; \
 	  .venv/bin/python benchmarks/cards.py models/$$size --data $(DATA) || exit 2; \
+	  .venv/bin/python benchmarks/goldens.py models/$$size || exit 2; \
 	done
 	.venv/bin/python benchmarks/figures.py
+
+accuracy: .venv/ready
+	.venv/bin/python benchmarks/accuracy.py $(if $(wildcard $(DATA)),--data $(DATA))
+
+folds: .venv/ready
+	.venv/bin/python benchmarks/folds.py --data $(SHARED)
+	.venv/bin/python benchmarks/slice_time.py
+	.venv/bin/python benchmarks/accuracy.py --data $(DATA)
 
 .venv-demo/ready: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.runs import Run, left_out
+from benchmarks.tables import int8
 from glioslice.card import shipped
 from glioslice.cases import digest, find_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
+from glioslice.labels import REGIONS
 from tests.conftest import ROOT, Write
 from training.cards import trained_card, write_model
 from training.evaluate import load_network, mean_of
@@ -84,19 +87,13 @@ def test_bad_words_end_with_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.real
-@pytest.mark.parametrize("size", ["nano", "compact"])
-def test_held_out_patients_score_as_the_card_says(
-    size: str, real_cases: Path, tmp_path: Path
-) -> None:
-    """Whole tumour of at least 0.80 on patients never seen, and exactly the card's figures."""
-    card = read_json(shipped(size) / "card.json")
-    name = f"{size}-int8.tflite"
-    wanted = card["held_out"]["dice"][name]
-    assert wanted["mean"]["WT"] >= 0.80
-    case = sorted(wanted["cases"])[0]
-    words = ("--model", shipped(size) / name, "--data", real_cases / case)
+def test_a_patient_not_seen_scores_as_committed(real_cases: Path, tmp_path: Path) -> None:
+    """The command finds the figures of docs/accuracy.md."""
+    run, case = Run("compact", 1), left_out(1)[0]
+    words = ("--model", run.folder / "compact-int8.tflite", "--data", real_cases / case)
     done = evaluate(*words, "--json", tmp_path / "o.json")
     assert done.returncode == 0, done.stderr
     [row] = read_json(tmp_path / "o.json")["cases"]
+    [committed] = [score for score in int8(run) if score.case == case]
     assert not row["seen"]
-    assert row["dice"] == pytest.approx(wanted["cases"][case], abs=1e-9)
+    assert [row["dice"][region] for region in REGIONS] == pytest.approx(committed.dice, abs=1e-5)

@@ -1,0 +1,97 @@
+"""The networks behind docs/accuracy.md: which are trained on what, and where each is kept.
+
+A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
+the packed files in three precisions, and `scores.csv` of the patients of the fourth.
+"""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from glioslice.errors import GliosliceError
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "benchmarks" / "folds"
+FOLDS = (1, 2, 3, 4)
+RECIPE = "recipe"
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    RECIPE: (),
+    "seed-1": ("--seed", "1"),
+    "seed-2": ("--seed", "2"),
+    "no-cubes": ("--set", "lesions=0"),
+    "twice-as-long": ("--epochs", "72"),
+    "larger-crops": ("--set", "crop=160", "--batch", "10"),
+}
+"""What each adds to the words of `training/train.py`."""
+
+RIVALS: dict[str, tuple[str, ...]] = {
+    # An epoch of the MeshNet takes five times as long as one of compact, one of the U-Net 15 times.
+    "benchmarks.rivals:MESHNET": ("--epochs", "7"),
+    "benchmarks.rivals:PLAIN_UNET": ("--epochs", "10"),
+}
+"""Networks to compare with, on fold 1: the same wall time as compact, and four times as much."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A row of `folds.csv`: `grade` is high, low or unknown."""
+
+    case: str
+    grade: str
+    fold: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network: its size (or rival), the fold left out, and how it departs from the recipe."""
+
+    size: str
+    fold: int
+    variant: str = RECIPE
+
+    @property
+    def name(self) -> str:
+        """The folder's name, such as compact-1 or compact-1-no-cubes."""
+        plain = self.size.partition(":")[2].lower() or self.size
+        ending = "" if self.variant == RECIPE else f"-{self.variant}"
+        return f"{plain}-{self.fold}{ending}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are kept."""
+        return KEPT / self.name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What it adds to the words of `training/train.py`."""
+        return ("--size", self.size, *RIVALS.get(self.size, ()), *VARIANTS[self.variant])
+
+
+PLAN = (
+    *(Run(size, fold) for size in ("compact", "nano") for fold in FOLDS),
+    *(Run("compact", fold, v) for v in VARIANTS if v != RECIPE for fold in FOLDS[:2]),
+    *(Run(rival, FOLDS[0]) for rival in RIVALS),
+)
+"""All runs, in the order in which they are worth their time."""
+
+
+@cache
+def patients() -> tuple[Patient, ...]:
+    """Return the committed list of folds."""
+    with (KEPT / "folds.csv").open(newline="") as file:
+        return tuple(Patient(r["case"], r["grade"], int(r["fold"])) for r in csv.DictReader(file))
+
+
+def left_out(fold: int) -> tuple[str, ...]:
+    """Return the cases of a fold."""
+    return tuple(p.case for p in patients() if p.fold == fold)
+
+
+def named(name: str) -> Run:
+    """Return the run of PLAN that is called so; raises GliosliceError if there is none."""
+    for run in PLAN:
+        if run.name == name:
+            return run
+    raise GliosliceError(f"no run '{name}'; there are {', '.join(r.name for r in PLAN)}")

@@ -1,0 +1,116 @@
+"""`scores.csv` of a run: a row for each patient, file and missing modality."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.runs import Run
+from device.engine import Engine
+from device.segment import segment
+from glioslice.cases import MODALITIES, Case
+from glioslice.files import whole
+from glioslice.labels import REGIONS, to_regions
+from glioslice.metrics import dice, hd95
+
+PRECISIONS = ("int8", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One volume by one file, `missing` a modality ("": none) that was set to 0.
+
+    Dice, HD95 in mm and volumes in mL of WT, TC, ET, of the mask and of the expert's; `outside` is
+    the mask's volume in mL in slices where the expert saw no tumour.
+    """
+
+    case: str
+    precision: str
+    missing: str
+    dice: tuple[float, float, float]
+    hd95: tuple[float, float, float]
+    volume: tuple[float, float, float]
+    expert: tuple[float, float, float]
+    outside: float
+
+    @property
+    def mean(self) -> float:
+        """The mean Dice of WT, TC, ET."""
+        return sum(self.dice) / len(REGIONS)
+
+
+TRIPLES = ("dice", "hd95", "volume", "expert")
+COLUMNS = (
+    *("case", "precision", "missing"),
+    *(f"{name}_{region}" for name in TRIPLES for region in REGIONS),
+    "outside",
+)
+assert [f.name for f in fields(Score)] == ["case", "precision", "missing", *TRIPLES, "outside"]
+
+
+def score_case(run: Run, case: Case) -> Iterator[Score]:
+    """Yield the scores of one of the run's own patients, of every file and missing modality."""
+    assert case.labels is not None
+    for precision in PRECISIONS:
+        [file] = run.folder.glob(f"*-{precision}.tflite")
+        engine = Engine(file)
+        yield score(case, segment(case.images, engine).labels, precision, "")
+        if precision == "int8":
+            for index, modality in enumerate(MODALITIES):
+                images = case.images.copy()
+                images[index] = 0
+                yield score(case, segment(images, engine).labels, precision, modality)
+
+
+def score(case: Case, labels: NDArray[np.uint8], precision: str, missing: str) -> Score:
+    """Return the score of a mask (X, Y, Z)."""
+    assert case.labels is not None
+    found, truth = to_regions(labels), to_regions(case.labels)
+    empty = ~case.labels.any(axis=(0, 1))
+    pairs = list(zip(found, truth, strict=True))
+    return Score(
+        case.name,
+        precision,
+        missing,
+        _three([round(dice(f, t), 5) for f, t in pairs]),
+        _three([round(hd95(f, t), 2) for f, t in pairs]),
+        _three([int(f.sum()) / 1000 for f, _ in pairs]),
+        _three([int(t.sum()) / 1000 for _, t in pairs]),
+        int(found[0][..., empty].sum()) / 1000,
+    )
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    wt, tc, et = values
+    return wt, tc, et
+
+
+def write_scores(run: Run, scores: list[Score]) -> None:
+    """Write the run's `scores.csv`, whole or not at all."""
+    with whole(run.folder / "scores.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for one in scores:
+            values = asdict(one)
+            triples = [number for name in TRIPLES for number in values[name]]
+            writer.writerow([one.case, one.precision, one.missing, *triples, one.outside])
+
+
+def read_scores(run: Run) -> list[Score]:
+    """Return the run's scores, none where it has not been scored."""
+    path: Path = run.folder / "scores.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [_parsed(row) for row in csv.DictReader(file)]
+
+
+def _parsed(row: dict[str, str]) -> Score:
+    found, far, volume, expert = (
+        _three([float(row[f"{name}_{region}"]) for region in REGIONS]) for name in TRIPLES
+    )
+    outside = float(row["outside"])
+    return Score(row["case"], row["precision"], row["missing"], found, far, volume, expert, outside)

@@ -1,0 +1,77 @@
+"""Time the int8 files of fold 1 on this machine, interleaved, for the table of rivals.
+
+    python benchmarks/slice_time.py
+
+Writes `benchmarks/folds/slice_time.json`: machine, runtime, and for each network the median and the
+90th percentile of the milliseconds that a slice takes on one thread.
+"""
+
+import platform
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.runs import KEPT
+from benchmarks.tables import rivals
+from device.engine import Engine
+from device.segment import slices_of
+from glioslice import command
+from glioslice.cases import phantom_case
+from glioslice.files import write_json
+from glioslice.progress import track
+
+ROUNDS = 200
+
+
+def main() -> None:
+    """Write them."""
+    example = "python benchmarks/slice_time.py"
+    parser = command.parser("Time the int8 files of fold 1, interleaved.", example)
+    command.run(lambda _: work(), parser.parse_args())
+
+
+def work() -> None:
+    """Invoke the networks in turn, so that a busy moment of the machine meets all of them."""
+    engines = {}
+    for run in rivals():
+        [file] = run.folder.glob("*-int8.tflite")
+        engines[run.name] = Engine(file)
+    first = next(iter(engines.values()))
+    slices, _ = slices_of(phantom_case(0).images, first.card)
+    prepared = {name: e.prepare(slices[len(slices) // 2]) for name, e in engines.items()}
+    taken: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in track(range(ROUNDS), "timing"):
+        for name, engine in engines.items():
+            began = time.perf_counter()
+            engine.invoke(prepared[name])
+            taken[name].append((time.perf_counter() - began) * 1000)
+    write_json(
+        KEPT / "slice_time.json",
+        {
+            "machine": f"{platform.machine()}, {processor()}, one thread",
+            "runtime": first.runtime,
+            "milliseconds": {
+                name: {
+                    "median": round(float(np.median(times)), 3),
+                    "p90": round(float(np.percentile(times, 90)), 3),
+                }
+                for name, times in taken.items()
+            },
+        },
+    )
+
+
+def processor() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The tables of docs/accuracy.md, from the scores that are committed."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+
+from benchmarks.pages import table
+from benchmarks.runs import FOLDS, KEPT, PLAN, RECIPE, RIVALS, VARIANTS, Run, patients
+from benchmarks.scores import PRECISIONS, Score, read_scores
+from glioslice.card import read_card
+from glioslice.cases import MODALITIES
+from glioslice.files import read_json
+from glioslice.labels import REGIONS
+
+RESAMPLES, SEED = 10_000, 0
+SLICE_TIME = KEPT / "slice_time.json"
+GRADES = ("high", "low", "unknown")
+SIZES = ("compact", "nano")
+
+Value = Callable[[Score], float]
+VALUES: dict[str, Value] = {
+    "WT": lambda s: s.dice[0],
+    "TC": lambda s: s.dice[1],
+    "ET": lambda s: s.dice[2],
+    "mean": lambda s: s.mean,
+}
+
+
+def pooled(size: str, precision: str = "int8", missing: str = "") -> list[Score]:
+    """Return a score a patient, by the network that was not trained on the patient."""
+    return [
+        score
+        for fold in FOLDS
+        for score in read_scores(Run(size, fold))
+        if (score.precision, score.missing) == (precision, missing)
+    ]
+
+
+def mean(scores: Sequence[Score], value: Value) -> float:
+    """Return the mean of a value over patients."""
+    return statistics.fmean(value(score) for score in scores)
+
+
+def interval(scores: Sequence[Score], value: Value) -> tuple[float, float]:
+    """Return the bootstrap 95 % interval of the mean: percentiles over resampled patients."""
+    values = np.array([value(score) for score in scores])
+    rng = np.random.default_rng(SEED)
+    means = rng.choice(values, (RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def dice_table() -> str:
+    """Return mean Dice with its interval, and the median, for every size and precision."""
+    rows = []
+    for size, precision in product(SIZES, PRECISIONS):
+        if not (scores := pooled(size, precision)):
+            continue
+        cells = [f"{size} {precision}", len(scores)]
+        for value in VALUES.values():
+            low, high = interval(scores, value)
+            middle = statistics.median(value(s) for s in scores)
+            cells.append(f"{mean(scores, value):.3f} ({low:.2f}-{high:.2f}), {middle:.3f}")
+        rows.append(cells)
+    return table(("file", "patients", *VALUES), rows)
+
+
+def grade_table() -> str:
+    """Return the mean Dice of the int8 files by grade."""
+    grade_of = {p.case: p.grade for p in patients()}
+    rows = []
+    for size, grade in product(SIZES, GRADES):
+        if scores := [s for s in pooled(size) if grade_of[s.case] == grade]:
+            dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
+            rows.append([size, grade, len(scores), *dice])
+    return table(("int8", "grade", "patients", *VALUES), rows)
+
+
+def distance_table() -> str:
+    """Return HD95, volume errors and false-positive volume of the int8 files."""
+    rows = []
+    for size in SIZES:
+        if not (scores := pooled(size)):
+            continue
+        for i, region in enumerate(REGIONS):
+            distances = [s.hd95[i] for s in scores]
+            errors = [s.volume[i] - s.expert[i] for s in scores]
+            rows.append([
+                size, region,
+                f"{statistics.median(distances):.1f}", f"{statistics.fmean(distances):.1f}",
+                f"{statistics.median(abs(e) for e in errors):.1f}",
+                f"{statistics.fmean(errors):+.1f}",
+            ])  # fmt: skip
+    head = ("int8", "region", "HD95 median, mm", "HD95 mean, mm")
+    return table((*head, "volume error: median of size, mL", "mean, mL"), rows)
+
+
+def outside_table() -> str:
+    """Return the volume found in slices in which the expert saw no tumour."""
+    rows = []
+    for size in SIZES:
+        if scores := pooled(size):
+            volumes = [s.outside for s in scores]
+            rows.append([size, f"{statistics.median(volumes):.2f}",
+                         f"{statistics.fmean(volumes):.2f}", f"{max(volumes):.2f}"])  # fmt: skip
+    return table(("int8", "median, mL", "mean, mL", "worst, mL"), rows)
+
+
+def precision_table() -> str:
+    """Return what is lost against fp32, paired by patient."""
+    rows = []
+    for size, precision in product(SIZES, ("int8", "fp16")):
+        whole = {s.case: s.mean for s in pooled(size, "fp32")}
+        changes = [s.mean - whole[s.case] for s in pooled(size, precision)]
+        if changes:
+            rows.append([f"{size} {precision}", f"{statistics.fmean(changes):+.4f}",
+                         f"{min(changes):+.4f}", f"{max(changes):+.4f}"])  # fmt: skip
+    return table(("against fp32", "mean Dice", "worst patient", "best patient"), rows)
+
+
+def missing_table() -> str:
+    """Return the mean Dice of the int8 files with one modality set to 0."""
+    rows = []
+    for size, modality in product(SIZES, ("", *MODALITIES)):
+        if scores := pooled(size, missing=modality):
+            dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
+            rows.append([size, modality or "none", *dice])
+    return table(("int8", "missing", *VALUES), rows)
+
+
+def patient_table(size: str = "compact") -> str:
+    """Return the Dice and HD95 of every patient by the int8 file."""
+    whose = {p.case: p for p in patients()}
+    rows = [
+        [s.case, whose[s.case].grade, whose[s.case].fold, *(f"{d:.3f}" for d in s.dice),
+         f"{s.mean:.3f}", *(f"{d:.1f}" for d in s.hd95)]
+        for s in sorted(pooled(size), key=lambda s: s.mean)
+    ]  # fmt: skip
+    distances = (f"HD95 {region}" for region in REGIONS)
+    return table((f"{size} int8", "grade", "fold", *VALUES, *distances), rows)
+
+
+def rival_table() -> str:
+    """Return size, work, time and Dice of all networks trained on fold 1."""
+    times = read_json(SLICE_TIME)["milliseconds"]
+    rows = []
+    for run in rivals():
+        content = read_card(run.folder).content
+        scores = int8(run)
+        rows.append([
+            run.name, f"{content['network']['parameters']:,}", f"{bytes_of(run, 'int8'):,}",
+            f"{content['network']['macs'] / 1e6:,.0f}", f"{times[run.name]['median']:.2f}",
+            *(f"{mean(scores, value):.3f}" for value in VALUES.values()),
+        ])  # fmt: skip
+    return table(("network", "parameters", "bytes", "million MACs", "ms a slice", *VALUES), rows)
+
+
+def rivals() -> list[Run]:
+    """Return the networks on fold 1 that are scored: ours, then the rivals."""
+    runs = [Run(size, FOLDS[0]) for size in (*SIZES, *RIVALS)]
+    return [run for run in runs if read_scores(run)]
+
+
+def int8(run: Run) -> list[Score]:
+    """Return a run's scores by its int8 file, nothing missing."""
+    return [s for s in read_scores(run) if (s.precision, s.missing) == ("int8", "")]
+
+
+def bytes_of(run: Run, precision: str) -> int:
+    """Return the size of a run's packed file."""
+    [file] = run.folder.glob(f"*-{precision}.tflite")
+    return file.stat().st_size
+
+
+def ledger_table() -> str:
+    """Return a row a variant: its Dice on each fold, its gain, and what became of it."""
+    spread = seed_spread()
+    rows = []
+    for variant, words in VARIANTS.items():
+        runs = [r for r in PLAN if (r.size, r.variant) == ("compact", variant) and int8(r)]
+        for run in runs:
+            training = read_card(run.folder).content["training"]
+            dice = [f"{mean(int8(run), value):.3f}" for value in VALUES.values()]
+            rows.append([variant, " ".join(words) or "as it is", run.fold, training["seed"],
+                         *dice, verdict(variant, spread)])  # fmt: skip
+    return table(("variant", "setting", "fold", "seed", *VALUES, "verdict"), rows)
+
+
+SEEDS = (RECIPE, "seed-1", "seed-2")
+COMPARED = FOLDS[:2]
+
+
+def two_folds(variant: str) -> dict[str, float] | None:
+    """Return case to mean Dice of a variant over folds 1 and 2, None while one is missing."""
+    runs = [int8(Run("compact", fold, variant)) for fold in COMPARED]
+    return {s.case: s.mean for run in runs for s in run} if all(runs) else None
+
+
+def seed_spread() -> float | None:
+    """Return the largest less the smallest mean Dice of three seeds over folds 1 and 2."""
+    means = [statistics.fmean(d.values()) for seed in SEEDS if (d := two_folds(seed))]
+    return max(means) - min(means) if len(means) == len(SEEDS) else None
+
+
+def gain(variant: str) -> float | None:
+    """Return the mean over patients of a variant's Dice less that of the recipe's three seeds."""
+    tried = two_folds(variant)
+    seeds = [d for seed in SEEDS if (d := two_folds(seed))]
+    if tried is None or not seeds:
+        return None
+    return statistics.fmean(
+        dice - statistics.fmean(seed[case] for seed in seeds) for case, dice in tried.items()
+    )
+
+
+def verdict(variant: str, spread: float | None) -> str:
+    """Return what becomes of a variant by the rule of the ledger."""
+    if variant in SEEDS:
+        return "the baseline"
+    change = gain(variant)
+    if change is None or spread is None:
+        return "not decided: a run is missing"
+    return f"{change:+.3f}: {'stays' if change > spread else 'does not stay'}"

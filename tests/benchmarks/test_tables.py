@@ -1,0 +1,99 @@
+"""The figures of docs/accuracy.md, by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tables
+from benchmarks.runs import Run
+from tests.benchmarks.conftest import score_of, write
+
+pytestmark = pytest.mark.usefixtures("kept")
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def four_folds() -> None:
+    for case, fold, wt in (("a", 1, 0.9), ("b", 2, 0.5), ("c", 3, 0.7), ("d", 4, 0.9)):
+        whole = score_of(case, (wt + 0.01, 0.5, 0.0), "fp32")
+        lost = score_of(case, (wt, 0.5, 0.0), outside=fold / 10)
+        blind = score_of(case, (wt / 2, 0.5, 0.0), missing="t2")
+        write(Run("compact", fold), lost, whole, blind)
+
+
+def test_dice_with_interval_and_median() -> None:
+    four_folds()
+    int8, fp32 = cells(tables.dice_table())
+    assert int8[:2] == ["compact int8", "4"]
+    assert int8[2].startswith("0.750 (0.")
+    assert int8[2].endswith("), 0.800")
+    assert int8[4] == "0.000 (0.00-0.00), 0.000"
+    assert int8[5].startswith("0.417 ")
+    assert fp32[2].startswith("0.760 ")
+
+
+def test_the_interval_is_that_of_resampled_patients() -> None:
+    scores = [score_of(str(i), (i / 10, 0, 0)) for i in range(11)]
+    low, high = tables.interval(scores, lambda s: s.dice[0])
+    # Mean 0.5, standard error 0.316 / sqrt(11) = 0.095.
+    assert low == pytest.approx(0.5 - 1.96 * 0.0953, abs=0.02)
+    assert high == pytest.approx(0.5 + 1.96 * 0.0953, abs=0.02)
+
+
+def test_grades_stand_apart() -> None:
+    four_folds()
+    rows = {row[1]: row for row in cells(tables.grade_table())}
+    assert rows["high"][2:4] == ["2", "0.900"]
+    assert rows["low"][2:4] == ["1", "0.500"]
+    assert rows["unknown"][2:4] == ["1", "0.700"]
+
+
+def test_distances_volumes_and_what_lies_outside() -> None:
+    four_folds()
+    wt, _, et = cells(tables.distance_table())
+    assert wt == ["compact", "WT", "2.0", "2.0", "1.0", "+1.0"]
+    assert et[2:4] == ["373.1", "373.1"]
+    assert cells(tables.outside_table()) == [["compact", "0.25", "0.25", "0.40"]]
+
+
+def test_the_cost_of_precision_is_paired() -> None:
+    four_folds()
+    [row] = cells(tables.precision_table())
+    assert row == ["compact int8", "-0.0033", "-0.0033", "-0.0033"]
+
+
+def test_missing_modalities() -> None:
+    four_folds()
+    none, t2 = cells(tables.missing_table())
+    assert none[:3] == ["compact", "none", "0.750"]
+    assert t2[:3] == ["compact", "t2", "0.375"]
+
+
+def test_every_patient_the_worst_first() -> None:
+    four_folds()
+    rows = cells(tables.patient_table())
+    assert [row[0] for row in rows] == ["b", "c", "a", "d"]
+    assert rows[0][1:4] == ["low", "2", "0.500"]
+
+
+def test_a_variant_stays_only_beyond_the_spread_of_seeds(kept: Path) -> None:
+    def both(variant: str, one: float, two: float) -> None:
+        for fold, case, dice in ((1, "a", one), (2, "b", two)):
+            write(Run("compact", fold, variant), score_of(case, (dice, dice, dice)))
+
+    both("recipe", 0.80, 0.60)
+    assert tables.verdict("no-cubes", tables.seed_spread()) == "not decided: a run is missing"
+    both("seed-1", 0.81, 0.61)
+    both("no-cubes", 0.84, 0.64)
+    assert tables.seed_spread() is None
+    assert tables.verdict("no-cubes", None) == "not decided: a run is missing"
+    both("seed-2", 0.80, 0.64)
+    spread = tables.seed_spread()
+    assert spread == pytest.approx(0.02)
+    assert tables.gain("no-cubes") == pytest.approx(0.74 - (0.70 + 0.71 + 0.72) / 3)
+    assert tables.verdict("no-cubes", spread) == "+0.030: stays"
+    both("no-cubes", 0.82, 0.62)
+    assert tables.verdict("no-cubes", spread) == "+0.010: does not stay"
+    assert tables.verdict("recipe", spread) == "the baseline"
