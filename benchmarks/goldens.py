@@ -5,7 +5,7 @@
 `models/golden-slices.npz` holds slices of the phantom as every int8 network of the kit takes them;
 it is made once, because another processor's exponential may differ in the last bit. `goldens.json`
 of the model folder holds the file's SHA-256 and, for each runtime it was run on, that of the labels
-found. A golden belongs to a file and a runtime: other kernels differ by up to two steps of a logit.
+found. A golden belongs to a file and a runtime: other kernels round otherwise.
 Float files have none: their sums depend on the processor.
 """
 

@@ -63,6 +63,7 @@ def dice_by_bytes(path: Path) -> None:
     for precision, mark in MARKS.items():
         axes.scatter([], [], marker=mark, s=28, color="#0072b2", label=precision)
     axes.set_xscale("log")
+    axes.set_ylim(0.6, 0.9)
     axes.set_xlabel("bytes of the packed file")
     axes.set_ylabel("mean Dice, fold 1")
     axes.legend(fontsize=8, loc="lower right")

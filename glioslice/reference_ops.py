@@ -1,0 +1,188 @@
+"""The ops of an int8 network as TFLite's reference kernels define them, each a function of arrays.
+
+Arrays are (images, rows, columns, channels) of int8. In the formulas x, w, y are the integers in
+the arrays, s_x and z_x the scale and the zero point of x; `rescale` and its rounding are
+`glioslice.fixed_point`, and clamp cuts to int8 and to the range of the fused activation.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.errors import GliosliceError
+from glioslice.fixed_point import Integers, multiplier_of, rescale
+from glioslice.tflite_file import Op
+from glioslice.windows import Axis, axis_of, windows
+
+Int8 = NDArray[np.int8]
+Int32 = NDArray[np.int32]
+
+SAME, VALID = 0, 1
+ACTIVATIONS: Mapping[int, tuple[float, float]] = {
+    0: (-np.inf, np.inf),  # none
+    1: (0, np.inf),  # RELU
+    2: (-1, 1),  # RELU_N1_TO_1
+    3: (0, 6),  # RELU6
+}
+MAX_SIDE = 1024
+"""Of a window, a stride or a dilation: bounds how long a damaged file keeps one waiting."""
+
+
+def conv_2d(op: Op, x: Int8, w: Int8, b: Int32) -> Int8:
+    """Return y = clamp(z_y + rescale(b + sum of w (x - z_x), s_x s_w / s_y)), sums over w's taps.
+
+    `w` is (outputs, rows, columns, inputs of a group), s_w one for all or one for each output.
+    What lies outside the image adds nothing.
+
+    The sum is taken in float64, so that BLAS does it. It is exact: a product is an integer of at
+    most 2^7 * 2^8, float64 holds every integer up to 2^53, so up to 2^38 of them can be added in
+    any order and nothing is rounded.
+    """
+    given, filters = op.inputs[:2]
+    outputs, depth = w.shape[0], w.shape[3]
+    groups = x.shape[3] // depth
+    fits = x.shape[3] == groups * depth and outputs % groups == 0
+    fits = fits and filters.scales.size in (1, outputs)
+    _check(op, fits and b.shape == (outputs,), "a filter of another size")
+    rows, columns = _axes(op, x.shape, w.shape[1:3])
+    centred = x.astype(np.float64) - given.zero_point
+    total = np.zeros((x.shape[0], rows.size, columns.size, outputs))
+    for row, column, read, write in windows(rows, columns):
+        for group in range(groups):
+            ins = slice(group * depth, (group + 1) * depth)
+            outs = slice(group * outputs // groups, (group + 1) * outputs // groups)
+            taps = w[outs, row, column].T.astype(np.float64)
+            total[(*write, outs)] += centred[(*read, ins)] @ taps
+    by = multiplier_of(given.scale * filters.scales.astype(np.float64) / op.output.scale)
+    return _clamp(op, op.output.zero_point + rescale(total.astype(np.int64) + b, by))
+
+
+def depthwise_conv_2d(op: Op, x: Int8, w: Int8, b: Int32) -> Int8:
+    """Return CONV_2D with a group for each channel of `x`; `w` is (1, rows, columns, outputs)."""
+    _check(op, w.shape[0] == 1, "a filter of another size")
+    return conv_2d(op, x, w.transpose(3, 1, 2, 0), b)
+
+
+def max_pool_2d(op: Op, x: Int8) -> Int8:
+    """Return y = clamp(the largest x in the window's part inside the image)."""
+    _check_same_scale(op)
+    rows, columns = _axes(op, x.shape, (op.options["filter_h"], op.options["filter_w"]))
+    y = np.full((x.shape[0], rows.size, columns.size, x.shape[3]), -128, np.int64)
+    for _, _, read, write in windows(rows, columns):
+        np.maximum(y[write], x[read], out=y[write])
+    return _clamp(op, y)
+
+
+def average_pool_2d(op: Op, x: Int8) -> Int8:
+    """Return y = clamp(sign(a) floor((|a| + floor(n / 2)) / n)): the mean, ties away from zero.
+
+    a is the sum over the n pixels of the window that lie inside the image.
+    """
+    _check_same_scale(op)
+    rows, columns = _axes(op, x.shape, (op.options["filter_h"], op.options["filter_w"]))
+    total = np.zeros((x.shape[0], rows.size, columns.size, x.shape[3]), np.int64)
+    count = np.zeros((1, rows.size, columns.size, 1), np.int64)
+    for _, _, read, write in windows(rows, columns):
+        total[write] += x[read]
+        count[write] += 1
+    return _clamp(op, np.sign(total) * ((abs(total) + count // 2) // count))
+
+
+def add(op: Op, a: Int8, b: Int8) -> Int8:
+    """Return y = clamp(z_y + rescale(A + B, 2 s / (2^20 s_y))) with s = max(s_a, s_b).
+
+    A = rescale(2^20 (a - z_a), s_a / 2s), B alike: the two meet with 20 bits below the point.
+    """
+    twice = 2 * max(tensor.scale for tensor in op.inputs)
+    lifted = [
+        rescale(
+            (values.astype(np.int64) - tensor.zero_point) << 20,
+            multiplier_of(np.array([tensor.scale / twice])),
+        )
+        for tensor, values in zip(op.inputs, (a, b), strict=True)
+    ]
+    by = multiplier_of(np.array([twice / (2**20 * op.output.scale)]))
+    _check(op, by.exponent[0] <= 0, "an output scale that no kernel takes")
+    return _clamp(op, op.output.zero_point + rescale(lifted[0] + lifted[1], by))
+
+
+def concatenation(op: Op, *parts: Int8) -> Int8:
+    """Return the inputs one after the other along the axis."""
+    _check_same_scale(op)
+    _check(op, op.options["activation"] == 0, "a fused activation that no kernel takes")
+    return np.concatenate(parts, op.options["axis"])
+
+
+def pad(op: Op, x: Int8, widths: Int32) -> Int8:
+    """Return `x` with z_y around it; `widths` (4, 2) say how many before and after."""
+    _check_same_scale(op)
+    _check(op, widths.shape == (4, 2) and bool((widths >= 0).all()), "widths that no kernel takes")
+    sizes = zip(x.shape, widths.tolist(), strict=True)
+    _check_shape(op, tuple(size + before + after for size, (before, after) in sizes))
+    return np.pad(x, widths.tolist(), constant_values=op.output.zero_point)
+
+
+def quantize(op: Op, x: Int8) -> Int8:
+    """Return y = clamp(z_y + rescale(x - z_x, s_x / s_y)): from one scale to another."""
+    given = op.inputs[0]
+    by = multiplier_of(np.array([given.scale / op.output.scale]))
+    return _clamp(op, op.output.zero_point + rescale(x.astype(np.int64) - given.zero_point, by))
+
+
+def resize_nearest_neighbor(op: Op, x: Int8, size: Int32) -> Int8:
+    """Return y[i, j] = x[f(i), f(j)], f(i) = min(floor(i n / m), n - 1) from n pixels to m.
+
+    n / m and its product with i are float32. Aligned corners and half-pixel centres, which this kit
+    does not emit, are refused.
+    """
+    _check(op, not any(op.options.values()), "another form than the plain one")
+    _check(op, size.shape == (2,), "a size that is not rows and columns")
+    _check_shape(op, (x.shape[0], *size.tolist(), x.shape[3]))
+    rows, columns = (
+        np.minimum(np.arange(m, dtype=np.float32) * (np.float32(n) / np.float32(m)), n - 1)
+        for n, m in zip(x.shape[1:3], size, strict=True)
+    )
+    return x[:, rows.astype(np.intp)][:, :, columns.astype(np.intp)]
+
+
+def _axes(op: Op, shape: tuple[int, ...], window: tuple[int, ...]) -> tuple[Axis, Axis]:
+    rows, columns = (
+        (length, taps, op.options[f"stride_{side}"], op.options.get(f"dilation_{side}", 1))
+        for length, taps, side in zip(shape[1:3], window, "hw", strict=True)
+    )
+    sane = all(0 < number <= MAX_SIDE for number in (*rows[1:], *columns[1:]))
+    _check(op, sane and op.options["padding"] in (SAME, VALID), "a window that no kernel takes")
+    same = op.options["padding"] == SAME
+    axes = axis_of(*rows, same), axis_of(*columns, same)
+    _check(op, all(axis.size > 0 for axis in axes), "a window larger than the image")
+    return axes
+
+
+def _clamp(op: Op, values: Integers) -> Int8:
+    """Return values as int8, cut to the activation's range: z_y + round(real / s_y) in float32."""
+    activation = op.options.get("activation", 0)
+    _check(op, activation in ACTIVATIONS, "an activation that is not RELU, RELU6 or RELU_N1_TO_1")
+    with np.errstate(over="ignore"):
+        reals = np.array(ACTIVATIONS[activation], np.float32) / np.float32(op.output.scale)
+    steps = np.copysign(np.floor(abs(reals.astype(np.float64)) + 0.5), reals)  # ties away from 0
+    low, high = np.clip(op.output.zero_point + steps, -128, 127).astype(np.int64)
+    clamped: Int8 = np.clip(values, low, high).astype(np.int8)
+    return clamped
+
+
+def _check(op: Op, holds: bool, what: str) -> None:
+    if not holds:
+        raise GliosliceError(f"{op}, has {what}; the file is damaged or not of this kit")
+
+
+def _check_same_scale(op: Op) -> None:
+    """Check what the kernels rely on: equal scales and zero points of int8 inputs and output."""
+    own = (op.output.scale, op.output.zero_point)
+    images = [tensor for tensor in op.inputs if tensor.dtype == np.int8]
+    same = all((tensor.scale, tensor.zero_point) == own for tensor in images)
+    _check(op, same, "an output of another scale than its input")
+
+
+def _check_shape(op: Op, shape: tuple[int, ...]) -> None:
+    _check(op, shape == op.output.shape, f"an output of {op.output.shape}, not {shape}")
