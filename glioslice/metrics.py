@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from glioslice.labels import REGIONS, to_regions
 
 MISSED_MM = 373.13
-"""HD95 where a region was missed or made up: the diagonal of 240 x 240 x 155 mm, as BraTS counts."""
+"""HD95 where a region was missed or made up: the diagonal of 240 x 240 x 155 mm, as in BraTS."""
 
 
 def dice(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
