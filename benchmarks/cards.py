@@ -62,13 +62,13 @@ def quoted(content: dict[str, Any]) -> dict[str, Any]:
     figures = {}
     for fold in FOLDS:
         run = Run(content["name"], fold)
-        theirs = read_card(run.folder).content["training"]
+        training = read_card(run.folder).content["training"]
         for field in fields(Recipe):
-            mine = content["training"][field.name]
-            if theirs[field.name] != mine:
+            theirs, mine = training.get(field.name), content["training"].get(field.name)
+            if theirs != mine:
                 raise GliosliceError(
-                    f"{run.name}: was trained with {field.name} {theirs[field.name]}, the model "
-                    f"with {mine}; its card cannot quote it"
+                    f"{run.name}: was trained with {field.name} {theirs}, the model with {mine}; "
+                    "its card cannot quote it"
                 )
     for name, entry in content["files"].items():
         if name.endswith(TFLITE):

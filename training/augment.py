@@ -6,10 +6,13 @@ Z-scores in, z-scores out: 0 outside the brain, cut to +-CLIP.
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import conv2d, interpolate
+from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from glioslice.slices import CLIP
+from training.loss import IGNORE
 from training.warp import Draw
+
+FAINTEST = 0.3
 
 RAW_ZERO = 4.0
 """Air lies about so many deviations below the brain's mean: z + RAW_ZERO is like raw intensity."""
@@ -22,6 +25,25 @@ def augment(images: Tensor, generator: Generator) -> Tensor:
     images = _blur_and_noise(images, generator)
     images = torch.where(brain, images, 0.0).clamp(-CLIP, CLIP)
     return _drop_modalities(images, generator)
+
+
+def fade(images: Tensor, labels: Tensor, share: float, generator: Generator) -> Tensor:
+    """Return images (B, 4, H, W) with tumours of less contrast in `share` of them.
+
+    Each modality's difference to the crop's healthy brain is cut to a part of it, from FAINTEST to
+    the whole, within the tumour of `labels` (B, H, W) and fading over a few pixels of its border.
+    """
+    if not share:
+        return images
+    draw, channels = Draw(images, generator), images.shape[1]
+    kept = draw.uniform(FAINTEST, 1, channels, 1, 1)
+    kept = torch.where(draw.chance(share, 1, 1, 1), kept, 1.0)
+    tumour = ((labels > 0) & (labels != IGNORE))[:, None]
+    healthy = (images != 0).any(dim=1, keepdim=True) & (labels == 0)[:, None]
+    pixels = healthy.sum((2, 3), keepdim=True).clamp(min=1)
+    normal = (images * healthy).sum((2, 3), keepdim=True) / pixels
+    within = avg_pool2d(tumour.float(), 7, stride=1, padding=3)
+    return images + within * (kept - 1) * (images - normal) * (images != 0)
 
 
 def _intensities(images: Tensor, generator: Generator) -> Tensor:

@@ -21,6 +21,7 @@ class Recipe:
     batch: int = 16
     crop: int = 128  # pixels; of a slice's 160 x 192 those around the tumour teach most
     lesions: float = 0.25  # share of a batch that is canvases of lesion cubes, where they are given
+    fade: float = 0.0  # share of crops whose tumour loses contrast
     rate: float = 3e-3  # peak; AdamW on 50,000 weights with batch norm stands it
     warmup: float = 0.03  # share of the run in which the rate rises from 0
     decay: float = 1e-4

@@ -23,7 +23,7 @@ from glioslice import command
 from glioslice.errors import GliosliceError
 from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
-from training.augment import augment
+from training.augment import augment, fade
 from training.cards import trained_card, write_model
 from training.checkpoint import STATE, load_model
 from training.dataset import Slices, draw_slices, load_split
@@ -207,6 +207,7 @@ def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[T
     if job.lesions and from_cubes:
         patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device)
         images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])
+    images = fade(images, labels, recipe.fade, generator)
     return augment(images, generator), labels
 
 

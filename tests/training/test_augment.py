@@ -3,7 +3,8 @@
 import torch
 
 from glioslice.slices import CLIP
-from training.augment import augment
+from training.augment import augment, fade
+from training.loss import IGNORE
 
 
 def batch() -> torch.Tensor:
@@ -26,6 +27,23 @@ def test_what_was_bright_stays_bright() -> None:
     inside, outside = images[:, :, 62:78, 62:78], images[:, :, 84:108, 84:108]
     kept = images.flatten(2).any(2)
     assert (inside.mean((2, 3)) > outside.mean((2, 3)) + 1)[kept].all()
+
+
+def test_faint_tumours_lose_contrast_and_nothing_else_changes() -> None:
+    images, labels = batch(), torch.zeros(16, 128, 128, dtype=torch.uint8)
+    images[:, :, 20:110, 20:120] += 0.2
+    labels[:, 60:80, 60:80] = 2
+    labels[:, 100:110] = IGNORE
+    faint = fade(images, labels, 0.5, torch.Generator().manual_seed(0))
+    far = torch.ones(128, 128, dtype=torch.bool)
+    far[56:84, 56:84] = False
+    assert torch.equal(faint[..., far], images[..., far])
+    contrast = (faint[..., 65:75, 65:75] - faint[..., 88:98, 88:98]).mean((2, 3)) / 2.99
+    changed = (contrast < 0.999).any(dim=1)
+    assert 3 <= int(changed.sum()) <= 13
+    assert (contrast[changed] > 0.28).all()
+    assert contrast[changed].std(dim=1).min() > 0.01  # each modality by itself
+    assert fade(images, labels, 0.0, torch.Generator()) is images
 
 
 def test_each_modality_changes_by_itself() -> None:
