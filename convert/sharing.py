@@ -104,9 +104,10 @@ class Recorder:
 
     def CreateNumpyVector(self, values: NDArray[np.generic]) -> Ref:
         """Return a vector of numbers. Bytes are aligned as constants are, which hurts no others."""
-        width = values.dtype.itemsize
+        constant = values.dtype == np.uint8
         content = values.astype(values.dtype.newbyteorder("<")).tobytes()
-        return self._ref(Vector(values.size, CONSTANT_ALIGNMENT if width == 1 else width, content))
+        alignment = CONSTANT_ALIGNMENT if constant else values.dtype.itemsize
+        return self._ref(Vector(values.size, alignment, content))
 
     def CreateString(self, text: str | bytes) -> Ref:
         """Return a string."""

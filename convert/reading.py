@@ -1,0 +1,193 @@
+"""Read a TFLite file, and refuse what could not be written again without a loss.
+
+The classes that flatc generates skip what they do not know: a field, a kind of options, constants
+that lie behind the flatbuffer. Written again, all that would be gone without a word.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from glioslice.errors import GliosliceError
+
+IDENTIFIER = b"TFL3"
+
+PORTABLE_CUSTOM = b"Flex"
+"""Custom ops with names that begin like this hold a TensorFlow node, which counts on no place in
+the file. Others may: what a compiler made for an accelerator points at bytes and names."""
+
+UNIONS = {
+    "BuiltinOptions": schema.BuiltinOptions,
+    "BuiltinOptions2": schema.BuiltinOptions2,
+    "Details": schema.QuantizationDetails,
+    "ArraySegments": schema.SparseIndexVector,
+    "ArrayIndices": schema.SparseIndexVector,
+}
+"""Fields that hold one of several kinds of table, and the numbers of the kinds."""
+
+
+class _Strict(bytes):
+    """Bytes that refuse a slice reaching past their end, where `bytes` would return less."""
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice) and key.stop is not None and key.stop > len(self):
+            raise IndexError(f"a string ends {key.stop - len(self)} bytes behind the file")
+        return super().__getitem__(key)
+
+
+def read_model(content: bytes) -> Any:
+    """Return the `ModelT` of a TFLite file.
+
+    Raises GliosliceError if it is no TFLite file, is damaged, keeps constants outside the
+    flatbuffer, was written for a newer schema, or holds a custom op that may count on its place.
+    """
+    if content[4:8] != IDENTIFIER:
+        raise GliosliceError("this is no TFLite file: it does not bear the mark TFL3")
+    try:
+        strict = _Strict(content)
+        for table in _tables(schema.Model.GetRootAs(strict, 0)):
+            _check_known(table)
+        model = schema.ModelT.InitFromPackedBuf(strict, 0)
+        _check(model)
+    except GliosliceError:
+        raise
+    except Exception as error:  # generated code raises whatever the damage leads it to
+        raise GliosliceError(f"this TFLite file is damaged ({error}); convert it again") from None
+    return model
+
+
+def list_of(vector: Any) -> list[Any]:
+    """Return a vector of the object API as a list; an absent one is empty."""
+    return [] if vector is None else list(vector)
+
+
+def _tables(table: Any) -> Iterator[Any]:
+    """Yield a table and all that it refers to, each with the class that reads it."""
+    yield table
+    for name in _fields(type(table).__name__):
+        read = getattr(table, name)
+        if hasattr(table, f"{name}Length"):
+            count = getattr(table, f"{name}Length")()
+            found = [read(0)] if count else []
+            if found and hasattr(found[0], "_tab"):
+                found += [read(index) for index in range(1, count)]
+        elif name in UNIONS:
+            found = [_of_union(table, name)]
+        else:
+            found = [read()]
+        for part in found:
+            if hasattr(part, "_tab"):
+                yield from _tables(part)
+
+
+@cache
+def _fields(kind: str) -> tuple[str, ...]:
+    """Return the names of the methods of a generated class that read a field."""
+    others = re.compile("Init$|GetRootAs|.*(BufferHasIdentifier|Length|IsNone|AsNumpy)$")
+    return tuple(
+        name for name in vars(getattr(schema, kind)) if name[0].isupper() and not others.match(name)
+    )
+
+
+def _of_union(table: Any, field: str) -> Any:
+    """Return what lies in a field that may hold one of several kinds of table, or None."""
+    raw, number = getattr(table, field)(), getattr(table, f"{field}Type")()
+    if raw is None or number == 0:
+        return None
+    kinds = {value: name for name, value in vars(UNIONS[field]).items()}
+    if number not in kinds:
+        raise GliosliceError(_newer(f"{field} of kind {number}"))
+    found = getattr(schema, kinds[number])()
+    found.Init(raw.Bytes, raw.Pos)
+    return found
+
+
+def _check_known(table: Any) -> None:
+    """Check that the table has no field behind those of our schema."""
+    tab, kind = table._tab, type(table).__name__
+    vtable = tab.Pos - tab.Get(schema.flatbuffers.number_types.SOffsetTFlags, tab.Pos)
+    get = schema.flatbuffers.number_types.VOffsetTFlags
+    for slot in range(_known_slots(kind), (tab.Get(get, vtable) - 4) // 2):
+        if tab.Get(get, vtable + 4 + 2 * slot):
+            raise GliosliceError(_newer(f"field {slot} of a {kind}"))
+
+
+@cache
+def _known_slots(kind: str) -> int:
+    class Counter:
+        slots = 0
+
+        def StartObject(self, count: int) -> None:
+            self.slots = count
+
+    counter = Counter()
+    getattr(schema, f"{kind}Start")(counter)
+    return counter.slots
+
+
+def _newer(what: str) -> str:
+    return (
+        f"this TFLite file holds {what}, which is newer than the schema known here; "
+        "pip install --upgrade ai-edge-litert"
+    )
+
+
+def _check(model: Any) -> None:
+    """Check that every index points at something and that nothing lies outside the flatbuffer."""
+    _check_inside(model)
+    if model.buffers[0].data is not None and len(model.buffers[0].data):
+        raise ValueError("buffer 0 is not empty")
+    users = [*(t for graph in model.subgraphs for t in graph.tensors), *list_of(model.metadata)]
+    if any(user.buffer not in range(len(model.buffers)) for user in users):
+        raise ValueError("a tensor's or a metadata's buffer is missing")
+    for graph in model.subgraphs:
+        _check_graph(model, graph)
+    for signature in list_of(model.signatureDefs):
+        tensors = range(len(model.subgraphs[signature.subgraphIndex].tensors))
+        named = [*list_of(signature.inputs), *list_of(signature.outputs)]
+        if any(entry.tensorIndex not in tensors for entry in named):
+            raise ValueError("a signature names what is no tensor")
+
+
+def _check_graph(model: Any, graph: Any) -> None:
+    tensors = range(len(graph.tensors))
+    if any(index not in tensors for index in [*list_of(graph.inputs), *list_of(graph.outputs)]):
+        raise ValueError("an input or output is no tensor")
+    for operator in list_of(graph.operators):
+        if operator.opcodeIndex not in range(len(model.operatorCodes)):
+            raise ValueError(f"an op's code is {operator.opcodeIndex}")
+        used = [*list_of(operator.inputs), *list_of(operator.outputs)]
+        if any(index != -1 and index not in tensors for index in used):
+            raise ValueError("an op's input or output is no tensor")
+        _check_custom(model.operatorCodes[operator.opcodeIndex])
+
+
+def _check_inside(model: Any) -> None:
+    operators = [operator for graph in model.subgraphs for operator in list_of(graph.operators)]
+    tensors = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+    if (
+        any(buffer.offset > 1 for buffer in model.buffers)
+        or any(operator.largeCustomOptionsOffset > 1 for operator in operators)
+        or any(tensor.externalBuffer for tensor in tensors)
+        or list_of(model.externalBuffers)
+    ):
+        raise GliosliceError(
+            "this TFLite file keeps constants outside its flatbuffer; convert the network again "
+            "into one file of less than 2 GB"
+        )
+
+
+def _check_custom(code: Any) -> None:
+    custom = schema.BuiltinOperator.CUSTOM
+    if max(code.builtinCode, code.deprecatedBuiltinCode) != custom:
+        return
+    name = code.customCode or b""
+    if not name.startswith(PORTABLE_CUSTOM):
+        raise GliosliceError(
+            f"this TFLite file holds the custom op {name.decode(errors='replace')}, which may "
+            "count on its place in the file; pack the file before it is compiled for an "
+            "accelerator, or convert without custom ops"
+        )

@@ -1,0 +1,114 @@
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import pytest
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
+
+from convert.pack import pack
+from convert.reading import read_model
+from convert.targets import pi
+from convert.targets.pi import check
+from glioslice.errors import GliosliceError
+from tests.convert.networks import NETWORKS, converted
+from tests.convert.targets.graphs import Graph, numbers
+
+SHIPPED = sorted((Path(__file__).resolve().parents[3] / "models").glob("*/*-int8.tflite"))
+
+
+def written(model: Any) -> bytes:
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return pack(bytes(builder.Output()))
+
+
+def left(content: bytes) -> list[str]:
+    outcome = check(content, "x")
+    names = [entry["op"] for entry in outcome.report["left"]]
+    assert outcome.ok == (not names)
+    assert outcome.report["taken"] + len(names) == outcome.report["ops"]
+    return names
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.name)
+def test_of_the_shipped_files_no_arithmetic_is_left(file: Path) -> None:
+    assert set(left(file.read_bytes())) <= {"RESIZE_NEAREST_NEIGHBOR"}
+
+
+def test_what_xnnpack_does_not_take_is_found() -> None:
+    # XNNPACK has no nearest resize. As a bilinear one the same graph is taken whole.
+    content = SHIPPED[0].read_bytes()
+    model = read_model(content)
+    nearest = schema.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR
+    codes = [code.builtinCode for code in model.operatorCodes]
+    resizes = [o for o in model.subgraphs[0].operators if codes[o.opcodeIndex] == nearest]
+    assert left(content) == ["RESIZE_NEAREST_NEIGHBOR"] * len(resizes)
+    code = model.operatorCodes[codes.index(nearest)]
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESIZE_BILINEAR
+    for resize in resizes:
+        resize.builtinOptionsType = schema.BuiltinOptions.ResizeBilinearOptions
+        resize.builtinOptions = schema.ResizeBilinearOptionsT()
+    outcome = check(written(model), "x")
+    assert outcome.ok
+    assert outcome.report["parts"] == 1
+
+
+def test_convolutions_without_the_scales_of_their_biases_are_found() -> None:
+    model = read_model(SHIPPED[0].read_bytes())
+    [graph] = model.subgraphs
+    codes = [code.builtinCode for code in model.operatorCodes]
+    convolutions = [
+        o for o in graph.operators if codes[o.opcodeIndex] == schema.BuiltinOperator.CONV_2D
+    ]
+    for operator in convolutions:
+        graph.tensors[operator.inputs[2]].quantization = None
+    outcome = check(written(model), "x")
+    names = [entry["op"] for entry in outcome.report["left"]]
+    assert names.count("CONV_2D") == len(convolutions)
+    assert "are the scales of its bias in the file?" in outcome.table
+
+
+def test_without_xnnpack_all_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bare(**options: Any) -> Any:
+        kernels = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return litert.Interpreter(**options, experimental_op_resolver_type=kernels)
+
+    content = SHIPPED[0].read_bytes()
+    monkeypatch.setattr(pi, "Interpreter", bare)
+    outcome = check(content, "x")
+    assert outcome.report["taken"] == outcome.report["parts"] == 0
+    assert len(outcome.report["left"]) == outcome.report["ops"] == 24
+
+
+def test_a_file_that_litert_refuses_is_named() -> None:
+    graph = Graph(1, 8, 8, 4)
+    graph.op("PAD", [0, graph.constant(numbers([9, 9]))], 1, 8, 8, 4)
+    with pytest.raises(GliosliceError, match="LiteRT refuses the file"):
+        check(graph.content, "x")
+
+
+@pytest.mark.slow
+def test_a_network_between_whose_parts_other_kernels_run() -> None:
+    def softened(layers: Any, x: Any) -> Any:
+        x = layers.Softmax()(layers.Softmax()(layers.Conv2D(8, 3)(x)))
+        side = layers.Conv2D(4, 3)(x)
+        return layers.Add()([layers.Conv2D(4, 3)(layers.UpSampling2D(2)(side)), side[:, 0:1, 0:1]])
+
+    content = pack(converted(softened, (16, 16, 4), "int8"))
+    assert left(content) == ["SOFTMAX", "SOFTMAX", "RESIZE_NEAREST_NEIGHBOR"]
+    assert check(content, "x").report["parts"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["depthwise", "unet"])
+def test_networks_that_are_taken_whole(network: str) -> None:
+    assert left(pack(converted(*NETWORKS[network], "int8"))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "ops"), [("autoencoder", {"AVERAGE_POOL_2D"}), ("attention", {"BATCH_MATMUL"})]
+)
+def test_networks_that_are_not(network: str, ops: set[str]) -> None:
+    assert set(left(pack(converted(*NETWORKS[network], "int8")))) >= ops

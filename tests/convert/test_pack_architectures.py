@@ -1,0 +1,108 @@
+"""Packing changes no bit of any output in any runtime, of other networks and of ours."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from convert.pack import pack
+from convert.reading import read_model
+from tests.convert.networks import NETWORKS, PRECISIONS, converted
+from tests.convert.runtimes import RUNTIMES, random_inputs, run
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models").glob("*/*.tflite"))
+MICRO_REFUSES = {(network, "fp16") for network in NETWORKS} | {("autoencoder", "16x8")}
+"""TFLite Micro keeps no weights in fp16 and has no RESIZE_BILINEAR in int16."""
+
+
+def all_equal(before: bytes, after: bytes, seeds: int = 2) -> set[str]:
+    """Which runtimes run the file at all; those give the same bits before and after."""
+    ran = set()
+    for seed in range(seeds):
+        inputs = random_inputs(before, seed)
+        for runtime in RUNTIMES:
+            wanted, given = run(runtime, before, inputs), run(runtime, after, inputs)
+            assert (wanted is None) == (given is None), runtime
+            if wanted is None or given is None:
+                continue
+            ran.add(runtime)
+            for one, other in zip(wanted, given, strict=True):
+                assert one.dtype == other.dtype
+                assert one.tobytes() == other.tobytes(), runtime
+    return ran
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_other_networks_compute_the_same(network: str, precision: str) -> None:
+    content = converted(*NETWORKS[network], precision)
+    packed = pack(content)
+    assert len(packed) < len(content)
+    assert pack(packed) == packed
+    refused = {"TFLite Micro"} if (network, precision) in MICRO_REFUSES else set()
+    assert all_equal(content, packed) == set(RUNTIMES) - refused
+
+
+def inflated(content: bytes) -> bytes:
+    """The same network as a converter would write it: nothing shared, all named and described."""
+    model = read_model(content)
+    model.description = "made anew"
+    empty = type(model.buffers[0])()
+    buffers: list[Any] = [empty]
+    for graph in model.subgraphs:
+        graph.name = "main"
+        for index, tensor in enumerate(graph.tensors):
+            tensor.name = tensor.name or f"unet/tensor_{index}"
+            tensor.shapeSignature = tensor.shape
+            data = model.buffers[tensor.buffer].data
+            if data is not None:
+                buffers.append(type(empty)(data=data))
+                tensor.buffer = len(buffers) - 1
+    model.buffers = buffers
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.name)
+def test_shipped_files_compute_the_same(file: Path) -> None:
+    content = file.read_bytes()
+    before = inflated(content)
+    assert len(before) > len(content)
+    assert pack(before) == content
+    refused = {"TFLite Micro"} if "fp16" in file.name else set()
+    assert all_equal(before, content, seeds=1) == set(RUNTIMES) - refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
+def test_what_our_converter_writes_computes_the_same(
+    exported: dict[str, bytes], precision: str
+) -> None:
+    packed = pack(exported[precision])
+    refused = {"TFLite Micro"} if precision == "fp16" else set()
+    assert all_equal(exported[precision], packed) == set(RUNTIMES) - refused
+
+
+def test_the_comparison_sees_one_wrong_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Last:
+        calls = 0
+
+    def almost(content: bytes, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        Last.calls += 1
+        values = np.zeros(4, np.int8)
+        values[3] = Last.calls % 2
+        return [values]
+
+    fakes: dict[str, Callable[..., Any]] = {"LiteRT": almost}
+    monkeypatch.setattr("tests.convert.test_pack_architectures.RUNTIMES", fakes)
+    monkeypatch.setattr("tests.convert.runtimes.RUNTIMES", fakes)
+    content = SHIPPED[0].read_bytes()
+    with pytest.raises(AssertionError):
+        all_equal(content, content)
