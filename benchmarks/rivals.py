@@ -1,17 +1,18 @@
-"""Networks to compare with (docs/accuracy.md): the designs that others would reach for.
+"""Networks to compare with (docs/accuracy.md): what others would reach for, and ours changed.
 
     python training/train.py --size benchmarks.rivals:MESHNET ...
 
-Both are built of the kit's `convolution`, so that they are trained, converted and packed alike.
+All are built of the kit's `convolution`, so that they are trained, converted and packed alike.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from training.network import Network, NetworkConfig, convolution
+from training.network import SIZES, Network, NetworkConfig, convolution
 
 DILATIONS = (1, 1, 2, 4, 8, 4, 2, 1)
 """After MeshNet (Fedorov et al., IJCNN 2017): the view widens and narrows at full resolution."""
@@ -68,5 +69,6 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution(inputs, outputs, 3), convolution(outputs, outputs, 3))
 
 
+BILINEAR = replace(SIZES["compact"], upsampling="bilinear")
 MESHNET = NetworkConfig(widths=(24,) * len(DILATIONS), design="benchmarks.rivals:MeshNet")
 PLAIN_UNET = NetworkConfig(widths=(32, 64, 128, 256), design="benchmarks.rivals:PlainUNet")

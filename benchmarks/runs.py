@@ -21,6 +21,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "seed-1": ("--seed", "1"),
     "seed-2": ("--seed", "2"),
     "no-cubes": ("--set", "lesions=0"),
+    "bilinear": ("--size", "benchmarks.rivals:BILINEAR"),
     "faint-tumours": ("--set", "fade=0.5"),
     "twice-as-long": ("--epochs", "72"),
     "larger-crops": ("--set", "crop=160", "--batch", "10"),

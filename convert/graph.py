@@ -12,7 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from convert.pack import read_model
 from glioslice.errors import GliosliceError
 
-EXPECTED = frozenset({"CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR"})
+RESIZES = {"RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
+RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
+EXPECTED = frozenset({"CONV_2D", "MAX_POOL_2D", "ADD", *RESIZES})
 EXTRA = {"fp16": frozenset({"DEQUANTIZE"})}  # of the weights, once, when the file is loaded
 OP_NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items()}
 TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
@@ -51,7 +53,7 @@ def read_graph(content: bytes) -> Graph:
     resizes = [
         operator.builtinOptions
         for operator in main.operators
-        if isinstance(operator.builtinOptions, schema.ResizeNearestNeighborOptionsT)
+        if isinstance(operator.builtinOptions, RESIZE_OPTIONS)
     ]
     return Graph(
         input=_tensor(main.tensors[main.inputs[0]]),

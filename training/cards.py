@@ -54,6 +54,7 @@ def trained_card(
         "credits": list(CREDITS),
         "network": {
             "design": config.design,
+            "upsampling": config.upsampling,
             "widths": list(config.widths),
             "inputs": config.inputs,
             "outputs": config.outputs,

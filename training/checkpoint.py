@@ -36,6 +36,7 @@ def load_weights(file: Path) -> tuple[Network, Card]:
         int(shape["inputs"]),
         int(shape["outputs"]),
         str(shape.get("design", NetworkConfig.design)),
+        str(shape.get("upsampling", NetworkConfig.upsampling)),
     )
     network = build(config).eval()
     weights = _load(file)

@@ -8,10 +8,11 @@ half the weights of the decoder's convolutions.
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import interpolate, max_pool2d, pad
 
 from glioslice.errors import GliosliceError
 
@@ -20,13 +21,15 @@ from glioslice.errors import GliosliceError
 class NetworkConfig:
     """What fixes a network's shape: `widths` are the channels of each level, fine to coarse.
 
-    `design` is the class that is built of it, as package.module:Class.
+    `design` is the class that is built of it, as package.module:Class; `upsampling` is nearest or
+    bilinear, the kind that XNNPACK takes.
     """
 
     widths: tuple[int, ...]
     inputs: int = 4
     outputs: int = 3
     design: str = "training.network:UNet"
+    upsampling: str = "nearest"
 
 
 SIZES = {
@@ -45,6 +48,48 @@ def convolution(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> nn
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def doubled(x: Tensor, how: str) -> Tensor:
+    """Return (B, C, H, W) as (B, C, 2H, 2W), nearest or bilinear in TFLite's plain form.
+
+    Bilinear is y[2i] = x[i] and y[2i + 1] = (x[i] + x[i + 1]) / 2 along each side, the last x
+    repeated: an Edge TPU takes no half-pixel centres.
+    """
+    if how == "nearest":
+        return interpolate(x, scale_factor=2.0, mode="nearest")
+    if torch.onnx.is_in_onnx_export():
+        exported: Tensor = _PlainBilinear.apply(x)  # type: ignore[no-untyped-call]
+        return exported
+    height, width = x.shape[-2:]
+    # With aligned corners, n + 1 points on 2n + 1 lie half a point apart.
+    wider = interpolate(
+        pad(x, (0, 1, 0, 1), mode="replicate"),
+        (2 * height + 1, 2 * width + 1),
+        mode="bilinear",
+        align_corners=True,
+    )
+    return wider[..., : 2 * height, : 2 * width]
+
+
+class _PlainBilinear(torch.autograd.Function):
+    """What ONNX calls an asymmetric linear Resize: torch has no name for it."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)  # the shape alone matters
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any) -> Any:
+        scales = graph.op("Constant", value_t=torch.tensor([1.0, 1.0, 2.0, 2.0]))
+        nothing = graph.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+        size = x.type().sizes()
+        resized = graph.op(
+            "Resize", x, nothing, scales,
+            coordinate_transformation_mode_s="asymmetric", mode_s="linear",
+        )  # fmt: skip
+        resized.setType(x.type().with_sizes([size[0], size[1], 2 * size[2], 2 * size[3]]))
+        return resized
 
 
 class Network(nn.Module):
@@ -85,7 +130,7 @@ class UNet(Network):
             skips.append(x)
         for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips[:-1]), strict=True):
             # The 1 x 1 comes before the upsampling: a quarter of the MACs, the same result.
-            x = decode(interpolate(lift(x), scale_factor=2.0, mode="nearest") + skip)
+            x = decode(doubled(lift(x), self.config.upsampling) + skip)
         logits: Tensor = self.head(x)
         return logits
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.network import SIZES, NetworkConfig, UNet, folded, macs, parameters
+from training.network import SIZES, NetworkConfig, UNet, doubled, folded, macs, parameters
 
 
 @pytest.mark.parametrize(("size", "limit"), [("nano", 26_500), ("compact", 50_000)])
@@ -37,3 +37,14 @@ def test_folding_keeps_the_outputs() -> None:
     x = torch.randn(1, 4, 32, 48)
     torch.testing.assert_close(folded(network)(x), network(x), rtol=1e-4, atol=1e-4)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(network).modules())
+
+
+def test_plain_bilinear_by_hand() -> None:
+    x = torch.tensor([[0.0, 2.0], [4.0, 8.0]])[None, None]
+    wanted = [[0, 1, 2, 2], [2, 3.5, 5, 5], [4, 6, 8, 8], [4, 6, 8, 8]]
+    torch.testing.assert_close(doubled(x, "bilinear")[0, 0], torch.tensor(wanted))
+    assert doubled(x, "nearest")[0, 0, 1].tolist() == [0, 0, 2, 2]
+    grown = torch.randn(2, 3, 20, 24, requires_grad=True)
+    doubled(grown, "bilinear").sum().backward()
+    assert grown.grad is not None
+    assert grown.grad.sum() == pytest.approx(2 * 3 * 40 * 48)
