@@ -22,6 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "seed-2": ("--seed", "2"),
     "no-cubes": ("--set", "lesions=0"),
     "bilinear": ("--size", "benchmarks.rivals:BILINEAR"),
+    "more-healthy-brain": ("--set", "tumour=0.6", "--set", "centred=0.5"),
     "faint-tumours": ("--set", "fade=0.5"),
     "twice-as-long": ("--epochs", "72"),
     "larger-crops": ("--set", "crop=160", "--batch", "10"),

@@ -16,9 +16,7 @@ from glioslice.cases import CaseFiles, digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, whole, write_json
 from glioslice.slices import CLIP, WINDOW, brain_of, crop_of, cut, z_scores
-
-TUMOUR_SHARE = 0.75
-"""Share of drawn slices that must hold tumour; about half of a brain's slices do."""
+from training.recipe import Recipe
 
 BRATS_2023_NAME = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}")
 
@@ -101,13 +99,12 @@ def load_split(
 
 
 def draw_slices(
-    cases: list[Slices], count: int, crop: int, generator: torch.Generator
+    cases: list[Slices], count: int, recipe: Recipe, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return slices (B, 4, 160, 192) float32, labels (B, 160, 192), and where to crop (B, 2).
 
-    A patient is drawn first, then one of its slices, so that large tumours do not count twice. The
-    centre of the crop lies near a voxel of tumour where there is one, and so that a crop of `crop`
-    pixels does not reach past the window.
+    A patient is drawn first, then one of its slices, so that large tumours do not count twice. A
+    crop does not reach past the window.
     """
     images = np.empty((count, *WINDOW, 4), np.float16)
     labels = np.empty((count, *WINDOW), np.uint8)
@@ -115,12 +112,13 @@ def draw_slices(
     for i in range(count):
         case = cases[_draw(len(cases), generator)]
         pool = case.with_tumour
-        if len(pool) and float(torch.rand((), generator=generator)) < TUMOUR_SHARE:
+        if len(pool) and float(torch.rand((), generator=generator)) < recipe.tumour:
             z = int(pool[_draw(len(pool), generator)])
         else:
             z = _draw(len(case.labels), generator)
         images[i], labels[i] = case.images[z], case.labels[z]
-        centres[i] = _centre(labels[i], crop, generator)
+        near = float(torch.rand((), generator=generator)) < recipe.centred
+        centres[i] = _centre(labels[i] if near else None, recipe.crop, generator)
     return (
         torch.from_numpy(images).permute(0, 3, 1, 2).float(),
         torch.from_numpy(labels),
@@ -129,16 +127,19 @@ def draw_slices(
 
 
 def _centre(
-    labels: NDArray[np.uint8], crop: int, generator: torch.Generator
+    labels: NDArray[np.uint8] | None, crop: int, generator: torch.Generator
 ) -> NDArray[np.float64]:
-    """Return the row and column to centre a crop on, within a quarter of it of a tumour's voxel."""
+    """Return the row and column to centre a crop on: anywhere, or near a voxel of tumour.
+
+    Near is within a quarter of the crop, for slices whose `labels` are given and hold any.
+    """
     room = np.maximum(np.array(WINDOW) - crop, 0) / 2  # how far the centre may move either way
     middle = (np.array(WINDOW) - 1) / 2
     shift = torch.rand(2, generator=generator, dtype=torch.float64).numpy() * 2 - 1
-    tumour = np.flatnonzero(labels)
+    tumour = np.flatnonzero(labels) if labels is not None else ()
     if not len(tumour):
         return middle + shift * room
-    voxel = np.array(divmod(int(tumour[_draw(len(tumour), generator)]), labels.shape[1]))
+    voxel = np.array(divmod(int(tumour[_draw(len(tumour), generator)]), WINDOW[1]))
     centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
     return centre
 

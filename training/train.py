@@ -201,7 +201,7 @@ def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[T
     """Return a batch: augmented crops (B, 4, crop, crop) and their labels (B, crop, crop)."""
     recipe = job.recipe
     from_cubes = round(recipe.batch * recipe.lesions) if job.lesions else 0
-    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe.crop, generator)
+    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator)
     images, labels, centres = (tensor.to(device) for tensor in drawn)
     images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
     if job.lesions and from_cubes:

@@ -9,7 +9,8 @@ import torch
 from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from tests.conftest import BRATS_2023, Write
-from training.dataset import TUMOUR_SHARE, draw_slices, load_split, patient_of, prepare, split
+from training.dataset import draw_slices, load_split, patient_of, prepare, split
+from training.recipe import Recipe
 
 
 def test_a_patients_visits_stay_together(write_case: Write, tmp_path: Path) -> None:
@@ -59,22 +60,25 @@ def test_slices_follow_their_seed_and_favour_tumour(write_case: Write, tmp_path:
     cases, _ = load_split(write_case(), "0", 0, tmp_path / "cache")
 
     def draw(seed: int) -> tuple[torch.Tensor, ...]:
-        return draw_slices(cases, 200, 128, torch.Generator().manual_seed(seed))
+        return draw_slices(cases, 200, Recipe(), torch.Generator().manual_seed(seed))
 
     first, again, other = draw(1), draw(1), draw(2)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[1], other[1])
     share = first[1].flatten(1).any(dim=1).float().mean()
-    expected = TUMOUR_SHARE + (1 - TUMOUR_SHARE) * 10 / 14
+    expected = Recipe.tumour + (1 - Recipe.tumour) * 10 / 14
     assert abs(float(share) - expected) < 0.06
 
 
 def test_crops_lie_in_the_window_and_on_the_tumour(write_case: Write, tmp_path: Path) -> None:
     cases, _ = load_split(write_case(), "0", 0, tmp_path / "cache")
-    _, labels, centres = draw_slices(cases, 100, 64, torch.Generator().manual_seed(0))
+    _, labels, centres = draw_slices(cases, 100, Recipe(crop=64), torch.Generator().manual_seed(0))
     low, high = centres - 31.5, centres + 31.5
     assert (low >= 0).all()
     assert (high <= torch.tensor([159, 191])).all()
     for mask, (top, left) in zip(labels, low.round().int().tolist(), strict=True):
         assert not mask.any() or mask[top : top + 64, left : left + 64].any()
     assert centres.std(dim=0).min() > 3  # not always the same place
+    anywhere = Recipe(crop=64, centred=0.0)
+    _, _, wide = draw_slices(cases, 100, anywhere, torch.Generator().manual_seed(0))
+    assert (wide.std(dim=0) > 1.5 * centres.std(dim=0)).all()
