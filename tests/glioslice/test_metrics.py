@@ -43,7 +43,7 @@ def test_hd95_where_a_region_is_missing() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_hd95_is_that_of_monai(seed: int) -> None:
     import torch
-    from monai.metrics import compute_hausdorff_distance
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 
     rng = np.random.default_rng(seed)
     one, other = rng.random((2, 16, 14, 12)) > 0.6
