@@ -1,32 +1,30 @@
 """What a conversion looks at: slices to calibrate on, and cases it has not seen to judge by."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.choosing import Volume, better, spread, usual
 from glioslice.cases import CaseFiles, digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.phantom import make_phantom
 from glioslice.progress import track
-from glioslice.slices import brain_of, crop_of, cut, z_scores
 
-SLICES_PER_CASE = 8
 MOST_CALIBRATED, MOST_JUDGED = 32, 8
 """Cases. More move the ranges little, and each one judged costs seconds a file."""
+
+MOST_PROBED = 8
+"""Slices on which layers are compared, by kernels that take a second each."""
 
 HOLD_OUT_EVERY = 4
 """Where the card does not tell who was trained on: every fourth case is for judging."""
 
 PHANTOMS = range(9000, 9008)
 """Seeds; the tests that a shipped model must pass use low ones. One takes about five seconds."""
-
-T = TypeVar("T")
-Volume = tuple[NDArray[np.float32], NDArray[np.uint8] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,7 @@ def cast(data: Path | None, window: tuple[int, int], clip: float, trained: froze
     judged = [subject for subject in unseen if subject.masked] or unseen
     if not judged:  # a single case
         judged = list(_phantoms(window, clip)[HOLD_OUT_EVERY - 1 :: HOLD_OUT_EVERY])
-    return Roles(_spread(seen, MOST_CALIBRATED), _spread(judged, MOST_JUDGED))
+    return Roles(spread(seen, MOST_CALIBRATED), spread(judged, MOST_JUDGED))
 
 
 def calibration(subjects: tuple[Subject, ...], clip: float) -> NDArray[np.float32]:
@@ -88,7 +86,27 @@ def calibration(subjects: tuple[Subject, ...], clip: float) -> NDArray[np.float3
     Two voxels of the first slice's corner, outside the head, are set to +-`clip`: the input's range
     is then the clip range and its step the same for every network, whatever the cases are.
     """
+    return _with_corner(np.concatenate([subject.slices for subject in subjects]), clip)
+
+
+def more_calibration(subjects: tuple[Subject, ...], clip: float) -> NDArray[np.float32]:
+    """Return more and better chosen slices of the same subjects, as `calibration` does."""
+    window = subjects[0].slices.shape[1:3]
+    chosen = [
+        better(subject.load(), (window[0], window[1]), clip)
+        for subject in track(subjects, "choosing more slices")
+    ]
+    return _with_corner(np.concatenate(chosen), clip)
+
+
+def probes(subjects: tuple[Subject, ...]) -> NDArray[np.float32]:
+    """Return MOST_PROBED slices of those that judge, on which layers are compared."""
     slices = np.concatenate([subject.slices for subject in subjects])
+    chosen = spread(list(slices), MOST_PROBED + 2)
+    return np.stack(chosen[1:-1] or chosen)  # the ends hold little brain
+
+
+def _with_corner(slices: NDArray[np.float32], clip: float) -> NDArray[np.float32]:
     slices[0, 0, 0, :2] = -clip, clip
     return slices
 
@@ -106,7 +124,7 @@ def _case(files: CaseFiles, window: tuple[int, int], clip: float) -> Subject:
 
     case = read_case(files)
     try:
-        slices = _choose((case.images, case.labels), window, clip)
+        slices = usual((case.images, case.labels), window, clip)
     except GliosliceError as error:
         raise GliosliceError(f"{files.name}: {error}") from None
     return Subject(files.name, digest(case), case.labels is not None, slices, load)
@@ -118,7 +136,7 @@ def _phantoms(window: tuple[int, int], clip: float) -> tuple[Subject, ...]:
 
 
 def _phantom(seed: int, window: tuple[int, int], clip: float) -> Subject:
-    slices = _choose(_head(seed), window, clip)
+    slices = usual(_head(seed), window, clip)
     return Subject(f"phantom-{seed}", "", True, slices, partial(_head, seed))
 
 
@@ -127,26 +145,3 @@ def _head(seed: int) -> Volume:
     # One in four is without tumour, and it is not among those that judge.
     made = make_phantom(seed, tumour=seed % HOLD_OUT_EVERY != 0)
     return made.images, made.labels
-
-
-def _choose(volume: Volume, window: tuple[int, int], clip: float) -> NDArray[np.float32]:
-    """Return SLICES_PER_CASE slices spread over the brain, half of them through the tumour."""
-    images, labels = volume
-    brain = brain_of(images)
-    crop = crop_of(brain, window)
-    slices = cut(z_scores(images, brain, clip), crop)
-    tumour = np.zeros(len(slices), bool)
-    if labels is not None:
-        tumour = cut(labels, crop).any(axis=(1, 2))
-    with_it, without = np.flatnonzero(tumour), np.flatnonzero(~tumour)
-    half = SLICES_PER_CASE // 2
-    chosen = [*_spread(list(with_it), half)]
-    chosen += _spread(list(without), SLICES_PER_CASE - len(chosen))
-    return np.asarray(slices[sorted(chosen)], np.float32)
-
-
-def _spread(items: Sequence[T], most: int) -> tuple[T, ...]:
-    """Return at most `most` of the items, evenly spaced."""
-    if len(items) <= most:
-        return tuple(items)
-    return tuple(items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int))

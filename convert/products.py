@@ -1,7 +1,7 @@
 """The files that a conversion leaves: products bound by a card, and others to compare them with.
 
 OUT/card.json, <name>.safetensors, <name>-int8.tflite, ...    a model folder (`glioslice.card`)
-OUT/report.json                                               what the files are worth
+OUT/report.json, report.svg                                   what the files are worth, and why
 OUT/compare/<name>-fp32.tflite, ...                           never shipped
 """
 
@@ -26,7 +26,7 @@ FITTING = {"int8": ("nano", "compact"), "fp16": ("nano",)}
 PRECISIONS_OF = {"compact": ("int8",)}
 """What is made of a size if nothing else is asked for; of others, whatever may be a product."""
 
-COMPARE, REPORT = "compare", "report.json"
+COMPARE, REPORT, PICTURE = "compare", "report.json", "report.svg"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ def chosen_precisions(asked: str | None, name: str) -> tuple[str, ...]:
     return chosen
 
 
-def packed(name: str, exported: Mapping[str, bytes], precisions: Sequence[str]) -> tuple[File, ...]:
+def packed(
+    name: str, exported: Mapping[str, bytes], precisions: Sequence[str], limit: int = LIMIT
+) -> tuple[File, ...]:
     """Return the packed files of a network called `name`, the products first.
 
-    Raises GliosliceError if a product is over LIMIT.
+    Raises GliosliceError if a product has more than `limit` bytes.
     """
     order = [*precisions, *(p for p in exported if p not in precisions)]
     files = tuple(
@@ -73,21 +75,21 @@ def packed(name: str, exported: Mapping[str, bytes], precisions: Sequence[str]) 
         for precision, content in ((p, exported[p]) for p in order)
     )
     for file in files:
-        if file.product and len(file.content) > LIMIT:
-            raise GliosliceError(_too_large(file, files))
+        if file.product and len(file.content) > limit:
+            raise GliosliceError(_too_large(file, files, limit))
     return files
 
 
-def _too_large(file: File, files: Sequence[File]) -> str:
+def _too_large(file: File, files: Sequence[File], limit: int) -> str:
     size = len(file.content)
     smaller = [
         f"its {f.precision} file has {len(f.content):,}"
         for f in files
-        if f.precision in FITTING and len(f.content) <= LIMIT
+        if f.precision in FITTING and len(f.content) <= limit
     ]
     advice = f"in {file.precision} the size {' and '.join(FITTING[file.precision])} fits"
     return (
-        f"{file.name} would have {size:,} bytes, {size - LIMIT:,} more than the {LIMIT:,} of a "
+        f"{file.name} would have {size:,} bytes, {size - limit:,} more than the {limit:,} of a "
         f"product; {', '.join([*smaller, advice])}; nothing was written"
     )
 
@@ -113,7 +115,12 @@ def stage(folder: Path, card: Card, files: Sequence[File]) -> dict[str, Path]:
 
 
 def publish(
-    run: Path, out: Path, card: Card, files: Sequence[File], report: dict[str, Any]
+    run: Path,
+    out: Path,
+    card: Card,
+    files: Sequence[File],
+    report: dict[str, Any],
+    picture: bytes = b"",
 ) -> None:
     """Write the model folder `out` from that of `run`, which may be the same.
 
@@ -128,6 +135,8 @@ def publish(
     for file in files:
         write_bytes(out / file.name if file.product else out / COMPARE / file.name, file.content)
     write_json(out / REPORT, report)
+    if picture:
+        write_bytes(out / PICTURE, picture)
     entries = kept | {file.name: file.entry for file in files if file.product}
     write_json(out / CARD, card.content | {"files": entries})
 

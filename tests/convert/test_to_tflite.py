@@ -40,6 +40,7 @@ def test_a_model_folder_comes_out(converted: tuple[Path, Path]) -> None:
         CARD,
         "compare/tiny-fp32.tflite",
         "report.json",
+        "report.svg",
         "tiny-fp16.tflite",
         "tiny-int8.tflite",
         "tiny.safetensors",

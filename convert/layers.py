@@ -1,0 +1,189 @@
+"""Layer by layer: where the int8 file differs from the float one, and what each layer costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convert.editing import MARKERS, SAME_SCALE, constant, flowing, op_name, shape_of
+from convert.influence import powers
+from convert.reading import list_of, read_model
+from convert.running import decibels, values_of
+from glioslice.errors import GliosliceError
+
+INPUT = "INPUT"
+ROUNDING = frozenset({"AVERAGE_POOL_2D", "RESIZE_BILINEAR"})
+"""Ops that make new values under the scale of the old ones."""
+
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A tensor of the network, computed by `op`; the first is the input.
+
+    `name` says which layer of the trained network it is, where that is known. `low` and `high` are
+    the extremes of the float network, `clipped` is the share of its values outside the int8 range.
+    `snr` is the ratio in dB of the float values to the error of the int8 file's, with all that came
+    before; `alone` is that of the logits where this layer alone is int8, and `share` its part of
+    the error at the logits (`convert.influence`). `bytes` are its constants and their scales.
+    """
+
+    number: int
+    op: str
+    name: str
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    clipped: float
+    snr: float
+    alone: float
+    share: float
+    bytes: int
+    macs: int
+
+
+def layers_of(
+    fp32: bytes, int8: bytes, slices: NDArray[np.float32], names: Mapping[int, str]
+) -> tuple[Layer, ...]:
+    """Return the layers of a float file and of the int8 file made of it, over `slices`.
+
+    `names` has those of tensors of the float file, by index; what is not in it is named after what
+    it reads. Raises GliosliceError if the two files are not the same network.
+    """
+    model, other = read_model(fp32), read_model(int8)
+    same = twins(model, other)
+    seen = {index: _Seen() for index in same}
+    bounds = {index: _bounds(other.subgraphs[0].tensors[twin]) for index, twin in same.items()}
+    for wanted, given in zip(values_of(fp32, slices), values_of(int8, slices), strict=True):
+        for index, twin in same.items():
+            seen[index].add(wanted[index], given[twin], bounds[index])
+    taken = _taken_over(other)
+    own = {index: twin for index, twin in same.items() if twin not in taken}
+    signal, errors = powers(fp32, int8, own, slices)
+    whole = sum(errors.values())
+    makers = {int(o.outputs[0]): o for o in other.subgraphs[0].operators}
+    labels = labels_of(model, names)
+    rows = []
+    for number, (index, twin) in enumerate(same.items()):
+        maker, of = makers.get(twin), seen[index]
+        rows.append(
+            Layer(
+                number=number,
+                op=op_name(other, maker) if maker is not None else INPUT,
+                name=labels[index],
+                shape=shape_of(model.subgraphs[0].tensors[index])[1:],
+                low=of.low,
+                high=of.high,
+                clipped=of.outside / of.count,
+                snr=decibels(of.signal, of.noise),
+                alone=decibels(signal, errors.get(index, 0.0)),
+                share=errors.get(index, 0.0) / whole if whole else 0.0,
+                bytes=_bytes(other, maker),
+                macs=_macs(other, maker),
+            )
+        )
+    return tuple(rows)
+
+
+def twins(model: Any, other: Any) -> dict[int, int]:
+    """Return the number in `other` of each tensor that flows in `model`, in the order of the ops.
+
+    Raises GliosliceError if their ops, but for those that only quantise, are not the same.
+    """
+    one, two = (_chain(m) for m in (model, other))
+    if [name for name, _ in one] != [name for name, _ in two]:
+        raise GliosliceError("the int8 file has other ops than the float one: not its network")
+    return {own: its for (_, own), (_, its) in zip(one, two, strict=True)}
+
+
+def labels_of(model: Any, names: Mapping[int, str]) -> dict[int, str]:
+    """Return a name for each tensor that flows: that in `names`, or those of what it is made of."""
+    main = model.subgraphs[0]
+    labels = {int(main.inputs[0]): "input"}
+    for operator in main.operators:
+        read = [labels.get(i, "") for i in flowing(model, operator.inputs)]
+        label = " + ".join(dict.fromkeys(part for part in read if part))
+        for index in flowing(model, operator.outputs):
+            labels[index] = names.get(index, label)
+    return labels
+
+
+@dataclass
+class _Seen:
+    low: float = 0.0
+    high: float = 0.0
+    outside: int = 0
+    count: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(
+        self,
+        wanted: NDArray[np.float32],
+        given: NDArray[np.float32],
+        bounds: tuple[float, float],
+    ) -> None:
+        low, high = bounds
+        self.low, self.high = min(self.low, wanted.min()), max(self.high, wanted.max())
+        self.outside += int(((wanted < low) | (wanted > high)).sum())
+        self.count += wanted.size
+        exact = wanted.astype(np.float64)
+        self.signal += float((exact**2).sum())
+        self.noise += float(((exact - given) ** 2).sum())
+
+
+def _chain(model: Any) -> list[tuple[str, int]]:
+    main = model.subgraphs[0]
+    chain = [(INPUT, int(main.inputs[0]))]
+    for operator in main.operators:
+        name = op_name(model, operator)
+        if name not in MARKERS:
+            chain += [(name, index) for index in flowing(model, operator.outputs)]
+    return chain
+
+
+def _taken_over(model: Any) -> set[int]:
+    """Return the tensors that only take over values of their own scale: no new error."""
+    main = model.subgraphs[0]
+
+    def scale(index: int) -> tuple[float, int]:
+        of = main.tensors[index].quantization
+        return float(of.scale[0]), int(of.zeroPoint[0])
+
+    return {
+        index
+        for operator in main.operators
+        if op_name(model, operator) in SAME_SCALE - ROUNDING
+        for index in flowing(model, operator.outputs)
+        if all(scale(i) == scale(index) for i in flowing(model, operator.inputs))
+    }
+
+
+def _bounds(tensor: Any) -> tuple[float, float]:
+    """Return what an int8 tensor can hold, half a step wider: rounding is no clipping."""
+    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+    return (-128.5 - zero_point) * scale, (127.5 - zero_point) * scale
+
+
+def _bytes(model: Any, maker: Any) -> int:
+    total = 0
+    for index in [] if maker is None else list_of(maker.inputs):
+        tensor = model.subgraphs[0].tensors[index]
+        values = constant(model, tensor) if index != -1 else None
+        if values is not None:
+            scales = list_of(tensor.quantization.scale) if tensor.quantization else []
+            total += values.nbytes + 4 * len(scales)
+    return total
+
+
+def _macs(model: Any, maker: Any) -> int:
+    if maker is None or op_name(model, maker) not in WEIGHTED:
+        return 0
+    tensors = model.subgraphs[0].tensors
+    weights, made = (shape_of(tensors[i]) for i in (maker.inputs[1], maker.outputs[0]))
+    each = prod(weights[1:3]) if op_name(model, maker).startswith("DEPTH") else prod(weights[1:])
+    return prod(made) * each
