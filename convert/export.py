@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from convert.chatter import logged
+from convert.editing import written
 from convert.quantiser import calibrated, quantised
+from convert.reading import list_of, read_model
 from glioslice.errors import GliosliceError
 from training.network import Network, folded
 
 INPUT, OUTPUT = "slice", "logits"
 PRECISIONS = ("int8", "fp16", "fp32")
+REDUCED_PRECISION = b"reduced_precision_support"
 
 
 def with_thresholds(network: Network, thresholds: tuple[float, ...]) -> Network:
@@ -61,9 +64,19 @@ def float_files(
         _to_onnx(network, window, folder / "net.onnx")
         _to_tensorflow(folder / "net.onnx", calibration, folder)
         return {
-            "fp16": (folder / "net_float16.tflite").read_bytes(),
+            "fp16": _computed_in_float32((folder / "net_float16.tflite").read_bytes()),
             "fp32": (folder / "net_float32.tflite").read_bytes(),
         }
+
+
+def _computed_in_float32(fp16: bytes) -> bytes:
+    """Return an fp16 file without the leave to compute in half precision where a processor can.
+
+    Its weights are halves, its sums shall be the same on every board.
+    """
+    model = read_model(fp16)
+    model.metadata = [m for m in list_of(model.metadata) if m.name != REDUCED_PRECISION]
+    return written(model)
 
 
 def _to_onnx(network: Network, window: tuple[int, int], path: Path) -> None:

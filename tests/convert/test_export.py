@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from convert import export as module
-from convert.export import export, with_thresholds
+from convert.export import REDUCED_PRECISION, export, with_thresholds
 from convert.graph import check_graph, read_graph
 from convert.pack import pack, read_model
 from convert.placement import place
@@ -64,6 +64,11 @@ def test_the_graph_is_the_one_meant(exported: dict[str, bytes]) -> None:
         assert graph.output.shape == (1, *WINDOW, 3)
     assert set(read_graph(exported["int8"]).ops) == OPS
     assert read_graph(exported["int8"]).output.dtype == "INT8"
+
+
+@pytest.mark.slow
+def test_fp16_may_not_compute_in_half_precision(exported: dict[str, bytes]) -> None:
+    assert REDUCED_PRECISION not in exported["fp16"]
 
 
 @pytest.mark.slow
