@@ -11,6 +11,7 @@ from benchmarks.tables import GRADES, SIZES, VALUES, bytes_of, mean, pooled, riv
 from glioslice.files import whole
 
 LIMIT = 60_000
+SHOWN = 0.6, 0.9  # mean Dice
 COLOURS = {"high": "#0072b2", "low": "#d55e00", "unknown": "#7f7f7f"}  # told apart by all eyes
 MARKS = {"int8": "o", "fp16": "s", "fp32": "^"}
 
@@ -58,12 +59,12 @@ def dice_by_bytes(path: Path) -> None:
         axes.plot(*zip(*points, strict=True), lw=0.6, color="#0072b2")
         axes.annotate(run.name, points[0], xytext=(4, 6), textcoords="offset points", fontsize=8)
     axes.axvline(LIMIT, color="#d55e00", lw=1, ls="--")
-    axes.annotate("60,000 bytes", (LIMIT, axes.get_ylim()[0]), xytext=(4, 4),
+    axes.annotate("60,000 bytes", (LIMIT, SHOWN[0]), xytext=(4, 4),
                   textcoords="offset points", fontsize=8, color="#d55e00")  # fmt: skip
     for precision, mark in MARKS.items():
         axes.scatter([], [], marker=mark, s=28, color="#0072b2", label=precision)
     axes.set_xscale("log")
-    axes.set_ylim(0.6, 0.9)
+    axes.set_ylim(*SHOWN)
     axes.set_xlabel("bytes of the packed file")
     axes.set_ylabel("mean Dice, fold 1")
     axes.legend(fontsize=8, loc="lower right")
