@@ -2,24 +2,23 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.runs import patients
 from benchmarks.scores import PRECISIONS, read_scores
 from benchmarks.tables import GRADES, SIZES, VALUES, bytes_of, mean, pooled, rivals
-from glioslice.files import whole
+from convert.picture import svg
+from convert.products import LIMIT
+from glioslice.files import write_bytes
 
-LIMIT = 60_000
 SHOWN = 0.6, 0.9  # mean Dice
 COLOURS = {"high": "#0072b2", "low": "#d55e00", "unknown": "#7f7f7f"}  # told apart by all eyes
 MARKS = {"int8": "o", "fp16": "s", "fp32": "^"}
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure; ids and dates would change from run to run."""
-    with mpl.rc_context({"svg.hashsalt": "glioslice", "svg.fonttype": "none"}), whole(path) as file:
-        figure.savefig(file, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    """Write a figure, whole or not at all."""
+    write_bytes(path, svg(figure))
 
 
 def dice_by_patient(path: Path) -> None:

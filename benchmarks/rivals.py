@@ -10,9 +10,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool2d
 
-from training.network import SIZES, Network, NetworkConfig, convolution
+from training.network import SIZES, Network, NetworkConfig, convolution, descended, doubled
 
 DILATIONS = (1, 1, 2, 4, 8, 4, 2, 1)
 """After MeshNet (Fedorov et al., IJCNN 2017): the view widens and narrows at full resolution."""
@@ -52,15 +51,9 @@ class PlainUNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        skips: list[Tensor] = []
-        for level in self.encoder:
-            if skips:
-                x = max_pool2d(x, 2)
-            x = level(x)
-            skips.append(x)
-        for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips[:-1]), strict=True):
-            upsampled = interpolate(lift(x), scale_factor=2.0, mode="nearest")
-            x = decode(torch.cat([upsampled, skip], 1))
+        *skips, x = descended(self.encoder, x)
+        for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips), strict=True):
+            x = decode(torch.cat([doubled(lift(x), self.config.upsampling), skip], 1))
         logits: Tensor = self.head(x)
         return logits
 

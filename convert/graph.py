@@ -9,14 +9,14 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.pack import read_model
+from convert.editing import op_name
+from convert.reading import read_model
 from glioslice.errors import GliosliceError
 
 RESIZES = {"RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
 RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
 EXPECTED = frozenset({"CONV_2D", "MAX_POOL_2D", "ADD", *RESIZES})
 EXTRA = {"fp16": frozenset({"DEQUANTIZE"})}  # of the weights, once, when the file is loaded
-OP_NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items()}
 TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
 
 
@@ -49,7 +49,6 @@ def read_graph(content: bytes) -> Graph:
     main = model.subgraphs[0]
     if len(model.subgraphs) != 1 or len(main.inputs) != 1 or len(main.outputs) != 1:
         raise GliosliceError("expected one graph with one input and one output")
-    codes = [model.operatorCodes[operator.opcodeIndex] for operator in main.operators]
     resizes = [
         operator.builtinOptions
         for operator in main.operators
@@ -58,7 +57,7 @@ def read_graph(content: bytes) -> Graph:
     return Graph(
         input=_tensor(main.tensors[main.inputs[0]]),
         output=_tensor(main.tensors[main.outputs[0]]),
-        ops=tuple(OP_NAMES[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in codes),
+        ops=tuple(op_name(model, operator) for operator in main.operators),
         half_pixel_centres=any(r.halfPixelCenters or r.alignCorners for r in resizes),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from io import BytesIO
 from math import isfinite
+from typing import Any
 
 from convert.layers import Layer
 
@@ -11,7 +12,6 @@ ERROR, SHARE, BYTES = "#0072b2", "#d55e00", "#7f7f7f"  # told apart by all eyes
 
 def picture(name: str, layers: Sequence[Layer]) -> bytes:
     """Return an SVG of error and bytes along the network; the same layers give the same bytes."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     places = range(len(layers))
@@ -30,6 +30,13 @@ def picture(name: str, layers: Sequence[Layer]) -> bytes:
     cost.grid(axis="y", alpha=0.3)
     labels = [f"{layer.name}  {layer.op.lower()}" for layer in layers]
     cost.set_xticks(list(places), labels, rotation=90, fontsize=7)
+    return svg(figure)
+
+
+def svg(figure: Any) -> bytes:
+    """Return a matplotlib figure as SVG; its usual ids and date would change from run to run."""
+    import matplotlib as mpl
+
     content = BytesIO()
     with mpl.rc_context({"svg.hashsalt": "glioslice", "svg.fonttype": "none"}):
         figure.savefig(content, format="svg", metadata={"Date": None}, bbox_inches="tight")

@@ -110,12 +110,12 @@ def draw_slices(
     labels = np.empty((count, *WINDOW), np.uint8)
     centres = np.empty((count, 2), np.float32)
     for i in range(count):
-        case = cases[_draw(len(cases), generator)]
+        case = cases[pick(len(cases), generator)]
         pool = case.with_tumour
         if len(pool) and float(torch.rand((), generator=generator)) < recipe.tumour:
-            z = int(pool[_draw(len(pool), generator)])
+            z = int(pool[pick(len(pool), generator)])
         else:
-            z = _draw(len(case.labels), generator)
+            z = pick(len(case.labels), generator)
         images[i], labels[i] = case.images[z], case.labels[z]
         near = float(torch.rand((), generator=generator)) < recipe.centred
         centres[i] = _centre(labels[i] if near else None, recipe.crop, generator)
@@ -139,12 +139,13 @@ def _centre(
     tumour = np.flatnonzero(labels) if labels is not None else ()
     if not len(tumour):
         return middle + shift * room
-    voxel = np.array(divmod(int(tumour[_draw(len(tumour), generator)]), WINDOW[1]))
+    voxel = np.array(divmod(int(tumour[pick(len(tumour), generator)]), WINDOW[1]))
     centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
     return centre
 
 
-def _draw(below: int, generator: torch.Generator) -> int:
+def pick(below: int, generator: torch.Generator) -> int:
+    """Return an index from 0 to `below` - 1."""
     return int(torch.randint(below, (), generator=generator))
 
 

@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import ENHANCING
+from training.dataset import pick
 from training.loss import IGNORE
 from training.warp import warp
 
@@ -108,8 +109,8 @@ def canvases(
     names = list(lesions.patients)
     chosen = []
     for _ in range(count * ACROSS**2):
-        pool = lesions.patients[names[_draw(len(names), generator)]]
-        chosen.append(int(pool[_draw(len(pool), generator)]))
+        pool = lesions.patients[names[pick(len(names), generator)]]
+        chosen.append(int(pool[pick(len(pool), generator)]))
     images = torch.from_numpy(lesions.images[chosen]).to(device).float() * STEP
     labels = torch.from_numpy(lesions.labels[chosen]).to(device)
     patch = size // ACROSS - 2 * GAP
@@ -128,7 +129,3 @@ def _tiled(patches: Tensor) -> Tensor:
     grid = patches.reshape(-1, ACROSS, ACROSS, channels, height, width)
     whole = grid.permute(0, 3, 1, 4, 2, 5)  # (B, C, across, h, across, w)
     return whole.reshape(-1, channels, ACROSS * height, ACROSS * width)
-
-
-def _draw(below: int, generator: Generator) -> int:
-    return int(torch.randint(below, (), generator=generator))

@@ -92,6 +92,15 @@ class _PlainBilinear(torch.autograd.Function):
         return resized
 
 
+def descended(encoder: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """Return what each level of an encoder makes of `x`, fine to coarse, halved in between."""
+    made: list[Tensor] = []
+    for level in encoder:
+        x = level(max_pool2d(x, 2) if made else x)
+        made.append(x)
+    return made
+
+
 class Network(nn.Module):
     """(B, inputs, H, W) to (B, outputs, H, W) logits of WT, TC, ET, positive inside the region.
 
@@ -122,13 +131,8 @@ class UNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        skips: list[Tensor] = []
-        for level in self.encoder:
-            if skips:
-                x = max_pool2d(x, 2)
-            x = level(x)
-            skips.append(x)
-        for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips[:-1]), strict=True):
+        *skips, x = descended(self.encoder, x)
+        for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips), strict=True):
             # The 1 x 1 comes before the upsampling: a quarter of the MACs, the same result.
             x = decode(doubled(lift(x), self.config.upsampling) + skip)
         logits: Tensor = self.head(x)

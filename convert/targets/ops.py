@@ -8,7 +8,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.graph import OP_NAMES, TYPE_NAMES
+from convert.editing import NAMES
+from convert.graph import TYPE_NAMES
 from convert.reading import list_of
 from glioslice.errors import GliosliceError
 
@@ -77,7 +78,7 @@ def ops_of(model: Any) -> tuple[Op, ...]:
         code = model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         custom = number == schema.BuiltinOperator.CUSTOM
-        name = (code.customCode or b"").decode() if custom else OP_NAMES[number]
+        name = (code.customCode or b"").decode() if custom else NAMES[number]
         inputs = tuple(None if i == -1 else tensors[i] for i in list_of(operator.inputs))
         outputs = tuple(tensors[i] for i in list_of(operator.outputs))
         options = operator.builtinOptions or operator.builtinOptions2
