@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import plots, tables
+from benchmarks.healthy import score_healthy
 from benchmarks.pages import fill
 from benchmarks.runs import PLAN, ROOT, Run, left_out, named
 from benchmarks.scores import Score, score_case, write_scores
@@ -44,7 +45,7 @@ def work(arguments: argparse.Namespace) -> None:
 
 
 def score(runs: list[Run], data: Path) -> None:
-    """Write `scores.csv` of every run.
+    """Write `scores.csv` and `healthy.csv` of every run.
 
     Raises GliosliceError if a patient of its fold is missing in `data`, or was trained on.
     """
@@ -59,6 +60,7 @@ def score(runs: list[Run], data: Path) -> None:
                 if digest(case) in read_card(run.folder).trained_on:
                     raise GliosliceError(f"{run.name}: was trained on {name}, of its own fold")
                 scores[run] += score_case(run, case)
+    score_healthy(runs)
     for run in runs:
         write_scores(run, scores[run])
         print(f"{run.name}: mean Dice {tables.mean(tables.int8(run), lambda s: s.mean):.4f}")
@@ -75,6 +77,7 @@ def write() -> None:
             "grades": tables.grade_table(),
             "distances": tables.distance_table(),
             "outside": tables.outside_table(),
+            "healthy": tables.healthy_table(),
             "precisions": tables.precision_table(),
             "missing": tables.missing_table(),
             "rivals": f"{tables.rival_table()}\n\nMilliseconds: {timed['machine']}, "

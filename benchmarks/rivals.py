@@ -62,6 +62,6 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution(inputs, outputs, 3), convolution(outputs, outputs, 3))
 
 
-BILINEAR = replace(SIZES["compact"], upsampling="bilinear")
+NEAREST = replace(SIZES["compact"], upsampling="nearest")
 MESHNET = NetworkConfig(widths=(24,) * len(DILATIONS), design="benchmarks.rivals:MeshNet")
 PLAIN_UNET = NetworkConfig(widths=(32, 64, 128, 256), design="benchmarks.rivals:PlainUNet")

@@ -1,11 +1,12 @@
 """The tables of docs/accuracy.md, from the scores that are committed."""
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from statistics import fmean, median
 
 import numpy as np
 
+from benchmarks.healthy import read_healthy
 from benchmarks.pages import table
 from benchmarks.runs import FOLDS, KEPT, PLAN, RECIPE, RIVALS, VARIANTS, Run, patients
 from benchmarks.scores import PRECISIONS, Score, read_scores
@@ -40,7 +41,7 @@ def pooled(size: str, precision: str = "int8", missing: str = "") -> list[Score]
 
 def mean(scores: Sequence[Score], value: Value) -> float:
     """Return the mean of a value over patients."""
-    return statistics.fmean(value(score) for score in scores)
+    return fmean(value(score) for score in scores)
 
 
 def interval(scores: Sequence[Score], value: Value) -> tuple[float, float]:
@@ -61,7 +62,7 @@ def dice_table() -> str:
         cells = [f"{size} {precision}", len(scores)]
         for value in VALUES.values():
             low, high = interval(scores, value)
-            middle = statistics.median(value(s) for s in scores)
+            middle = median(value(s) for s in scores)
             cells.append(f"{mean(scores, value):.3f} ({low:.2f}-{high:.2f}), {middle:.3f}")
         rows.append(cells)
     return table(("file", "patients", *VALUES), rows)
@@ -89,9 +90,9 @@ def distance_table() -> str:
             errors = [s.volume[i] - s.expert[i] for s in scores]
             rows.append([
                 size, region,
-                f"{statistics.median(distances):.1f}", f"{statistics.fmean(distances):.1f}",
-                f"{statistics.median(abs(e) for e in errors):.1f}",
-                f"{statistics.fmean(errors):+.1f}",
+                f"{median(distances):.1f}", f"{fmean(distances):.1f}",
+                f"{median(abs(e) for e in errors):.1f}",
+                f"{fmean(errors):+.1f}",
             ])  # fmt: skip
     head = ("int8", "region", "HD95 median, mm", "HD95 mean, mm")
     return table((*head, "volume error: median of size, mL", "mean, mL"), rows)
@@ -99,13 +100,23 @@ def distance_table() -> str:
 
 def outside_table() -> str:
     """Return the volume found in slices in which the expert saw no tumour."""
-    rows = []
-    for size in SIZES:
-        if scores := pooled(size):
-            volumes = [s.outside for s in scores]
-            rows.append([size, f"{statistics.median(volumes):.2f}",
-                         f"{statistics.fmean(volumes):.2f}", f"{max(volumes):.2f}"])  # fmt: skip
-    return table(("int8", "median, mL", "mean, mL", "worst, mL"), rows)
+    return _volumes({size: [s.outside for s in pooled(size)] for size in SIZES})
+
+
+def healthy_table() -> str:
+    """Return the volume found in healthy phantoms by the networks of all folds."""
+    return _volumes(
+        {size: [v for f in FOLDS for v in read_healthy(Run(size, f))] for size in SIZES}
+    )
+
+
+def _volumes(found: Mapping[str, Sequence[float]]) -> str:
+    rows = [
+        [size, len(volumes), *(f"{f(volumes):.2f}" for f in (median, fmean, max))]
+        for size, volumes in found.items()
+        if volumes
+    ]
+    return table(("int8", "volumes", "median, mL", "mean, mL", "worst, mL"), rows)
 
 
 def precision_table() -> str:
@@ -115,7 +126,7 @@ def precision_table() -> str:
         whole = {s.case: s.mean for s in pooled(size, "fp32")}
         changes = [s.mean - whole[s.case] for s in pooled(size, precision)]
         if changes:
-            rows.append([f"{size} {precision}", f"{statistics.fmean(changes):+.4f}",
+            rows.append([f"{size} {precision}", f"{fmean(changes):+.4f}",
                          f"{min(changes):+.4f}", f"{max(changes):+.4f}"])  # fmt: skip
     return table(("against fp32", "mean Dice", "worst patient", "best patient"), rows)
 
@@ -200,7 +211,7 @@ def two_folds(variant: str) -> dict[str, float] | None:
 
 def seed_spread() -> float | None:
     """Return the largest less the smallest mean Dice of three seeds over folds 1 and 2."""
-    means = [statistics.fmean(d.values()) for seed in SEEDS if (d := two_folds(seed))]
+    means = [fmean(d.values()) for seed in SEEDS if (d := two_folds(seed))]
     return max(means) - min(means) if len(means) == len(SEEDS) else None
 
 
@@ -210,9 +221,7 @@ def gain(variant: str) -> float | None:
     seeds = [d for seed in SEEDS if (d := two_folds(seed))]
     if tried is None or not seeds:
         return None
-    return statistics.fmean(
-        dice - statistics.fmean(seed[case] for seed in seeds) for case, dice in tried.items()
-    )
+    return fmean(dice - fmean(seed[case] for seed in seeds) for case, dice in tried.items())
 
 
 def verdict(variant: str, spread: float | None) -> str:

@@ -34,9 +34,9 @@ class NetworkConfig:
 
 SIZES = {
     # Two bytes a weight: 25,787 weights are 57 kB in fp16.
-    "nano": NetworkConfig(widths=(8, 16, 18, 24)),
+    "nano": NetworkConfig(widths=(8, 16, 18, 24), upsampling="bilinear"),
     # One byte a weight, int8 only: 49,867 weights and their scales are 59 kB.
-    "compact": NetworkConfig(widths=(8, 16, 28, 38)),
+    "compact": NetworkConfig(widths=(8, 16, 28, 38), upsampling="bilinear"),
 }
 
 

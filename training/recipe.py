@@ -20,8 +20,8 @@ class Recipe:
     steps: int = 250  # batches an epoch
     batch: int = 16
     crop: int = 128  # pixels; of a slice's 160 x 192 those around the tumour teach most
-    tumour: float = 0.75  # share of slices that must hold tumour; about half of a brain's do
-    centred: float = 1.0  # share of their crops that are centred on it, not anywhere in the window
+    tumour: float = 0.6  # share of slices that must hold tumour; about half of a brain's do
+    centred: float = 0.5  # share of their crops that are centred on it, not anywhere in the window
     lesions: float = 0.25  # share of a batch that is canvases of lesion cubes, where they are given
     fade: float = 0.0  # share of crops whose tumour loses contrast
     rate: float = 3e-3  # peak; AdamW on 50,000 weights with batch norm stands it

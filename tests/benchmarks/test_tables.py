@@ -55,7 +55,16 @@ def test_distances_volumes_and_what_lies_outside() -> None:
     wt, _, et = cells(tables.distance_table())
     assert wt == ["compact", "WT", "2.0", "2.0", "1.0", "+1.0"]
     assert et[2:4] == ["373.1", "373.1"]
-    assert cells(tables.outside_table()) == [["compact", "0.25", "0.25", "0.40"]]
+    assert cells(tables.outside_table()) == [["compact", "4", "0.25", "0.25", "0.40"]]
+
+
+def test_what_is_found_in_healthy_phantoms(kept: Path) -> None:
+    for fold, volumes in ((1, (0.0, 0.5)), (2, (0.1, 3.0))):
+        folder = kept / f"nano-{fold}"
+        folder.mkdir()
+        rows = "".join(f"{seed},{ml}\n" for seed, ml in enumerate(volumes))
+        (folder / "healthy.csv").write_text(f"seed,mL\n{rows}")
+    assert cells(tables.healthy_table()) == [["nano", "4", "0.30", "0.90", "3.00"]]
 
 
 def test_the_cost_of_precision_is_paired() -> None:
