@@ -4,11 +4,14 @@ The int8 file is made of the float one (`convert.quantiser`).
 """
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from convert.chatter import logged
 from convert.editing import written
@@ -59,9 +62,17 @@ def float_files(
     network: Network, window: tuple[int, int], calibration: NDArray[np.float32]
 ) -> dict[str, bytes]:
     """Return the fp16 and the fp32 file of `export`; of `calibration` one slice is run."""
+    return float_files_of(onnx_of(network, (network.config.inputs, *window)), calibration)
+
+
+def float_files_of(onnx: bytes, calibration: NDArray[np.float32]) -> dict[str, bytes]:
+    """Return the fp16 and the fp32 file of an ONNX model that takes INPUT and gives OUTPUT.
+
+    Raises GliosliceError as `export` does.
+    """
     with tempfile.TemporaryDirectory(prefix="glioslice-") as scratch, logged():
         folder = Path(scratch)
-        _to_onnx(network, window, folder / "net.onnx")
+        (folder / "net.onnx").write_bytes(onnx)
         _to_tensorflow(folder / "net.onnx", calibration, folder)
         return {
             "fp16": _computed_in_float32((folder / "net_float16.tflite").read_bytes()),
@@ -79,16 +90,23 @@ def _computed_in_float32(fp16: bytes) -> bytes:
     return written(model)
 
 
-def _to_onnx(network: Network, window: tuple[int, int], path: Path) -> None:
-    torch.onnx.export(
-        network,
-        (torch.zeros(1, network.config.inputs, *window),),
-        str(path),
-        dynamo=False,  # the other exporter wants onnxscript
-        opset_version=17,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-    )
+def onnx_of(network: nn.Module, shape: tuple[int, int, int]) -> bytes:
+    """Return the ONNX model of a network that takes (1, *shape), INPUT, and gives OUTPUT.
+
+    Raises GliosliceError as `export` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="glioslice-") as scratch, logged():
+        made = Path(scratch) / "net.onnx"
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, *shape),),
+            str(made),
+            dynamo=False,  # the other exporter wants onnxscript
+            opset_version=17,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+        )
+        return made.read_bytes()
 
 
 def _to_tensorflow(onnx: Path, calibration: NDArray[np.float32], folder: Path) -> None:
@@ -100,15 +118,20 @@ def _to_tensorflow(onnx: Path, calibration: NDArray[np.float32], folder: Path) -
     samples = folder / "samples.npy"
     np.save(samples, calibration[:1])
     channels = (1, 1, 1, calibration.shape[-1])
-    onnx2tf.convert(
-        input_onnx_file_path=str(onnx),
-        output_folder_path=str(folder),
-        # Without samples onnx2tf downloads pictures of cats.
-        custom_input_op_name_np_data_path=[
-            [INPUT, str(samples), np.zeros(channels, np.float32), np.ones(channels, np.float32)]
-        ],
-        # torch has folded the constants already; onnxsim is a program that may not be on the PATH.
-        not_use_onnxsim=True,
-        copy_onnx_input_output_names_to_tflite=True,
-        verbosity="error",
+    # For an input of three channels onnx2tf downloads pictures of cats, whatever samples it has.
+    offline = patch.object(
+        import_module("onnx2tf.onnx2tf"), "download_test_image_data", lambda: calibration[:1]
     )
+    with offline:
+        onnx2tf.convert(
+            input_onnx_file_path=str(onnx),
+            output_folder_path=str(folder),
+            # On these it compares what its ops compute with what ONNX's do.
+            custom_input_op_name_np_data_path=[
+                [INPUT, str(samples), np.zeros(channels, np.float32), np.ones(channels, np.float32)]
+            ],
+            # torch has folded the constants; onnxsim is a program that may not be on the PATH.
+            not_use_onnxsim=True,
+            copy_onnx_input_output_names_to_tflite=True,
+            verbosity="error",
+        )

@@ -1,11 +1,12 @@
 """Whether the float file still is the trained network, layer by layer, before anything is rounded.
 
 A converter that misreads an op computes something else without a word, and int8 made of it agrees
-with it perfectly. So each layer of the torch network must be found again among the float file's
-tensors.
+with it perfectly. So each layer of the trained network must be found again among the float file's
+tensors. Of a network that is not ours the output must be, and layers are looked for to name them:
+where an activation is no layer of its own, what is before it is no tensor of the file.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,22 @@ LIMIT = 60.0
 WEIGHTED = (_ConvNd, nn.Linear)
 
 
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Layers that a network runs one after the other: one with weights, its norm and activation.
+
+    `output` (1, X, Y, C) is that of the last.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    output: NDArray[np.float32]
+    weighted: bool
+
+
 @dataclass(frozen=True)
 class Block:
-    """A layer of the torch network with its norm and activation: `kinds` are their classes.
+    """A layer of the network with its norm and activation: `kinds` are their classes.
 
     `tensor` is the one of the float file that comes nearest, by `snr` in dB.
     """
@@ -39,29 +53,32 @@ class Block:
     tensor: int
 
 
-def blocks_of(network: nn.Module, fp32: bytes, slices: NDArray[np.float32]) -> tuple[Block, ...]:
-    """Return the blocks of `network`, in the order in which it runs them.
+def blocks_of(
+    runs: Sequence[Sequence[Step]], fp32: bytes, slices: NDArray[np.float32]
+) -> tuple[Block, ...]:
+    """Return the blocks of a network, in the order in which it runs them.
 
-    `slices` (N, X, Y, inputs) go through both; the worst slice decides how near a tensor comes.
+    `runs` has its steps for each of `slices` (N, X, Y, inputs); the worst slice decides how near a
+    tensor comes.
     """
-    runs = [_outputs(network, one) for one in slices]
     values = list(values_of(fp32, slices))
     weighted, free = _weighted(fp32), set(values[0])
     blocks = []
-    for number, (names, kinds, output) in enumerate(runs[0]):
+    for number, step in enumerate(runs[0]):
         nearest = {
             index: _worst(
-                snr(run[number][2], of[index]) for run, of in zip(runs, values, strict=True)
+                snr(run[number].output, of[index]) for run, of in zip(runs, values, strict=True)
             )
             for index, value in values[0].items()
-            if value.shape == output.shape
+            if value.shape == step.output.shape
         }
         finite = {index: value for index, value in nearest.items() if not np.isnan(value)}
         # Equal tensors, as where nothing is added to a skip, go to the blocks in their order.
         fresh = {i: value for i, value in finite.items() if i in free and value >= LIMIT} or finite
         best = max(fresh, key=lambda i: (fresh[i], i in weighted, -i), default=-1)
         free.discard(best)
-        blocks.append(Block(_common(names), kinds, finite.get(best, float("nan")), best))
+        snr_of_best = finite.get(best, float("nan"))
+        blocks.append(Block(_common(step.names), step.kinds, snr_of_best, best))
     return tuple(blocks)
 
 
@@ -83,11 +100,25 @@ def check_faithful(blocks: tuple[Block, ...]) -> dict[int, str]:
     return {block.tensor: block.name for block in blocks}
 
 
-def _outputs(
-    network: nn.Module, one: NDArray[np.float32]
-) -> list[tuple[list[str], tuple[str, ...], NDArray[np.float32]]]:
-    """Return names, kinds and last output (1, X, Y, C) of each block, for a slice (X, Y, C)."""
-    calls: list[tuple[str, nn.Module, NDArray[np.float32]]] = []
+def torch_steps(network: nn.Module, slices: NDArray[np.float32]) -> list[list[Step]]:
+    """Return what a torch network does with each of the slices (N, X, Y, C)."""
+    return [_steps(network, one) for one in slices]
+
+
+def merged(steps: Iterable[Step]) -> list[Step]:
+    """Return the steps, those without weights joined to the one before if it has their shape."""
+    done: list[Step] = []
+    for step in steps:
+        if done and not step.weighted and done[-1].output.shape == step.output.shape:
+            last = done.pop()
+            names, kinds = (*last.names, *step.names), (*last.kinds, *step.kinds)
+            step = Step(names, kinds, step.output, last.weighted)
+        done.append(step)
+    return done
+
+
+def _steps(network: nn.Module, one: NDArray[np.float32]) -> list[Step]:
+    calls: list[Step] = []
     hooks = []
     for name, module in network.named_modules():
         if any(module.children()):
@@ -95,7 +126,9 @@ def _outputs(
 
         def keep(module: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
             last = output.movedim(1, -1) if output.ndim > 1 else output
-            calls.append((name, module, last.detach().clone().numpy()))
+            kinds = () if isinstance(module, nn.Identity) else (type(module).__name__,)
+            weighted = isinstance(module, WEIGHTED)
+            calls.append(Step((name,), kinds, last.detach().clone().numpy(), weighted))
 
         hooks.append(module.register_forward_hook(keep))
     try:
@@ -104,13 +137,7 @@ def _outputs(
     finally:
         for hook in hooks:
             hook.remove()
-    blocks: list[tuple[list[str], list[str], NDArray[np.float32]]] = []
-    for name, module, output in calls:
-        fresh = not blocks or isinstance(module, WEIGHTED) or blocks[-1][2].shape != output.shape
-        kind = [] if isinstance(module, nn.Identity) else [type(module).__name__]
-        names, kinds = ([], []) if fresh else blocks.pop()[:2]
-        blocks.append(([*names, name], [*kinds, *kind], output))
-    return [(names, tuple(kinds), output) for names, kinds, output in blocks]
+    return merged(calls)
 
 
 def _weighted(fp32: bytes) -> set[int]:
@@ -128,7 +155,7 @@ def _worst(ratios: Iterable[float]) -> float:
     return float(np.min(list(ratios)))  # nan where one is nan
 
 
-def _common(names: list[str]) -> str:
+def _common(names: Sequence[str]) -> str:
     """Return the path that modules share: encoder.0.1 of encoder.0.1.0 and encoder.0.1.2."""
     if len(names) == 1:
         return names[0]

@@ -1,7 +1,7 @@
 """Whether a file is good enough to be a product.
 
-Where the cases that judge have masks, its mean Dice may fall so far below that of the fp32 file;
-without masks, so many voxels of the brain must bear the label that torch gives them.
+Where those that judge have masks, its mean Dice may fall only a little below that of the fp32 file;
+without masks, it must mostly agree with the network that it was made of.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from convert.products import LIMIT
 from glioslice.errors import GliosliceError
 
 MIN_AGREEMENT = 0.995
-"""A tumour is some 6 % of a brain: at this agreement at most one in twelve of its voxels differs.
-The shipped int8 files agree in 0.9990 and more."""
+"""A tumour is some 6 % of a brain: at this agreement one in twelve of its voxels may differ."""
 
 CULPRITS = 3
 """Layers that a refusal names."""
@@ -22,7 +21,7 @@ CULPRITS = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """What a product must keep: mean Dice below fp32, agreement with torch, bytes."""
+    """What a product must keep: mean Dice below fp32, agreement with its network, bytes."""
 
     max_drop: float = 0.005
     min_agreement: float = MIN_AGREEMENT
@@ -45,7 +44,7 @@ STANDARD = Limits()
 
 @dataclass(frozen=True)
 class Measure:
-    """How a file stands: `by` "drop" its mean Dice below fp32, or "agreement" with torch."""
+    """How a file stands: `by` "drop" its mean Dice below fp32, or "agreement" with its network."""
 
     by: str
     value: float
@@ -62,7 +61,9 @@ class Measure:
             side = "below" if self.value >= 0 else "above"
             allowed = f"at most {self.limit:g} below is allowed"
             return f"mean Dice {abs(self.value):.4f} {side} fp32, {allowed}"
-        return f"agreement with torch {self.value:.4%}, at least {self.limit:.4g} is asked for"
+        return (
+            f"agreement with the network {self.value:.4%}, at least {self.limit:.4g} is asked for"
+        )
 
 
 def measure(verdict: Verdict, fp32: Verdict, limits: Limits) -> Measure:
@@ -75,6 +76,7 @@ def measure(verdict: Verdict, fp32: Verdict, limits: Limits) -> Measure:
 def refusal(name: str, tried: Sequence[Measure], layers: Sequence[Layer]) -> str:
     """Return why an int8 file is no product, with the layers where most of the error enters."""
     best = min(tried, key=lambda of: of.value if of.by == "drop" else -of.value)
+    said = f"{name}: {best}, on the best of {len(tried)} rungs"
     worst = sorted(layers, key=lambda layer: -layer.share)[:CULPRITS]
     named = ", ".join(f"{layer.name} ({layer.op}, {layer.share:.0%})" for layer in worst)
-    return f"{name}: {best}, on the best of {len(tried)} rungs; most of its error enters at {named}"
+    return f"{said}; most of its error enters at {named}" if named else said

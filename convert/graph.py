@@ -5,39 +5,32 @@ right masks here; an accelerator then refuses the file. So the graph is looked a
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.editing import op_name
+from convert.ops import Op, Tensor, ops_of, tensor_of
 from convert.reading import read_model
 from glioslice.errors import GliosliceError
 
-RESIZES = {"RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
 RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
-EXPECTED = frozenset({"CONV_2D", "MAX_POOL_2D", "ADD", *RESIZES})
+EXPECTED = frozenset(
+    {"CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
+)
 EXTRA = {"fp16": frozenset({"DEQUANTIZE"})}  # of the weights, once, when the file is loaded
-TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor as the file declares it; `scale` and `zero_point` are 0 unless it has just one."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Input, output and the ops in their order, by the schema's names."""
+    """Input, output and the ops in their order."""
 
     input: Tensor
     output: Tensor
-    ops: tuple[str, ...]
-    half_pixel_centres: bool
+    ops: tuple[Op, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ops by the schema's names."""
+        return tuple(op.name for op in self.ops)
 
 
 def read_graph(content: bytes) -> Graph:
@@ -49,17 +42,8 @@ def read_graph(content: bytes) -> Graph:
     main = model.subgraphs[0]
     if len(model.subgraphs) != 1 or len(main.inputs) != 1 or len(main.outputs) != 1:
         raise GliosliceError("expected one graph with one input and one output")
-    resizes = [
-        operator.builtinOptions
-        for operator in main.operators
-        if isinstance(operator.builtinOptions, RESIZE_OPTIONS)
-    ]
-    return Graph(
-        input=_tensor(main.tensors[main.inputs[0]]),
-        output=_tensor(main.tensors[main.outputs[0]]),
-        ops=tuple(op_name(model, operator) for operator in main.operators),
-        half_pixel_centres=any(r.halfPixelCenters or r.alignCorners for r in resizes),
-    )
+    given, wanted = (main.tensors[of[0]] for of in (main.inputs, main.outputs))
+    return Graph(tensor_of(model, given), tensor_of(model, wanted), ops_of(model))
 
 
 def check_graph(content: bytes, precision: str, window: tuple[int, int], channels: int) -> Graph:
@@ -68,28 +52,22 @@ def check_graph(content: bytes, precision: str, window: tuple[int, int], channel
     Raises GliosliceError naming what differs: ops, the form of a resize, shapes or types.
     """
     graph = read_graph(content)
-    foreign = set(graph.ops) - EXPECTED - EXTRA.get(precision, frozenset())
+    foreign = set(graph.names) - EXPECTED - EXTRA.get(precision, frozenset())
     if foreign:
         raise GliosliceError(f"the {precision} file holds ops not asked for: {sorted(foreign)}")
-    if graph.half_pixel_centres:
+    resizes = [op.options for op in graph.ops if isinstance(op.options, RESIZE_OPTIONS)]
+    if any(options.halfPixelCenters or options.alignCorners for options in resizes):
         raise GliosliceError(f"the {precision} file resizes with half-pixel centres, not plainly")
-    dtype = "INT8" if precision == "int8" else "FLOAT32"
-    shape = (1, *window, channels)
-    if (graph.input.shape, graph.input.dtype, graph.output.dtype) != (shape, dtype, dtype):
-        raise GliosliceError(
-            f"the {precision} file takes {graph.input} and gives {graph.output}; "
-            f"expected {dtype} of {shape}"
-        )
+    check_ends(graph, precision, (1, *window, channels))
     return graph
 
 
-def _tensor(tensor: Any) -> Tensor:
-    quantisation, single = tensor.quantization, False
-    if quantisation is not None and quantisation.scale is not None:
-        single = len(quantisation.scale) == 1
-    return Tensor(
-        shape=tuple(int(size) for size in tensor.shape),
-        dtype=TYPE_NAMES[tensor.type],
-        scale=float(quantisation.scale[0]) if single else 0.0,
-        zero_point=int(quantisation.zeroPoint[0]) if single else 0,
-    )
+def check_ends(graph: Graph, precision: str, shape: tuple[int, ...]) -> None:
+    """Raise GliosliceError unless a graph takes `shape`, and takes and gives the right type."""
+    dtype = "INT8" if precision == "int8" else "FLOAT32"
+    given, wanted = graph.input, graph.output
+    if (given.shape, given.dtype, wanted.dtype) != (shape, dtype, dtype):
+        raise GliosliceError(
+            f"the {precision} file takes {given.dtype} {given.shape} and gives {wanted.dtype} "
+            f"{wanted.shape}; expected {dtype} of {shape}"
+        )

@@ -69,14 +69,15 @@ def with_one_quantised(fp32: bytes, int8: bytes, index: int, twin: int) -> bytes
 def _round_weights(model: Any, maker: Any, other: Any, twin: int) -> None:
     """Give an op's weights and bias the values that those of the int8 op stand for."""
     theirs = next(o for o in other.subgraphs[0].operators if twin in list_of(o.outputs))
-    pairs = zip(list_of(maker.inputs), list_of(theirs.inputs), strict=True)
+    pairs = zip(list_of(maker.inputs), list_of(theirs.inputs), strict=False)  # one may lack a bias
     for own, coded in ((o, c) for o, c in pairs if o != -1 and c != -1):
         tensor = model.subgraphs[0].tensors[own]
         source = other.subgraphs[0].tensors[coded]
-        values = constant(other, source)
+        values, quantisation = constant(other, source), source.quantization
         if values is None or tensor.type != schema.TensorType.FLOAT32:
             continue
-        quantisation = source.quantization
+        if quantisation is None or quantisation.scale is None:  # left in float
+            continue
         along = [1] * values.ndim
         along[quantisation.quantizedDimension] = len(quantisation.scale)
         scales = np.asarray(quantisation.scale, np.float64).reshape(along)

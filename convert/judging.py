@@ -1,4 +1,4 @@
-"""How good the files are: run by the engine of the board, against the expert and against torch."""
+"""How good the files are: run by the engine of the board, against the expert and the network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from training.torch_network import TorchNetwork
 
 @dataclass(frozen=True)
 class Verdict:
-    """`dice` of WT, TC, ET and their mean, over cases with masks; None where there are none.
+    """`dice` of WT, TC, ET (or each output) and their mean, over masks; None where there are none.
 
-    `agreement` is the share of voxels within the brain that bear torch's label, and
-    `agreement_with_shipped` the share that bear the shipped file's, where there is one.
+    `agreement` is the share of voxels within the brain (or of pixels) that bear the label that the
+    network itself gives them, and `agreement_with_shipped` the share that bear the shipped file's.
     """
 
     dice: dict[str, float] | None

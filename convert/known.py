@@ -1,9 +1,11 @@
 """Layers that are known to break on the way to int8, named before any work is done.
 
-What is said of each was measured on networks of this size with the tools that are pinned.
+What is said of each was measured on networks of this size with the tools that are pinned. Of a
+network that is not ours the gate decides about those that are only slow or large.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn as nn
 from torch.nn.modules.conv import _ConvTransposeNd
@@ -12,8 +14,16 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from convert.editing import flowing, op_name
 from convert.graph import EXPECTED
 from convert.layers import labels_of
+from convert.onnx_file import label
 from convert.reading import read_model
 from glioslice.errors import GliosliceError
+
+PRELU = "fails or turns into NaN, depending on its slopes; use ReLU"
+INSTANCE_NORM = "is off by a hundredth of its values; use BatchNorm, which is folded away"
+HARD_SWISH = "makes int8 4.5 times slower; use ReLU"
+GROUPED_TRANSPOSED = "makes int8 4.5 times slower; use nearest upsampling and a convolution"
+DEPTHWISE = "spends its bytes on scales and runs at half the speed; use a plain convolution"
+BREAKING = frozenset({PRELU, INSTANCE_NORM})
 
 
 def check_layers(network: nn.Module) -> None:
@@ -33,16 +43,43 @@ def check_layers(network: nn.Module) -> None:
 def trouble(module: nn.Module) -> str:
     """Return what is wrong with a layer and what to use instead, "" if nothing is known."""
     if isinstance(module, nn.PReLU):
-        return "fails or turns into NaN, depending on its slopes; use ReLU"
+        return PRELU
     if isinstance(module, _InstanceNorm):
-        return "is off by a hundredth of its values; use BatchNorm, which is folded away"
+        return INSTANCE_NORM
     if isinstance(module, nn.Hardswish):
-        return "makes int8 4.5 times slower; use ReLU"
+        return HARD_SWISH
     if isinstance(module, _ConvTransposeNd) and module.groups > 1:
-        return "makes int8 4.5 times slower; use nearest upsampling and a convolution"
+        return GROUPED_TRANSPOSED
     if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-        return "spends its bytes on scales and runs at half the speed; use a plain convolution"
+        return DEPTHWISE
     return ""
+
+
+def check_nodes(model: Any) -> tuple[str, ...]:
+    """Look at every node of an ONNX model and return what is said of those that cost much.
+
+    Raises GliosliceError naming those that break, why, and what to use instead.
+    """
+    found: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if what := _trouble_of(model, node):
+            found.setdefault(what, []).append(f"{label(node)} ({node.op_type})")
+    breaking = [f"{', '.join(found[what])}: {what}" for what in found if what in BREAKING]
+    if breaking:
+        raise GliosliceError(f"layers that do not survive conversion: {'; '.join(breaking)}")
+    return tuple(f"{', '.join(named)}: {what}" for what, named in found.items())
+
+
+def _trouble_of(model: Any, node: Any) -> str:
+    plain = {"PRelu": PRELU, "InstanceNormalization": INSTANCE_NORM, "HardSwish": HARD_SWISH}
+    if node.op_type in plain:
+        return plain[node.op_type]
+    groups = next((of.i for of in node.attribute if of.name == "group"), 1)
+    if groups > 1 and node.op_type == "ConvTranspose":
+        return GROUPED_TRANSPOSED
+    weights = [t for t in model.graph.initializer if t.name == node.input[1]] if groups > 1 else []
+    depthwise = groups > 1 and any(t.dims[1] == 1 for t in weights)  # one input a group
+    return DEPTHWISE if node.op_type == "Conv" and depthwise else ""
 
 
 def check_ops(fp32: bytes, names: Mapping[int, str]) -> None:

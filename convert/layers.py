@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,14 @@ from numpy.typing import NDArray
 
 from convert.editing import MARKERS, SAME_SCALE, constant, flowing, op_name, shape_of
 from convert.influence import powers
+from convert.ops import ops_of
 from convert.reading import list_of, read_model
-from convert.running import decibels, values_of
+from convert.running import decibels, is_real, scale_of, values_of
 from glioslice.errors import GliosliceError
 
 INPUT = "INPUT"
 ROUNDING = frozenset({"AVERAGE_POOL_2D", "RESIZE_BILINEAR"})
 """Ops that make new values under the scale of the old ones."""
-
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,18 @@ def layers_of(
     """Return the layers of a float file and of the int8 file made of it, over `slices`.
 
     `names` has those of tensors of the float file, by index; what is not in it is named after what
-    it reads. Raises GliosliceError if the two files are not the same network.
+    it reads. Tensors that stand for no real numbers in one of the files are left out. Raises
+    GliosliceError if the two files do not hold the same ops, or the runtime refuses one.
     """
     model, other = read_model(fp32), read_model(int8)
-    same = twins(model, other)
+    tensors, others = (m.subgraphs[0].tensors for m in (model, other))
+    same = {
+        index: twin
+        for index, twin in twins(model, other).items()
+        if is_real(tensors[index]) and is_real(others[twin])
+    }
     seen = {index: _Seen() for index in same}
-    bounds = {index: _bounds(other.subgraphs[0].tensors[twin]) for index, twin in same.items()}
+    bounds = {index: _bounds(others[twin]) for index, twin in same.items()}
     for wanted, given in zip(values_of(fp32, slices), values_of(int8, slices), strict=True):
         for index, twin in same.items():
             seen[index].add(wanted[index], given[twin], bounds[index])
@@ -65,17 +69,21 @@ def layers_of(
     own = {index: twin for index, twin in same.items() if twin not in taken}
     signal, errors = powers(fp32, int8, own, slices)
     whole = sum(errors.values())
-    makers = {int(o.outputs[0]): o for o in other.subgraphs[0].operators}
+    makers = {
+        int(index): (operator, op.macs)
+        for operator, op in zip(other.subgraphs[0].operators, ops_of(other), strict=True)
+        for index in operator.outputs
+    }
     labels = labels_of(model, names)
     rows = []
     for number, (index, twin) in enumerate(same.items()):
-        maker, of = makers.get(twin), seen[index]
+        (maker, macs), of = makers.get(twin, (None, 0)), seen[index]
         rows.append(
             Layer(
                 number=number,
                 op=op_name(other, maker) if maker is not None else INPUT,
                 name=labels[index],
-                shape=shape_of(model.subgraphs[0].tensors[index])[1:],
+                shape=shape_of(tensors[index])[1:],
                 low=of.low,
                 high=of.high,
                 clipped=of.outside / of.count,
@@ -83,7 +91,7 @@ def layers_of(
                 alone=decibels(signal, errors.get(index, 0.0)),
                 share=errors.get(index, 0.0) / whole if whole else 0.0,
                 bytes=_bytes(other, maker),
-                macs=_macs(other, maker),
+                macs=macs,
             )
         )
     return tuple(rows)
@@ -96,7 +104,9 @@ def twins(model: Any, other: Any) -> dict[int, int]:
     """
     one, two = (_chain(m) for m in (model, other))
     if [name for name, _ in one] != [name for name, _ in two]:
-        raise GliosliceError("the int8 file has other ops than the float one: not its network")
+        raise GliosliceError(
+            "the int8 file has other ops than the float one: layers cannot be told apart"
+        )
     return {own: its for (_, own), (_, its) in zip(one, two, strict=True)}
 
 
@@ -149,23 +159,22 @@ def _chain(model: Any) -> list[tuple[str, int]]:
 def _taken_over(model: Any) -> set[int]:
     """Return the tensors that only take over values of their own scale: no new error."""
     main = model.subgraphs[0]
-
-    def scale(index: int) -> tuple[float, int]:
-        of = main.tensors[index].quantization
-        return float(of.scale[0]), int(of.zeroPoint[0])
-
+    scales = [scale_of(tensor) for tensor in main.tensors]
     return {
         index
         for operator in main.operators
         if op_name(model, operator) in SAME_SCALE - ROUNDING
         for index in flowing(model, operator.outputs)
-        if all(scale(i) == scale(index) for i in flowing(model, operator.inputs))
+        if all(scales[i] == scales[index] for i in flowing(model, operator.inputs))
     }
 
 
 def _bounds(tensor: Any) -> tuple[float, float]:
-    """Return what an int8 tensor can hold, half a step wider: rounding is no clipping."""
-    scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
+    """Return what a tensor can hold, half a step wider: rounding is no clipping."""
+    of = scale_of(tensor)
+    if of is None:  # an op that has no int8 kernel was left in float
+        return -np.inf, np.inf
+    scale, zero_point = of
     return (-128.5 - zero_point) * scale, (127.5 - zero_point) * scale
 
 
@@ -178,12 +187,3 @@ def _bytes(model: Any, maker: Any) -> int:
             scales = list_of(tensor.quantization.scale) if tensor.quantization else []
             total += values.nbytes + 4 * len(scales)
     return total
-
-
-def _macs(model: Any, maker: Any) -> int:
-    if maker is None or op_name(model, maker) not in WEIGHTED:
-        return 0
-    tensors = model.subgraphs[0].tensors
-    weights, made = (shape_of(tensors[i]) for i in (maker.inputs[1], maker.outputs[0]))
-    each = prod(weights[1:3]) if op_name(model, maker).startswith("DEPTH") else prod(weights[1:])
-    return prod(made) * each

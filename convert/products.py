@@ -2,6 +2,7 @@
 
 OUT/card.json, <name>.safetensors, <name>-int8.tflite, ...    a model folder (`glioslice.card`)
 OUT/report.json, report.svg                                   what the files are worth, and why
+OUT/model.h, model.c, ...                                     what a target asked for (--target)
 OUT/compare/<name>-fp32.tflite, ...                           never shipped
 """
 
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from convert.pack import pack
@@ -20,13 +22,14 @@ from glioslice.files import sha256, write_bytes, write_json
 LIMIT = 60_000
 """Bytes; 60 KB means 60,000."""
 
-FITTING = {"int8": ("nano", "compact"), "fp16": ("nano",)}
-"""The sizes whose file of a precision stays under LIMIT."""
+PRODUCTS = ("int8", "fp16")
+"""The precisions that may be shipped."""
 
 PRECISIONS_OF = {"compact": ("int8",)}
 """What is made of a size if nothing else is asked for; of others, whatever may be a product."""
 
 COMPARE, REPORT, PICTURE = "compare", "report.json", "report.svg"
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -45,53 +48,53 @@ class File:
         return {"precision": self.precision, "bytes": len(self.content), "sha256": digest}
 
 
-def chosen_precisions(asked: str | None, name: str) -> tuple[str, ...]:
+def chosen_precisions(asked: str | None, name: str, targets: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the products to make: those of `--precision`, or the usual ones of a size.
 
-    Raises GliosliceError if one is unknown.
+    Raises GliosliceError if one is unknown, or int8 is missing, which `targets` look at.
     """
     if asked is None:
-        return PRECISIONS_OF.get(name, tuple(FITTING))
+        return PRECISIONS_OF.get(name, PRODUCTS)
     chosen = tuple(dict.fromkeys(part.strip() for part in asked.split(",") if part.strip()))
-    unknown = [precision for precision in chosen if precision not in FITTING]
+    unknown = [precision for precision in chosen if precision not in PRODUCTS]
     if unknown or not chosen:
         raise GliosliceError(
-            f"--precision {asked}: a product is {' or '.join(FITTING)}; other files are always "
+            f"--precision {asked}: a product is {' or '.join(PRODUCTS)}; other files are always "
             f"written to OUT/{COMPARE}/"
+        )
+    if targets and "int8" not in chosen:
+        raise GliosliceError(
+            f"--precision {asked} --target {','.join(targets)}: targets are those of the int8 "
+            "file; add int8 to --precision or leave --target out"
         )
     return chosen
 
 
-def packed(
-    name: str, exported: Mapping[str, bytes], precisions: Sequence[str], limit: int = LIMIT
-) -> tuple[File, ...]:
-    """Return the packed files of a network called `name`, the products first.
-
-    Raises GliosliceError if a product has more than `limit` bytes.
-    """
+def packed(name: str, exported: Mapping[str, bytes], precisions: Sequence[str]) -> tuple[File, ...]:
+    """Return the packed files of a network called `name`, the products first."""
     order = [*precisions, *(p for p in exported if p not in precisions)]
-    files = tuple(
+    return tuple(
         File(f"{name}-{precision}.tflite", precision, precision in precisions, pack(content))
         for precision, content in ((p, exported[p]) for p in order)
     )
+
+
+def too_large(files: Sequence[File], limit: int = LIMIT) -> str:
+    """Return which product has more than `limit` bytes and what to do about it, "" if none has."""
     for file in files:
-        if file.product and len(file.content) > limit:
-            raise GliosliceError(_too_large(file, files, limit))
-    return files
-
-
-def _too_large(file: File, files: Sequence[File], limit: int) -> str:
-    size = len(file.content)
-    smaller = [
-        f"its {f.precision} file has {len(f.content):,}"
-        for f in files
-        if f.precision in FITTING and len(f.content) <= limit
-    ]
-    advice = f"in {file.precision} the size {' and '.join(FITTING[file.precision])} fits"
-    return (
-        f"{file.name} would have {size:,} bytes, {size - limit:,} more than the {limit:,} of a "
-        f"product; {', '.join([*smaller, advice])}; nothing was written"
-    )
+        size = len(file.content)
+        if file.product and size > limit:
+            smaller = [
+                f"its {f.precision} file has {len(f.content):,} (--precision {f.precision})"
+                for f in files
+                if f.precision in PRODUCTS and len(f.content) <= limit
+            ]
+            return (
+                f"{file.name} would have {size:,} bytes, {size - limit:,} more than the {limit:,} "
+                f"of a product; {', '.join(smaller) or 'use fewer channels'}, or allow more with "
+                "--max-bytes"
+            )
+    return ""
 
 
 def check_writable(out: Path) -> None:
@@ -120,7 +123,7 @@ def publish(
     card: Card,
     files: Sequence[File],
     report: dict[str, Any],
-    picture: bytes = b"",
+    beside: Mapping[str, bytes] = NOTHING,
 ) -> None:
     """Write the model folder `out` from that of `run`, which may be the same.
 
@@ -132,13 +135,23 @@ def publish(
         kept |= {n: e for n, e in card.content["files"].items() if _unchanged(out / n, e)}
     else:
         write_bytes(out / checkpoint, (run / checkpoint).read_bytes())
-    for file in files:
-        write_bytes(out / file.name if file.product else out / COMPARE / file.name, file.content)
-    write_json(out / REPORT, report)
-    if picture:
-        write_bytes(out / PICTURE, picture)
+    write_files(out, files, report, beside)
     entries = kept | {file.name: file.entry for file in files if file.product}
     write_json(out / CARD, card.content | {"files": entries})
+
+
+def write_files(
+    out: Path,
+    files: Sequence[File],
+    report: dict[str, Any],
+    beside: Mapping[str, bytes] = NOTHING,
+) -> None:
+    """Write the files, what was made `beside` them (by name) and their report, which comes last."""
+    for file in files:
+        write_bytes(out / file.name if file.product else out / COMPARE / file.name, file.content)
+    for name, content in beside.items():
+        write_bytes(out / name, content)
+    write_json(out / REPORT, report)
 
 
 def _unchanged(path: Path, entry: Mapping[str, Any]) -> bool:

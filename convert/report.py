@@ -1,8 +1,9 @@
 """`report.json`, and the same as tables.
 
 Beside the files it holds `gate`, how each product stands: {by, limit, int8: {rung, tried}, fp16},
-and `layers`, an entry for each tensor of the int8 file (`convert.layers.Layer`), where a null ratio
-stands for no error at all. The rung of an int8 file that was given up is null.
+`layers`, an entry for each tensor of the int8 file (`convert.layers.Layer`), where a null ratio
+stands for no error at all, and `targets`, what each that was asked for says of the int8 file. The
+rung of an int8 file that was given up is null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,31 +15,34 @@ from convert.conversion import Conversion, Outcome
 from convert.gate import Measure
 from convert.judging import Verdict
 from convert.layers import Layer
+from convert.ops import ops_of, parameters_of
 from convert.products import File
-from glioslice.labels import REGIONS
-from training.network import macs, parameters
+from convert.reading import read_model
+from convert.targets.outcome import Outcome as Suited
+
+MOST_COLUMNS = 8
+"""Of a table: where a network has more outputs, only their mean Dice is shown."""
 
 DIGITS = {"low": 4, "high": 4, "clipped": 6, "snr": 1, "alone": 1, "share": 4}
 
 
-def report_of(conversion: Conversion, outcome: Outcome) -> dict[str, Any]:
+def report_of(
+    conversion: Conversion, outcome: Outcome, suited: Sequence[Suited] = ()
+) -> dict[str, Any]:
     """Return the content of `report.json`."""
-    network, card, roles = conversion.network, conversion.card, conversion.roles
-    return {
-        "name": card.name,
-        "parameters": parameters(network),
-        "macs": macs(network, card.window),
-        "calibrated_on": {
-            "what": "cases" if roles.calibrated[0].digest else "phantoms",
-            "names": [subject.name for subject in roles.calibrated],
-            "slices": sum(len(subject.slices) for subject in roles.calibrated),
-        },
-        "judged_on": roles.judged_on
-        | {"seen_in_training": any(s.digest in card.trained_on for s in roles.judged)},
+    [fp32] = [read_model(file.content) for file in outcome.files if file.precision == "fp32"]
+    report = {
+        "name": conversion.source.name,
+        "parameters": parameters_of(fp32),
+        "macs": sum(op.macs for op in ops_of(fp32)),
+        **conversion.source.account(),
         "gate": _gate(conversion, outcome),
         "files": [_entry(file, outcome.verdicts[file.name]) for file in outcome.files],
         "layers": layer_entries(outcome.layers),
     }
+    if outcome.unmeasured:
+        report["layers_unmeasured"] = outcome.unmeasured
+    return report | ({"targets": [of.entry for of in suited]} if suited else {})
 
 
 def layer_entries(layers: Sequence[Layer]) -> list[dict[str, Any]]:
@@ -53,17 +57,26 @@ def layer_entries(layers: Sequence[Layer]) -> list[dict[str, Any]]:
 
 
 def table(files: Sequence[File], verdicts: Mapping[str, Verdict]) -> str:
-    """Return a line for each file: bytes, Dice, agreement with torch and with the shipped file."""
-    columns = "  ".join(f"{region:>6}" for region in (*REGIONS, "mean"))
-    lines = [f"{'file':24}{'bytes':>9}  {columns}  agreement"]
+    """Return a line for each file: bytes, Dice, agreement with the network and the shipped file.
+
+    A file that was not judged has its bytes alone.
+    """
+    scored = [list(of.dice) for of in verdicts.values() if of.dice]
+    regions = scored[0] if scored else []
+    regions = regions if len(regions) <= MOST_COLUMNS else ["mean"]
+    wide = max(len(file.name) for file in files)
+    head = "".join(f"  {region:>6}" for region in regions)
+    lines = [f"{'file':{wide}}{'bytes':>9}{head}  agreement"]
     for file in files:
-        verdict = verdicts[file.name]
-        dice = verdict.dice or {}
-        scores = "  ".join(f"{dice[r]:6.4f}" if dice else "     -" for r in (*REGIONS, "mean"))
-        line = f"{file.name:24}{len(file.content):9,}  {scores}  {verdict.agreement:9.4%}"
+        line = f"{file.name:{wide}}{len(file.content):9,}"
+        verdict = verdicts.get(file.name)
+        if verdict is not None:
+            dice = verdict.dice or {}
+            line += "".join(f"  {dice[region]:6.4f}" for region in regions)
+            line += f"  {verdict.agreement:9.4%}"
         if not file.product:
             line += "  (to compare)"
-        if verdict.agreement_with_shipped is not None:
+        if verdict is not None and verdict.agreement_with_shipped is not None:
             line += f"  {verdict.agreement_with_shipped:.4%} as shipped"
         lines.append(line)
     return "\n".join(lines)
@@ -94,11 +107,11 @@ def _gate(conversion: Conversion, outcome: Outcome) -> dict[str, Any]:
     entry: dict[str, Any] = {"by": one.by, "limit": one.limit}
     if "int8" in conversion.precisions:
         entry["int8"] = {
-            "rung": None if outcome.refused else outcome.tried[-1].rung.name,
+            "rung": None if outcome.left_out else outcome.tried[-1].rung.name,
             "tried": [{"rung": a.rung.name} | _figure(a.measure) for a in outcome.tried],
         }
-        if outcome.refused:
-            entry["int8"]["refused"] = outcome.refused
+        if outcome.left_out:
+            entry["int8"]["refused"] = outcome.left_out
     return entry | {precision: _figure(of) for precision, of in outcome.others.items()}
 
 

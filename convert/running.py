@@ -1,14 +1,19 @@
-"""The values of every tensor while a file runs, by the reference kernels: alike on all machines."""
+"""What a file computes, tensor by tensor or at its end.
+
+Every tensor comes from the reference kernels, alike on all machines, the output alone from those
+that a board uses.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from convert.chatter import logged
 from convert.editing import flowing
-from convert.reading import read_model
+from convert.reading import list_of, read_model
 from glioslice.errors import GliosliceError
 
 Values = dict[int, NDArray[np.float32]]
@@ -17,8 +22,8 @@ Values = dict[int, NDArray[np.float32]]
 def values_of(content: bytes, slices: NDArray[np.float32]) -> Iterator[Values]:
     """Yield for each slice (X, Y, C) what every tensor but the constants holds, by its index.
 
-    Integers come as the numbers that they stand for. Raises GliosliceError if the file has not one
-    input and one output, or the runtime refuses it.
+    Integers come as the numbers that they stand for; those that stand for none are left out. Raises
+    GliosliceError if the file has not one input and one output, or the runtime refuses it.
     """
     model = read_model(content)
     main = model.subgraphs[0]
@@ -28,34 +33,49 @@ def values_of(content: bytes, slices: NDArray[np.float32]) -> Iterator[Values]:
         raise GliosliceError("expected a file with one input and one output")
     indices = {int(main.inputs[0])}
     for operator in main.operators:
-        indices |= {*flowing(model, operator.outputs)}
+        indices |= {i for i in flowing(model, operator.outputs) if is_real(main.tensors[i])}
     for one in slices:
         interpreter.set_tensor(given[0]["index"], _as_taken(one[np.newaxis], given[0]))
         interpreter.invoke()
         yield {
-            index: real(interpreter.get_tensor(index), main.tensors[index].quantization)
+            index: _real(interpreter.get_tensor(index), scale_of(main.tensors[index]))
             for index in sorted(indices)
         }
 
 
 def outputs_of(content: bytes, slices: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what a float file makes of the slices, (N, ...)."""
+    """Return what a file makes of the slices, (N, ...), as the numbers that integers stand for."""
     interpreter = _interpreter(content, keep=False)
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     made = []
     for one in slices:
-        interpreter.set_tensor(given["index"], one[np.newaxis])
+        interpreter.set_tensor(given["index"], _as_taken(one[np.newaxis], given))
         interpreter.invoke()
-        made.append(interpreter.get_tensor(wanted["index"])[0])
+        made.append(_real(interpreter.get_tensor(wanted["index"])[0], wanted["quantization"]))
     return np.stack(made)
 
 
-def real(values: NDArray[Any], quantisation: Any) -> NDArray[np.float32]:
-    """Return the numbers that a tensor of one scale stands for: scale (q - zero point)."""
-    if values.dtype == np.float32:
+def is_real(tensor: Any) -> bool:
+    """Return whether a tensor stands for real numbers: it is float32, or int8 with one scale."""
+    kinds = schema.TensorType
+    return tensor.type == kinds.FLOAT32 or (
+        tensor.type == kinds.INT8 and scale_of(tensor) is not None
+    )
+
+
+def scale_of(tensor: Any) -> tuple[float, int] | None:
+    """Return scale and zero point where one holds for a whole tensor."""
+    of = tensor.quantization
+    if of is None or len(list_of(of.scale)) != 1:
+        return None
+    return float(of.scale[0]), int(of.zeroPoint[0])
+
+
+def _real(values: NDArray[Any], scale: tuple[float, int] | None) -> NDArray[np.float32]:
+    """Return the numbers that values stand for: scale (q - zero point)."""
+    if values.dtype == np.float32 or scale is None:
         return values
-    scale, zero_point = quantisation.scale[0], int(quantisation.zeroPoint[0])
-    numbers: NDArray[np.float32] = np.float32(scale) * (values.astype(np.float32) - zero_point)
+    numbers: NDArray[np.float32] = np.float32(scale[0]) * (values.astype(np.float32) - scale[1])
     return numbers
 
 
@@ -87,16 +107,27 @@ def _as_taken(values: NDArray[np.float32], details: dict[str, Any]) -> NDArray[A
 
 
 def _interpreter(content: bytes, *, keep: bool = True) -> Any:
+    """Return what runs a file; with `keep` every tensor of it, by the reference kernels.
+
+    Those lack a few ops (ELU): there the usual ones stand in, which may differ between machines.
+    """
     with logged():
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-        interpreter = Interpreter(
-            model_content=content,
-            num_threads=1,
-            experimental_op_resolver_type=(
-                OpResolverType.BUILTIN_REF if keep else OpResolverType.AUTO
-            ),
-            experimental_preserve_all_tensors=keep,
-        )
-        interpreter.allocate_tensors()
+        kinds = OpResolverType
+        wanted = kinds.BUILTIN_REF if keep else kinds.AUTO
+        for kernels in (wanted, kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES):
+            try:
+                interpreter = Interpreter(
+                    model_content=content,
+                    num_threads=1,
+                    experimental_op_resolver_type=kernels,
+                    experimental_preserve_all_tensors=keep,
+                )
+                interpreter.allocate_tensors()
+            except ValueError:
+                if kernels != wanted:
+                    raise
+            else:
+                break
     return interpreter

@@ -2,24 +2,34 @@
 
     python convert/to_tflite.py                                       # both models of models/
     python convert/to_tflite.py runs/compact --data DIR --out build/compact
+    python convert/to_tflite.py runs/compact --target pi,micro        # and is int8 fit for a board?
+    python convert/to_tflite.py --onnx net.onnx --calibration images.npy      # a network not ours
+    python convert/to_tflite.py --module mine.net:build --calibration images.npz
 
 OUT becomes a model folder with `report.json` and `report.svg`; files to compare with lie in
 OUT/compare/. Without --data the ranges are calibrated on phantoms, and judged on others of them.
 
 An int8 file that falls too far below fp32 is made again another way (`convert.ladder`). Where no
 way helps it is given up: if another product is left and int8 was not asked for by name, that one is
-written, else nothing is and the exit code is 2.
+written, else nothing is and the exit code is 2. So it is where the int8 file does not suit a board
+that was asked for (`convert.targets`).
 """
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from convert.asking import add_options, asked_for
 from convert.calibration import cast
-from convert.conversion import Conversion, Outcome, carry_out
+from convert.conversion import Conversion
+from convert.delivery import deliver, say
+from convert.examples import SPLIT
+from convert.foreign import Foreign
 from convert.gate import STANDARD, Limits
-from convert.picture import picture
-from convert.products import REPORT, check_writable, chosen_precisions, publish
-from convert.report import layer_table, report_of, table
+from convert.products import REPORT, check_writable, chosen_precisions, publish, write_files
+from convert.targets import TARGETS, chosen_targets
+from convert.trained import Trained
 from glioslice import command
 from glioslice.card import CARD, SHIPPED, Card, shipped
 from glioslice.errors import GliosliceError
@@ -45,25 +55,35 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument(
         "--min-agreement", type=float, default=STANDARD.min_agreement, metavar="SHARE",
-        help="of the brain's voxels, where no case has a mask; default: %(default)s",
+        help="of the brain's voxels (or of pixels), where there are no masks; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--max-bytes", type=int, default=STANDARD.max_bytes, metavar="N",
         help="of a product; default: %(default)s",
     )  # fmt: skip
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="NAME",
+        help=f"a board that the int8 file must suit: {', '.join(TARGETS)}; several with commas",
+    )  # fmt: skip
+    add_options(parser)
     command.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:
     """Convert as the command line says."""
     limits = Limits(arguments.max_drop, arguments.min_agreement, arguments.max_bytes)
+    targets = chosen_targets(arguments.target)
     data, precision = arguments.data, arguments.precision
+    source = asked_for(arguments, limits)
+    if source is not None:
+        convert_foreign(source, arguments.out, precision, limits, targets)
+        return
     if arguments.run is not None:
-        convert(arguments.run, data, arguments.out, precision, limits)
+        convert(arguments.run, data, arguments.out, precision, limits, targets)
         return
     for name in SHIPPED:
         out = (arguments.out or Path("build")) / name
-        convert(shipped(name), data, out, precision, limits, compare=True)
+        convert(shipped(name), data, out, precision, limits, targets, compare=True)
 
 
 def convert(
@@ -72,6 +92,7 @@ def convert(
     out: Path | None,
     precision: str | None,
     limits: Limits = STANDARD,
+    targets: Sequence[str] = (),
     *,
     compare: bool = False,
 ) -> None:
@@ -81,7 +102,7 @@ def convert(
     anything is not as it must be; products are then as they were before.
     """
     network, card = load_model(run)
-    precisions = chosen_precisions(precision, card.name)
+    precisions = chosen_precisions(precision, card.name, targets)
     thresholds = thresholds_of(card)
     out = Path("build") / card.name if out is None else out
     check_writable(out)
@@ -94,25 +115,35 @@ def convert(
         for path in (run / f"{card.name}-{p}.tflite" for p in ("int8", "fp16", "fp32"))
         if compare and path.is_file()
     }
-    conversion = Conversion(network, card, thresholds, precisions, roles, limits, theirs)
-    outcome = carry_out(conversion)
-    tell(card.name, outcome)
-    if outcome.refused and (precision is not None or not outcome.others):
-        raise GliosliceError(f"{outcome.refused}; nothing was written")
-    drawing = picture(f"{card.name}-int8.tflite", outcome.layers)
-    publish(run, out, card, outcome.files, report_of(conversion, outcome), drawing)
+    source = Trained(network, card, thresholds, roles, theirs)
+    conversion = Conversion(source, precisions, limits, bool(precision or targets))
+    deliver(conversion, targets, partial(publish, run, out, card))
     say(card.name, f"wrote {out / REPORT}")
 
 
-def tell(name: str, outcome: Outcome) -> None:
-    """Print the layers, the files and how int8 came through the gate."""
-    print(layer_table(outcome.layers))
-    print(table(outcome.files, outcome.verdicts), flush=True)
-    for attempt in outcome.tried:
-        how = "held" if attempt.measure.held else "did not hold"
-        say(name, f"int8 by {attempt.rung.name}: {attempt.measure}: {how}")
-    if outcome.refused:
-        say(name, f"int8 is left out: {outcome.refused}")
+def convert_foreign(
+    source: Foreign,
+    out: Path | None,
+    precision: str | None,
+    limits: Limits = STANDARD,
+    targets: Sequence[str] = (),
+) -> None:
+    """Convert a network that is not ours into `out`, without a card.
+
+    Raises GliosliceError if anything is not as it must be; nothing is written then.
+    """
+    name = source.name
+    precisions = chosen_precisions(precision, "", targets)
+    out = Path("build") / name if out is None else out
+    check_writable(out)
+    gated = "agreement with the network" if source.examples.masks is None else "Dice"
+    say(name, f"calibrating on {len(source.calibration())} images of {source.examples.name}, "
+        f"judging on {len(source.wanted)} others ({SPLIT}) by {gated}")  # fmt: skip
+    for note in source.notes:
+        say(name, f"known: {note}")
+    conversion = Conversion(source, precisions, limits, bool(precision or targets))
+    deliver(conversion, targets, partial(write_files, out))
+    say(name, f"wrote {out / REPORT}")
 
 
 def thresholds_of(card: Card) -> tuple[float, ...]:
@@ -125,11 +156,6 @@ def thresholds_of(card: Card) -> tuple[float, ...]:
             f"{CARD} of {card.name}: output.thresholds must hold a number for each of "
             f"{', '.join(REGIONS)}"
         ) from None
-
-
-def say(name: str, what: str) -> None:
-    """Print a step of the work."""
-    print(f"{name}: {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.ops import Op, ops_of
 from convert.reading import read_model
 from convert.targets.coral_list import INSTEAD, NEWEST, PARAMETERS, PERHAPS
 from convert.targets.coral_rules import RULES, Refusal
-from convert.targets.ops import Op, ops_of
 from convert.targets.outcome import Outcome
 
 COMPILER = "edgetpu_compiler"
@@ -46,7 +46,8 @@ def check(content: bytes, name: str) -> Outcome:
     refusals = {op.index: found for op in ops if (found := list(refusals_of(op)))}
     first = min(refusals, default=len(ops))
     rows = [("documented list", f"{len(ops) - len(refusals)} of {len(ops)} ops pass")]
-    rows += _refused_rows(ops, refusals)
+    refused = list(_refused_rows(ops, refusals))
+    rows += refused
     if refusals:
         rows.append(("on the CPU", f"{len(ops) - first} ops: the first refused one and all behind"))
     perhaps = sorted({op.name for op in ops if op.name in PERHAPS and op.index not in refusals})
@@ -56,7 +57,11 @@ def check(content: bytes, name: str) -> Outcome:
     rows.append((COMPILER, _of_compiler(compiled)))
     report["compiler"] = compiled
     mapped = compiled is None or compiled["all_mapped"]
-    return Outcome("coral", not refusals and mapped, tuple(rows), report, files)
+    against = [f"{what}: {why}" for what, why in refused]
+    if not mapped:
+        against.append(f"{COMPILER}: {_of_compiler(compiled)}")
+    ok = not refusals and mapped
+    return Outcome("coral", ok, tuple(rows), report, files, "; ".join(against))
 
 
 def refusals_of(op: Op) -> Iterator[Refusal]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.targets.ops import Op, Tensor
+from convert.ops import Op, Tensor
 
 Refusal = tuple[str, str]
 """Why an op is refused, and how to mend it."""

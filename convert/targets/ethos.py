@@ -15,8 +15,8 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from convert.ops import ops_of
 from convert.reading import read_model
-from convert.targets.ops import ops_of
 from convert.targets.outcome import Outcome, tool
 from glioslice.errors import GliosliceError
 
@@ -41,7 +41,7 @@ def check(content: bytes, name: str) -> Outcome:
     left = [op for op in ops_of(schema.ModelT.InitFromPackedBuf(compiled, 0)) if op.name != ON_NPU]
     kinds = Counter(op.name for op in left)
     macs = sum(op.macs for op in ops)
-    report = {
+    report: dict[str, Any] = {
         "compiler": f"ethos-u-vela {metadata.version('ethos-u-vela')}",
         "estimated": True,
         "system": SYSTEM,
@@ -56,7 +56,11 @@ def check(content: bytes, name: str) -> Outcome:
         "flash_bytes": round(float(summary["off_chip_flash_memory_used"]) * 1024),
         "left": [{"op": op, "count": n, "why": _why(op, said)} for op, n in kinds.items()],
     }
-    return Outcome(TARGET, not left, _rows(report), report, {f"{name}-{TARGET}.tflite": compiled})
+    against = "; ".join(
+        f"{n['count']} {n['op']} left on the CPU: {n['why']}" for n in report["left"]
+    )
+    files = {f"{name}-{TARGET}.tflite": compiled}
+    return Outcome(TARGET, not left, _rows(report), report, files, against)
 
 
 def _rows(report: dict[str, Any]) -> tuple[tuple[str, str], ...]:

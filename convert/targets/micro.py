@@ -14,10 +14,10 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
+from convert.ops import ops_of
 from convert.reading import read_model
 from convert.targets.arena import arena_of, run_micro
 from convert.targets.c_array import c_header, c_source
-from convert.targets.ops import ops_of
 from convert.targets.outcome import Outcome, tool
 from glioslice.errors import GliosliceError
 
@@ -50,7 +50,8 @@ def check(content: bytes, name: str) -> Outcome:
     except (RuntimeError, ValueError) as error:  # so both runtimes say that they refuse a file
         why = " ".join(str(error).split())
         rows = (("runtime", version), ("refused", why))
-        return Outcome("micro", False, rows, {"runtime": version, "refused": why})
+        against = f"a runtime refuses it: {why}"
+        return Outcome("micro", False, rows, {"runtime": version, "refused": why}, {}, against)
     equal = f"{run.values - run.different:,} of {run.values:,} values of {INPUTS} inputs"
     report = {
         "runtime": version,
@@ -73,6 +74,16 @@ def check(content: bytes, name: str) -> Outcome:
         ),
         report,
         {"model.h": header.encode(), "model.c": c_source(content).encode()},
+        _against(run, kinds),
+    )
+
+
+def _against(run: Run, kinds: Sequence[str]) -> str:
+    if not run.different:
+        return ""
+    return (
+        f"{run.different:,} of {run.values:,} values differ from the reference kernels: one of "
+        f"{', '.join(kinds)} rounds otherwise there; use convolutions, ADD, pooling and resizing"
     )
 
 

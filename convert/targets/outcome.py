@@ -14,7 +14,8 @@ class Outcome:
     """`ok` if nothing stands against the file on `target`.
 
     `rows` are the lines of a table, `report` the same and more as JSON would hold it, and `files`
-    what was made for the target beside the TFLite file, by name.
+    what was made for the target beside the TFLite file, by name. `against` says which ops stand
+    against it and how to mend it.
     """
 
     target: str
@@ -22,6 +23,7 @@ class Outcome:
     rows: tuple[tuple[str, str], ...]
     report: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    against: str = ""
 
     @property
     def entry(self) -> dict[str, Any]:

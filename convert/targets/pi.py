@@ -5,18 +5,20 @@ ops it takes is decided from the file when the interpreter is made, so this mach
 """
 
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
+from convert.ops import Op, ops_of
 from convert.reading import read_model
-from convert.targets.ops import Op, ops_of
 from convert.targets.outcome import Outcome
 from glioslice.errors import GliosliceError
 
 DELEGATE = "DELEGATE"
+INSTEAD = "use another op"
 MEND = {
     "RESIZE_NEAREST_NEIGHBOR": "RESIZE_BILINEAR or TRANSPOSE_CONV is taken",
     "CONV_2D": "are the scales of its bias in the file?",
@@ -38,7 +40,11 @@ def check(content: bytes, name: str) -> Outcome:
         ("runtime", f"{runtime} with XNNPACK, on {platform.machine()}"),
         ("taken by XNNPACK", f"{len(ops) - len(left)} of {len(ops)} ops in {parts} parts"),
     ]
-    rows += [(f"left: {op.index} {op.name}", MEND.get(op.name, "use another op")) for op in left]
+    rows += [(f"left: {op.index} {op.name}", MEND.get(op.name, INSTEAD)) for op in left]
+    against = "; ".join(
+        f"{count} {kind} left to slower kernels ({MEND.get(kind, INSTEAD)})"
+        for kind, count in Counter(op.name for op in left).items()
+    )
     report = {
         "runtime": runtime,
         "checked_on": platform.machine(),
@@ -47,7 +53,7 @@ def check(content: bytes, name: str) -> Outcome:
         "parts": parts,
         "left": [{"index": op.index, "op": op.name, "mend": MEND.get(op.name)} for op in left],
     }
-    return Outcome("pi", not left, tuple(rows), report)
+    return Outcome("pi", not left, tuple(rows), report, against=against)
 
 
 def ops_left(content: bytes, ops: Sequence[Op]) -> tuple[tuple[Op, ...], int]:

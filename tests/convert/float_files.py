@@ -26,6 +26,14 @@ class FloatFile:
         self.main.tensors, self.main.operators = [], []
         self.input = self._tensor((1, *shape), b"slice")
 
+    @classmethod
+    def of(cls, model: Any) -> "FloatFile":
+        """A file that is there already, to add ops to."""
+        made = cls.__new__(cls)
+        made.model, made.main = model, model.subgraphs[0]
+        made.main.operators = list(made.main.operators)
+        return made
+
     def conv(self, x: int, weights: Any, bias: Any, *, relu: bool = True) -> int:
         """`weights` (outputs, rows, columns, inputs), padded to the same size."""
         w = np.asarray(weights, np.float32)
@@ -65,6 +73,10 @@ class FloatFile:
     def prelu(self, x: int, slopes: Any) -> int:
         w = np.asarray(slopes, np.float32).reshape(1, 1, -1)
         return self._op(Codes.PRELU, 0, None, [x, self._constant(w)], self._shape(x))
+
+    def unary(self, x: int, name: str) -> int:
+        """An op of one input and no options, by the schema's name."""
+        return self._op(getattr(Codes, name), 0, None, [x], self._shape(x))
 
     def file(self, output: int) -> bytes:
         self.main.inputs, self.main.outputs = (

@@ -60,9 +60,9 @@ def test_thresholds_must_be_probabilities(thresholds: tuple[float, ...]) -> None
 def test_the_graph_is_the_one_meant(exported: dict[str, bytes]) -> None:
     for precision, content in exported.items():
         graph = check_graph(content, precision, WINDOW, 4)
-        assert set(graph.ops) - {"DEQUANTIZE"} == OPS
+        assert set(graph.names) - {"DEQUANTIZE"} == OPS
         assert graph.output.shape == (1, *WINDOW, 3)
-    assert set(read_graph(exported["int8"]).ops) == OPS
+    assert set(read_graph(exported["int8"]).names) == OPS
     assert read_graph(exported["int8"]).output.dtype == "INT8"
 
 

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from convert.editing import constant, set_constant, written
-from convert.faithful import blocks_of, check_faithful
+from convert.faithful import Block, blocks_of, check_faithful, torch_steps
 from convert.layers import labels_of
 from convert.reading import read_model
 from glioslice.errors import GliosliceError
 from tests.convert.conftest import WINDOW, random_network
 from tests.convert.float_files import of_unet
-from training.network import folded
+from training.network import Network, folded
 
 SLICES = np.random.default_rng(0).normal(0, 1, (2, *WINDOW, 4)).astype(np.float32)
 
@@ -26,10 +26,14 @@ def changed(content: bytes, layer: int, factor: float) -> bytes:
     return written(model)
 
 
+def blocks_in(content: bytes, network: Network) -> tuple[Block, ...]:
+    return blocks_of(torch_steps(folded(network), SLICES), content, SLICES)
+
+
 def test_every_layer_is_found() -> None:
     network = random_network((4, 6))
     content = of_unet(network, WINDOW)
-    blocks = blocks_of(folded(network), content, SLICES)
+    blocks = blocks_in(content, network)
     names = ["encoder.0.0", "encoder.0.1", "encoder.1.0", "encoder.1.1", "lift.0", "decoder.0"]
     assert [block.name for block in blocks] == [*names, "head"]
     assert all(block.snr > 100 for block in blocks)
@@ -43,7 +47,7 @@ def test_every_layer_is_found() -> None:
 @pytest.mark.parametrize("factor", [1.05, float("nan")])
 def test_the_first_layer_that_differs_is_named(layer: int, name: str, factor: float) -> None:
     network = random_network((4, 6))
-    blocks = blocks_of(folded(network), changed(of_unet(network, WINDOW), layer, factor), SLICES)
+    blocks = blocks_in(changed(of_unet(network, WINDOW), layer, factor), network)
     with pytest.raises(GliosliceError, match=rf"from {name} \(Conv2d"):
         check_faithful(blocks)
 
@@ -53,4 +57,4 @@ def test_an_activation_that_the_file_lacks_is_named_with_its_layer() -> None:
     content = of_unet(network, WINDOW)
     network.encoder[1][0][2] = torch.nn.PReLU(6)  # type: ignore[index]
     with pytest.raises(GliosliceError, match=r"encoder\.1\.0 \(Conv2d, PReLU\)"):
-        check_faithful(blocks_of(folded(network), content, SLICES))
+        check_faithful(blocks_in(content, network))

@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from convert import conversion, to_tflite
+from convert import to_tflite, trained
+from convert.editing import written
 from convert.gate import STANDARD, Limits, Measure, measure, refusal
 from convert.judging import Verdict
 from convert.layers import Layer
+from convert.reading import read_model
 from convert.to_tflite import convert
 from glioslice.card import CARD
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from tests.convert.breaks import by_hand
-from tests.convert.conftest import WINDOW
+from tests.convert.conftest import WINDOW, MakeRun, set_card
 from tests.convert.designs import WithPReLU
-from tests.convert.float_files import of_unet
+from tests.convert.float_files import FloatFile, of_unet
 from tests.convert.test_faithful import changed
 from tests.convert.test_to_tflite import left
 from training.cards import trained_card, write_model
@@ -45,7 +47,7 @@ def test_with_masks_dice_counts() -> None:
     assert measure(Verdict(dice(0.7), 1.0), fp32, Limits(max_drop=0.2)).held
 
 
-def test_without_masks_agreement_with_torch_counts() -> None:
+def test_without_masks_agreement_with_the_network_counts() -> None:
     fp32 = Verdict(None, 1.0)
     for agreement, held in ((0.995, True), (0.9949, False)):
         found = measure(Verdict(None, agreement), fp32, STANDARD)
@@ -84,7 +86,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Broken:
         def float_files(final: Network, *_: object) -> dict[str, bytes]:
             return dict.fromkeys(("fp16", "fp32"), of_unet(final, WINDOW))
 
-        monkeypatch.setattr(conversion, "float_files", float_files)
+        monkeypatch.setattr(trained, "float_files", float_files)
         return write_by_hand(tmp_path / "run", network, name)
 
     return write
@@ -159,6 +161,37 @@ def test_fp16_alone_is_left_where_int8_was_not_asked_for(broken: Broken, cases: 
 
 
 @pytest.mark.slow
+def test_a_target_is_of_int8_so_fp16_alone_does_not_do(broken: Broken, cases: Path) -> None:
+    run = broken(by_hand("cancelling"))
+    out = run.parent / "out"
+    with pytest.raises(GliosliceError, match=r"encoder\.0\.1.*nothing was written"):
+        convert(run, cases, out, None, targets=("micro",))
+    assert left(out) == []
+
+
+@pytest.mark.slow
+def test_a_file_that_does_not_suit_a_target_is_no_product(
+    broken: Broken, cases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = broken(by_hand())
+    out = run.parent / "out"
+    refused(monkeypatch, run, "--data", cases, "--out", out, "--target", "micro", "--target", "pi")
+    said = capsys.readouterr()
+    wanted = "tiny-int8.tflite does not suit pi: 1 RESIZE_NEAREST_NEIGHBOR left to slower kernels"
+    assert wanted in said.err
+    assert "micro: suits" in said.out
+    assert left(out) == []
+    convert(run, cases, out, None, targets=("micro", "coral"))
+    assert {"model.c", "model.h", "tiny-int8.tflite"} <= set(left(out))
+    entries = read_json(out / "report.json")["targets"]
+    assert [(entry["target"], entry["ok"]) for entry in entries] == [
+        ("micro", True),
+        ("coral", True),
+    ]
+    assert "model.h" not in read_json(out / CARD)["files"]
+
+
+@pytest.mark.slow
 def test_a_size_without_fp16_is_refused(broken: Broken, cases: Path) -> None:
     run = broken(by_hand("cancelling"), "compact")
     with pytest.raises(GliosliceError, match=r"encoder\.0\.1"):
@@ -196,7 +229,7 @@ def test_without_masks_agreement_is_gated_and_the_report_says_so(
     assert not report["judged_on"]["masks"]
     run = broken(by_hand("cancelling"))
     refused(monkeypatch, run, "--data", bare, "--out", tmp_path / "no", "--precision", "int8")
-    assert "agreement with torch" in capsys.readouterr().err
+    assert "agreement with the network" in capsys.readouterr().err
 
 
 def test_prelu_put_back_is_named_before_any_work(
@@ -213,6 +246,37 @@ def test_prelu_put_back_is_named_before_any_work(
     assert left(run.parent / "out") == []
 
 
+def test_an_op_that_this_kit_does_not_emit_is_named(
+    broken: Broken, cases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a converter puts in an op of its own, the network is still computed."""
+    run = broken(by_hand())
+    monkeypatch.setattr(trained, "float_files", with_an_op_of_its_own)
+    refused(monkeypatch, run, "--data", cases, "--out", run.parent / "out")
+    said = capsys.readouterr().err
+    assert "ops that this kit does not emit: ABS after head" in said
+    assert left(run.parent / "out") == []
+
+
+def with_an_op_of_its_own(final: Network, *_: object) -> dict[str, bytes]:
+    model = read_model(of_unet(final, WINDOW))
+    main = model.subgraphs[0]
+    made = FloatFile.of(model)
+    made.unary(int(main.outputs[0]), "ABS")  # beside the output
+    return dict.fromkeys(("fp16", "fp32"), written(model))
+
+
+def test_another_size_than_the_card_says(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    network = read_json(run / CARD)["network"] | {"widths": [4, 8]}
+    set_card(run, network=network)
+    refused(monkeypatch, run, "--out", run.parent / "out")
+    assert "not the weights of (4, 8)" in capsys.readouterr().err
+    assert left(run.parent / "out") == []
+
+
 def test_a_float_file_that_is_another_network_is_named(
     broken: Broken, cases: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +286,7 @@ def test_a_float_file_that_is_another_network_is_named(
         content = changed(of_unet(final, WINDOW), 2, float("nan"))
         return dict.fromkeys(("fp16", "fp32"), content)
 
-    monkeypatch.setattr(conversion, "float_files", float_files)
+    monkeypatch.setattr(trained, "float_files", float_files)
     with pytest.raises(GliosliceError, match=r"not the trained network from encoder\.1\.0"):
         convert(run, cases, run.parent / "out", None)
     assert left(run.parent / "out") == []

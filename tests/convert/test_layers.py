@@ -9,7 +9,7 @@ from convert.running import decibels, outputs_of, snr, values_of
 from glioslice.errors import GliosliceError
 from tests.convert.breaks import cancelling, plain, skipping, slices
 from tests.convert.conftest import WINDOW, random_network
-from tests.convert.float_files import of_unet
+from tests.convert.float_files import FloatFile, of_unet
 from training.network import macs, parameters
 
 JUDGED = slices(2, seed=1)
@@ -104,6 +104,21 @@ def test_files_of_two_networks_are_refused() -> None:
     with pytest.raises(GliosliceError, match="other ops"):
         layers_of(skipping(1)[0], int8, JUDGED, {})
     assert len(twins(read_model(plain()), read_model(int8))) == 3
+
+
+@pytest.mark.slow
+def test_what_stays_float_in_the_int8_file_is_measured_too() -> None:
+    """An op without int8 kernel stands between a DEQUANTIZE and a QUANTIZE."""
+    made, rng = FloatFile((16, 16, 4)), np.random.default_rng(0)
+    x = made.conv(made.input, rng.normal(0, 1, (8, 1, 1, 4)), np.ones(8))
+    x = made.unary(x, "ELU")
+    content = made.file(made.conv(x, rng.normal(0, 1, (1, 1, 1, 8)), [0.0], relu=False))
+    given = slices(8)[:, :16, :16]
+    int8 = quantised(calibrated(content, given))
+    rows = layers_of(content, int8, given[:2], {})
+    assert [row.op for row in rows] == ["INPUT", "CONV_2D", "ELU", "CONV_2D"]
+    assert all(np.isfinite([row.low, row.high, row.clipped, row.share]).all() for row in rows)
+    assert sum(row.share for row in rows) == pytest.approx(1)
 
 
 def test_table_and_report_hold_what_is_finite() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from convert import products
-from convert.products import LIMIT, File, packed, publish, stage
+from convert.products import LIMIT, File, packed, publish, stage, too_large, write_files
 from glioslice.card import CARD, read_card, read_card_of
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
@@ -63,19 +63,37 @@ def test_a_full_disk_leaves_the_card_as_it_was(
     assert not (out / FP16.name).exists()
 
 
+def test_a_disk_that_fills_half_way_leaves_no_half_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if FP32.name not in path.name:
+            return write(path, content)
+        write(path, content[:4])
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_files(tmp_path, [INT8, FP32], {"files": []}, {"model.h": b"header"})
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert found == ["compare", INT8.name]
+    assert (tmp_path / INT8.name).read_bytes() == INT8.content
+
+
 def test_too_large_says_by_how_much_and_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "pack", lambda content: content)
-    with pytest.raises(GliosliceError) as caught:
-        packed("compact", sizes(59_000, LIMIT + 1234), ("int8", "fp16"))
-    said = str(caught.value)
+    said = too_large(packed("compact", sizes(59_000, LIMIT + 1234), ("int8", "fp16")))
     assert "compact-fp16.tflite would have 61,234 bytes, 1,234 more than the 60,000" in said
-    assert "its int8 file has 59,000" in said
-    assert "the size nano fits" in said
+    assert "its int8 file has 59,000 (--precision int8)" in said
+    assert "--max-bytes" in said
 
 
 def test_the_limit_is_for_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "pack", lambda content: content)
     files = packed("compact", sizes(LIMIT, LIMIT + 1), ("int8",))
+    assert too_large(files) == ""
     assert [(file.precision, file.product) for file in files] == [
         ("int8", True), ("fp16", False), ("fp32", False)
     ]  # fmt: skip

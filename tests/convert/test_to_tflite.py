@@ -124,12 +124,12 @@ def test_a_product_over_the_limit_is_an_error_and_no_file(
     fails(monkeypatch, run, "--data", cases, "--out", out)
     said = capsys.readouterr().err
     assert "more than the 60,000" in said
-    assert "nano" in said
+    assert "its int8 file has" in said or "use fewer channels" in said
     assert left(out) == []
 
 
 @pytest.mark.slow
-def test_the_sizes_fit_as_the_error_promises(samples: NDArray[np.float32]) -> None:
+def test_the_sizes_fit(samples: NDArray[np.float32]) -> None:
     from convert.export import export, with_thresholds
 
     for size, precisions in (("compact", ("int8",)), ("nano", ("int8", "fp16"))):

@@ -22,7 +22,7 @@ def test_a_bilinear_network_is_taken_whole() -> None:
     files = export(with_thresholds(network, (0.5,) * 3), WINDOW, slices)
     for precision, content in files.items():
         graph = check_graph(pack(content), precision, WINDOW, 4)
-        assert graph.ops.count("RESIZE_BILINEAR") == 2
+        assert graph.names.count("RESIZE_BILINEAR") == 2
     for target in ("pi", "coral"):
         assert TARGETS[target](pack(files["int8"]), "tiny").ok
     interpreter = Interpreter(model_content=files["fp32"])

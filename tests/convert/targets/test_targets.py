@@ -7,7 +7,7 @@ import pytest
 from convert.targets import TARGETS, chosen_targets, ethos, micro
 from convert.targets.outcome import Outcome
 from glioslice.errors import GliosliceError
-from tests.convert.targets.graphs import Graph
+from tests.convert.targets.graphs import Graph, numbers
 
 
 def relu() -> bytes:
@@ -25,6 +25,24 @@ def test_each_outcome_is_whole(target: str) -> None:
     assert (entry["target"], entry["ok"]) == (target, outcome.ok)
     assert outcome.table.splitlines()[0] in (f"{target}: suits", f"{target}: does not suit")
     assert len(outcome.table.splitlines()) == 1 + len(outcome.rows)
+    assert outcome.ok == (not outcome.against)
+
+
+@pytest.mark.parametrize(
+    ("target", "op", "mend"),
+    [
+        ("coral", "refused: CUMSUM, op 0: not on the list", "build it of ops of the list"),
+        ("ethos-u55-128", "1 CUMSUM left on the CPU", ""),
+    ],
+)
+def test_what_stands_against_a_file_is_one_line(target: str, op: str, mend: str) -> None:
+    graph = Graph(1, 8, 8, 4)
+    graph.op("CUMSUM", [0, graph.constant(numbers(1))], 1, 8, 8, 4)
+    outcome = TARGETS[target](graph.content, "small")
+    assert not outcome.ok
+    assert op in outcome.against
+    assert mend in outcome.against
+    assert "\n" not in outcome.against
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -1,4 +1,4 @@
-"""The ops of a TFLite file's main graph, as the checks look at them."""
+"""The ops of a TFLite file's main graph and their tensors, as the checks look at them."""
 
 from dataclasses import dataclass
 from math import prod
@@ -9,19 +9,23 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from convert.editing import NAMES
-from convert.graph import TYPE_NAMES
 from convert.reading import list_of
 from glioslice.errors import GliosliceError
 
+TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
 NUMPY = {name: np.dtype(name.lower()) for name in ("INT8", "UINT8", "INT32", "INT64")}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor; `shape` has -1 where a size is open, `values` are those of a dense constant."""
+    """A tensor; `shape` has -1 where a size is open, `values` are those of a dense constant.
+
+    `scale` is 0 unless one holds for the whole tensor.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    scale: float
     zero_point: int
     constant: bool
     values: NDArray[Any] | None
@@ -72,7 +76,7 @@ def ops_of(model: Any) -> tuple[Op, ...]:
     if not list_of(model.subgraphs):
         raise GliosliceError("this TFLite file holds no graph; convert it again")
     graph = model.subgraphs[0]
-    tensors = [_tensor(model, tensor) for tensor in list_of(graph.tensors)]
+    tensors = [tensor_of(model, tensor) for tensor in list_of(graph.tensors)]
     found = []
     for index, operator in enumerate(list_of(graph.operators)):
         code = model.operatorCodes[operator.opcodeIndex]
@@ -86,7 +90,8 @@ def ops_of(model: Any) -> tuple[Op, ...]:
     return tuple(found)
 
 
-def _tensor(model: Any, tensor: Any) -> Tensor:
+def tensor_of(model: Any, tensor: Any) -> Tensor:
+    """Return a tensor of a `ModelT`."""
     dtype = TYPE_NAMES[tensor.type]
     shape = tuple(int(size) for size in list_of(tensor.shape))
     open_shape = tuple(int(size) for size in list_of(tensor.shapeSignature))
@@ -95,7 +100,22 @@ def _tensor(model: Any, tensor: Any) -> Tensor:
     values = None
     if constant and dtype in NUMPY and data.nbytes == prod(shape) * NUMPY[dtype].itemsize:
         values = data.view(NUMPY[dtype]).reshape(shape)
-    points = list_of(tensor.quantization.zeroPoint) if tensor.quantization is not None else []
+    quantisation = tensor.quantization
+    scales = list_of(quantisation.scale) if quantisation is not None else []
+    points = list_of(quantisation.zeroPoint) if quantisation is not None else []
     return Tensor(
-        open_shape or shape, dtype, int(points[0]) if len(points) else 0, constant, values
+        shape=open_shape or shape,
+        dtype=dtype,
+        scale=float(scales[0]) if len(scales) == 1 else 0.0,
+        zero_point=int(points[0]) if len(points) else 0,
+        constant=constant,
+        values=values,
     )
+
+
+def parameters_of(model: Any) -> int:
+    """Return how many float32 numbers the ops of a `ModelT` work with, each constant once."""
+    graph = model.subgraphs[0]
+    used = {int(i) for operator in list_of(graph.operators) for i in list_of(operator.inputs)}
+    tensors = [tensor_of(model, graph.tensors[i]) for i in sorted(used - {-1})]
+    return sum(prod(t.shape) for t in tensors if t.constant and t.dtype == "FLOAT32")
