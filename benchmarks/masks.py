@@ -1,0 +1,190 @@
+"""Score the mask codec on patients that its tables did not learn from, or learn the tables.
+
+    python benchmarks/masks.py --data ../shared/data/brats            # benchmarks/line/masks.json
+    python benchmarks/masks.py --data ../shared/data/brats --learn    # the tables that are shipped
+    python benchmarks/masks.py                                        # docs/wire.md from that file
+
+Tables learnt from three folds code the expert masks of the fourth, and every mask must come back.
+`--learn` takes all four, and writes docs/mask-vectors.json too. New tables are a new codec: masks
+coded with others cannot be read. Times are of the processor, so that other work does not count.
+"""
+
+import argparse
+import io
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.mask_figures import UNTIMED, Coded, framed, mean, measured, page, streamed
+from benchmarks.mask_learning import Samples, learn, samples_of
+from benchmarks.mask_vectors import write_vectors
+from benchmarks.pages import fill
+from benchmarks.processor import processor
+from benchmarks.runs import FOLDS, ROOT, left_out
+from glioslice import command
+from glioslice.cases import CaseFiles, find_cases
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json, sha256, write_bytes, write_json
+from glioslice.labels import from_scheme
+from glioslice.nifti import read_nifti
+from glioslice.progress import track
+from glioslice.slices import crop_of, cut
+from glioslice.wire import mask_codec
+from glioslice.wire.codecs import decode_mask, encode_mask
+from glioslice.wire.mask_tables import PATH, Tables
+
+RESULT = ROOT / "benchmarks" / "line" / "masks.json"
+PAGE = ROOT / "docs" / "wire.md"
+RUNS, WEBP = 1, 2
+
+Masks = NDArray[np.uint8]
+Coder = tuple[Callable[[Masks], bytes], Callable[[bytes, tuple[int, int]], Masks] | None]
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = command.parser(
+        "Score the mask codec, or learn its tables.",
+        "python benchmarks/masks.py --data ../shared/data/brats",
+    )
+    parser.add_argument("--data", type=Path, help="the patients' folder; without, only the page")
+    parser.add_argument("--learn", action="store_true", help="write the tables that are shipped")
+    command.run(work, parser.parse_args())
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Learn, or score and write the page."""
+    if arguments.data:
+        folds = {fold: volumes_of(arguments.data, left_out(fold)) for fold in FOLDS}
+        if arguments.learn:
+            volumes = [volume for fold in FOLDS for volume in folds[fold]]
+            write_bytes(PATH, learn([samples_of(volume) for volume in volumes]).to_bytes())
+            write_vectors()
+            print(f"{PATH.name}: {PATH.stat().st_size:,} bytes, sha256 {sha256(PATH)}")
+            return
+        write_json(RESULT, score(folds))
+    elif arguments.learn:
+        raise GliosliceError("--learn needs --data: the folder of the patients")
+    fill(PAGE, {"mask codec": page(read_json(RESULT))})
+
+
+def volumes_of(data: Path, names: Sequence[str]) -> list[Masks]:
+    """Return the expert masks of patients, each (slices, 160, 192) as they cross the line."""
+    found = {files.name: files for files in find_cases(data)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise GliosliceError(f"{data}: lacks {', '.join(missing)} of benchmarks/folds/folds.csv")
+    return [masks_of(found[name]) for name in track(names, "reading")]
+
+
+def masks_of(files: CaseFiles) -> Masks:
+    """Return a patient's masks; the brain is where FLAIR is not 0, as in the other modalities."""
+    if files.mask is None:
+        raise GliosliceError(f"{files.name}: has no expert mask")
+    flair, _ = read_nifti(files.images["flair"])
+    mask, _ = read_nifti(files.mask)
+    return cut(from_scheme(mask[0].astype(np.uint8), files.scheme), crop_of(flair[0] != 0))
+
+
+def score(folds: Mapping[int, Sequence[Masks]]) -> dict[str, Any]:
+    """Return what docs/wire.md shows: bytes and times, ours and others'."""
+    taught = {
+        fold: [samples_of(volume) for volume in track(volumes, f"fold {fold}, sampling")]
+        for fold, volumes in folds.items()
+    }
+    ours: dict[int, list[list[Coded]]] = {}
+    others: dict[str, list[Coded]] = {name: [] for name in RIVALS}
+    for fold, volumes in folds.items():
+        tables = learn(without(taught, fold))
+        ours[fold] = [ours_of(volume, tables) for volume in track(volumes, f"fold {fold}, coding")]
+        for mask in (mask for volume in volumes for mask in volume if mask.any()):
+            for name, coder in RIVALS.items():
+                others[name].append(coded(mask, *coder))
+    sent = [volume for fold in FOLDS for volume in ours[fold]]
+    slices = [one for volume in sent for one in volume if one.size]
+    return {
+        "machine": processor(),
+        "tables": {"bytes": PATH.stat().st_size, "sha256": sha256(PATH)},
+        "patients": len(sent),
+        "slices": len(slices),
+        "ours": measured(slices),
+        "by_fold": {
+            fold: mean([one.size for volume in ours[fold] for one in volume if one.size])
+            for fold in FOLDS
+        },
+        "on_the_line": {
+            "alone": mean([framed(one.size) for one in slices]),
+            "streamed": mean([streamed(one.size) for one in slices]),
+            "volume_mean": mean([sum(streamed(one.size) for one in v) for v in sent]),
+            "volume_most": round(max(sum(streamed(one.size) for one in v) for v in sent)),
+        },
+        "others": {name: measured(sizes) for name, sizes in others.items()},
+    }
+
+
+def without(taught: Mapping[int, Sequence[Samples]], fold: int) -> list[Samples]:
+    """Return the samples of all folds but one."""
+    return [one for other, samples in taught.items() if other != fold for one in samples]
+
+
+def ours_of(masks: Masks, tables: Tables) -> list[Coded]:
+    """Return a volume's masks as our codec sends them, in order."""
+    done: list[Coded] = []
+    previous: Masks | None = None
+    for mask in masks:
+        encode = partial(mask_codec.encode, previous=previous, tables=tables)
+        decode = partial(mask_codec.decode, previous=previous, tables=tables)
+        done.append(coded(mask, encode, decode))
+        previous = mask
+    return done
+
+
+def coded(
+    mask: Masks,
+    encode: Callable[[Masks], bytes],
+    decode: Callable[[bytes, tuple[int, int]], Masks] | None,
+) -> Coded:
+    """Return a mask's size and times; raises GliosliceError if it does not come back."""
+    began = time.thread_time()
+    content = encode(mask)
+    between = time.thread_time()
+    back = decode(content, (mask.shape[0], mask.shape[1])) if decode else mask
+    ended = time.thread_time()
+    if not np.array_equal(back, mask):
+        raise GliosliceError("a mask did not come back as it was: the codec is broken")
+    decoding = (ended - between) * 1000 if decode else UNTIMED
+    return Coded(len(content), (between - began) * 1000, decoding)
+
+
+def png(mask: Masks) -> bytes:
+    """Return the box around a tumour as PNG."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    file = io.BytesIO()
+    Image.fromarray(box).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+RIVALS: dict[str, Coder] = {
+    "zlib, level 9": (lambda mask: zlib.compress(mask.tobytes(), 9), None),
+    "PNG of the box": (png, None),
+    "codec 1, runs": (
+        lambda mask: encode_mask(RUNS, mask),
+        lambda content, shape: decode_mask(RUNS, content, shape),
+    ),
+    "codec 2, lossless WebP of the box": (
+        lambda mask: encode_mask(WEBP, mask),
+        lambda content, shape: decode_mask(WEBP, content, shape),
+    ),
+}
+
+
+if __name__ == "__main__":
+    main()

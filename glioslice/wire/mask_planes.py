@@ -1,0 +1,127 @@
+"""The regions of a mask as planes of ones and zeros, and what the slice before says of each pixel.
+
+A plane is flat, row after row, with `REACH` zeros around the image, so that a neighbour is always a
+fixed distance away. The mask codec codes WT, then TC in it, then ET in that. What a region is
+expected to be is what it was in the previous slice, as far as the larger region still holds it. A
+pixel of the larger region is
+
+    open    if not all of the 3 x 3 pixels around it are expected to be alike,
+    touched if one of the four before it (left, and the three above) has changed, which means that
+            it is not as expected.
+
+Each open or touched pixel is coded. A change of any other is rare; it is a seed, which is coded by
+its place among the pixels of its class.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.labels import EDEMA
+
+Plane = NDArray[np.uint8]
+
+REGIONS = 3
+REACH = 4
+
+CLASSES = 4
+"""Of pixels that are not open: expected 0 or 1 (times 2), and plus 1 if the 7 x 7 pixels around are
+expected to be alike too."""
+
+COUNTS = 4
+"""How many seeds of a class were there already: 0, 1, 2, or more."""
+
+
+class Grid(NamedTuple):
+    """Rows and columns of a mask, and how its planes lie in memory."""
+
+    rows: int
+    columns: int
+
+    @property
+    def stride(self) -> int:
+        """Distance from a pixel to the one below."""
+        return self.columns + 2 * REACH
+
+    @property
+    def size(self) -> int:
+        """Bytes of a plane."""
+        return (self.rows + 2 * REACH) * self.stride
+
+    def image(self, plane: Plane) -> Plane:
+        """Return the pixels of the image in a flat plane, or in several, as a view."""
+        square = plane.reshape(*plane.shape[:-1], -1, self.stride)
+        return square[..., REACH:-REACH, REACH:-REACH]
+
+    def inside(self) -> Plane:
+        """Return the plane of the image: 1 in it, 0 around it."""
+        plane = np.zeros(self.size, np.uint8)
+        self.image(plane)[:] = 1
+        return plane
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a region before the first of its pixels is.
+
+    `larger` is the region that holds it, `values` are the pixels as expected, `open` those that are
+    coded in any case, `classes` the class of each that is not, or CLASSES outside of `larger`.
+    """
+
+    larger: Plane
+    values: Plane
+    open: Plane
+    classes: Plane
+
+
+def planes_of(mask: NDArray[np.uint8], grid: Grid, planes: Plane) -> None:
+    """Write the regions of a mask (rows, columns) into planes (3, size), which are 0 around."""
+    wt, tc, et = grid.image(planes)
+    wt[:] = mask > 0
+    tc[:] = mask & 1
+    et[:] = mask > EDEMA
+
+
+def mask_of(planes: Plane, grid: Grid) -> NDArray[np.uint8]:
+    """Return the mask (rows, columns) whose regions are planes (3, size)."""
+    wt, tc, et = grid.image(planes)
+    mask: NDArray[np.uint8] = (wt + et) * EDEMA - tc
+    return mask
+
+
+def expect(previous: Plane, larger: Plane, grid: Grid) -> Expected:
+    """Return what a region is expected to be, where `larger` holds it and it was `previous`."""
+    values = previous & larger
+    unlike = mixed(values, 1, grid)
+    classes = (values << 1) + (mixed(values, 3, grid) ^ 1)
+    classes[(unlike | (larger ^ 1)).view(bool)] = CLASSES
+    return Expected(larger, values, unlike & larger, classes)
+
+
+def mixed(plane: Plane, reach: int, grid: Grid) -> Plane:
+    """Return where some but not all pixels up to `reach` rows and columns away are 1."""
+    rows = plane.copy()
+    for step in range(1, reach + 1):
+        rows[step:] += plane[:-step]
+        rows[:-step] += plane[step:]
+    total = rows.copy()
+    for step in range(grid.stride, (reach + 1) * grid.stride, grid.stride):
+        total[step:] += rows[:-step]
+        total[:-step] += rows[step:]
+    total -= 1  # 0 becomes 255
+    return (total < (2 * reach + 1) ** 2 - 1).view(np.uint8)
+
+
+def touched(changed: Plane, grid: Grid) -> Plane:
+    """Return the pixels of which one of the four before has changed."""
+    result = np.zeros_like(changed)
+    for step in ahead(grid):
+        result[step:] |= changed[:-step]
+    return result
+
+
+def ahead(grid: Grid) -> tuple[int, int, int, int]:
+    """Return how far the four pixels lie that a changed one touches: right, and the three below."""
+    return 1, grid.stride - 1, grid.stride, grid.stride + 1
