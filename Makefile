@@ -2,6 +2,7 @@
 # make test                everything, then lint, types, architecture and all tests
 # make models              every product, golden, card and figure anew from the checkpoints in models/
 # make accuracy            score the networks of the four folds, and write docs/accuracy.md
+# make engines             time the shipped network on every engine, on an idle machine, for docs/engines.md
 # make folds               train those networks anew: a day on two cores
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,11 +12,12 @@ DATA ?= $(SHARED)/brats
 LITERT = ai-edge-litert==2.3.0
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test fast models accuracy folds clean
+.PHONY: demo test fast models accuracy engines folds clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python firmware_host/stream.py --port "sim://?baud=3000000" $(if $(INPUT),--input "$(INPUT)") \
-	  --output demo/mask.nii.gz --report demo/report.json --force
+	  --output demo/mask.nii.gz --report demo/report.json --report demo/report.html --force
+	@echo "see it slice by slice: .venv-demo/bin/python firmware_host/stream.py --open demo/mask.nii.gz --report demo/report.json$(if $(INPUT), --input \"$(INPUT)\")"
 
 test: .venv/ready
 	.venv/bin/ruff check .
@@ -37,6 +39,9 @@ models: .venv/ready
 
 accuracy: .venv/ready
 	.venv/bin/python benchmarks/accuracy.py $(if $(wildcard $(DATA)),--data $(DATA))
+
+engines: .venv/ready
+	.venv/bin/python benchmarks/engines.py
 
 folds: .venv/ready
 	.venv/bin/python benchmarks/folds.py --data $(SHARED)

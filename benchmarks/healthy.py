@@ -26,8 +26,8 @@ def score_healthy(runs: list[Run]) -> None:
     for seed in track(SEEDS, "healthy phantoms"):
         images = make_phantom(seed, tumour=False).images
         for run, engine in engines.items():
-            found = np.count_nonzero(segment(images, engine).labels)
-            volumes[run].append(found / 1000)  # voxels of 1 mm
+            voxels = np.count_nonzero(segment(images, engine).labels)
+            volumes[run].append(voxels / 1000)  # of 1 mm
     for run, found in volumes.items():
         with whole(run.folder / FILE) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

@@ -6,13 +6,11 @@ Writes `benchmarks/folds/slice_time.json`: machine, runtime, and for each networ
 90th percentile of the milliseconds that a slice takes on one thread.
 """
 
-import platform
-import re
 import time
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.processor import processor
 from benchmarks.runs import KEPT
 from benchmarks.tables import rivals
 from device.engine import Engine
@@ -50,7 +48,7 @@ def work() -> None:
     write_json(
         KEPT / "slice_time.json",
         {
-            "machine": f"{platform.machine()}, {processor()}, one thread",
+            "machine": f"{processor()}, one thread",
             "runtime": first.runtime,
             "milliseconds": {
                 name: {
@@ -61,16 +59,6 @@ def work() -> None:
             },
         },
     )
-
-
-def processor() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    found = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor()
 
 
 if __name__ == "__main__":
