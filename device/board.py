@@ -1,5 +1,6 @@
 """What a board is to a host: the hello that says so, and its way to read a slice."""
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,5 +74,6 @@ def make_board(engine: Engine, model: Path, played: Played | None = None) -> Boa
         sha256=card.content["files"][model.name]["sha256"],
         model=card.name,
         modalities=MODALITIES,
+        boot=secrets.randbits(64),
     )
     return Board(engine, hello, played)

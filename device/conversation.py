@@ -5,17 +5,21 @@
     serve   Start, Slices   a Mask or an Error for each, then End; Start or HostHello may follow
     play                    Start with the volume, every Mask, End; another HostHello plays again
 
+A host that comes back to the run of a lost one gets its leading answers again before all others.
+
 A message out of turn is answered by Error(REFUSED) and changes nothing. A board that is told to
 stop answers the slice in hand, then sends Error(STOPPED) and the End of what it has done.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from device.answers import Run
 from device.board import Board, Played
+from device.kept import Kept
+from device.notify import ALIVE, notify
 from device.stopping import GLANCE, Stop
-from glioslice.wire.codecs import CodecError
 from glioslice.wire.connection import Connection
 from glioslice.wire.layout import MAX_SIDE
 from glioslice.wire.messages import (
@@ -41,16 +45,24 @@ class Conversation:
     """One session with one host; `say` takes lines for the board's own log."""
 
     def __init__(
-        self, connection: Connection, board: Board, stop: Stop, say: Callable[[str], None]
+        self,
+        connection: Connection,
+        board: Board,
+        stop: Stop,
+        say: Callable[[str], None],
+        kept: Kept,
     ) -> None:
         self._connection, self._board, self._stop, self._say = connection, board, stop, say
+        self._kept, self._fresh = kept, True
         self._served: HostHello | None = None
         self._run: Run | None = None
 
     def hold(self) -> None:
         """Talk until told to stop; raises LinkError for a host that is gone, and LineLost."""
-        self._send(self._board.hello)
+        key, answered = self._kept.said()
+        self._send(replace(self._board.hello, kept=key, answered=answered))
         while not self._stop.requested:
+            notify(ALIVE)
             try:
                 message = receive(self._connection, GLANCE)
             except VersionError:
@@ -70,7 +82,7 @@ class Conversation:
             case HostHello() if self._run is None:
                 self._choose(message)
             case Start(volume=None) if self._served is not None and self._run is None:
-                self._begin(self._served, message.slices)
+                self._begin(self._served, message)
             case Slice() if self._run is not None and message.index in self._run.waiting:
                 self._serve(self._run, message)
             case Slice(index=index) if index < MAX_SIDE:
@@ -93,33 +105,42 @@ class Conversation:
                 self._play(host, played)
 
     def _play(self, host: HostHello, played: Played) -> None:
-        run = self._begin(host, played.start.slices)
         self._send(played.start)
+        run = self._begin(host, played.start)
         for index, prepared in enumerate(played.slices):
+            if index not in run.waiting:
+                continue
             if self._stop.requested:
                 return  # `hold` tells the host
+            notify(ALIVE)
             self._send(run.mask(index, prepared, time.perf_counter_ns()))
         self._end(run)
 
     def _serve(self, run: Run, message: Slice) -> None:
-        began = time.perf_counter_ns()
-        try:
-            prepared = self._board.image(message)
-        except CodecError as error:
-            text = "the payload of this slice could not be decoded"
-            self._send(run.fail(ErrorCode.SLICE, message.index, text, error))
-        else:
-            self._send(run.mask(message.index, prepared, began))
+        self._send(run.serve(self._board, message))
         if not run.waiting:
             self._end(run)
 
-    def _begin(self, host: HostHello, slices: int) -> Run:
-        self._run = Run(self._board.engine, slices, host.mask_codec)
-        self._say(f"{host.mode.name.lower()}: run of {slices} slices")
-        return self._run
+    def _begin(self, host: HostHello, start: Start) -> Run:
+        """Begin a run; the first one of a session may be one that a lost host had begun."""
+        before = self._kept.found(host.mode, start.key) if self._fresh else None
+        self._fresh = False
+        run = Run(self._board.engine, start.slices, host.mask_codec, start.first, before)
+        self._run = run
+        self._kept.keep(run, host.mode, start.key)
+        self._say(f"{host.mode.name.lower()}: run of {start.slices} slices")
+        known = len(run.waiting)
+        for answer in run.recalled():
+            self._send(answer)
+        if len(run.waiting) < known:
+            self._say(f"{known - len(run.waiting)} answers were here already")
+        if host.mode is Mode.SERVE and not run.waiting:
+            self._end(run)
+        return run
 
     def _end(self, run: Run) -> None:
         self._send(run.end())
+        run.ended = not run.waiting
         self._run = None
         self._say(f"run ended: {run.summary()}")
 

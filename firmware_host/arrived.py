@@ -23,9 +23,10 @@ class Run:
         self.slices = crop.z[1] - crop.z[0]
         self.arrived: NDArray[np.bool_] = np.zeros(self.slices, np.bool_)
         self.failed: dict[int, str] = {}
-        self.milliseconds: list[float] = []
+        self.times: dict[int, float] = {}
         self._masks: NDArray[np.uint8] = np.zeros((self.slices, *crop.window), np.uint8)
         self._digest = MaskDigest()
+        self._first = 0
         self._began = time.monotonic()
         self._seconds: float | None = None
 
@@ -33,6 +34,11 @@ class Run:
     def masks(self) -> int:
         """How many masks have arrived."""
         return int(self.arrived.sum())
+
+    @property
+    def milliseconds(self) -> list[float]:
+        """How long each mask took on the device, in the order of arrival; `times` by index."""
+        return list(self.times.values())
 
     @property
     def complete(self) -> bool:
@@ -44,9 +50,37 @@ class Run:
         """How long the run took, or has taken so far."""
         return time.monotonic() - self._began if self._seconds is None else self._seconds
 
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """Return the kit's labels (window X, window Y) of a slice; 0 outside the volume."""
+        (_, x), (_, y) = self.crop.overlap(0), self.crop.overlap(1)
+        inside = np.zeros(self.crop.window, np.uint8)
+        inside[x, y] = self._masks[index, x, y]
+        return inside
+
     def labels(self) -> NDArray[np.uint8]:
         """Return the kit's labels (X, Y, Z) of the whole volume; 0 where no mask has arrived."""
         return paste(self._masks, self.crop)
+
+    def begin_part(self) -> int:
+        """Go on with another board, or the same one anew; return the first slice it has to do.
+
+        What the next End says is compared with what comes from now on.
+        """
+        settled = self.arrived.copy()
+        settled[list(self.failed)] = True
+        self._first = self.slices - 1 if settled.all() else int(np.argmin(settled))
+        # Where only the board's End is missing, the last slice is done again for it.
+        self.arrived[self._first] = False
+        self.failed.pop(self._first, None)
+        self._digest = MaskDigest()
+        return self._first
+
+    def begin_again(self) -> None:
+        """Forget what has arrived: the board plays from the beginning."""
+        self.arrived[:] = False
+        self.failed.clear()
+        self.times.clear()
+        self.begin_part()
 
     def take(self, message: Mask) -> None:
         """Take in a mask; raises MessageError for one too many, CodecError for a damaged one."""
@@ -55,7 +89,7 @@ class Run:
         self._masks[message.index] = mask
         self.arrived[message.index] = True
         self._digest.add(message.index, mask.tobytes())
-        self.milliseconds.append(message.device_us / 1000)
+        self.times[message.index] = message.device_us / 1000
 
     def fail(self, message: Error) -> None:
         """Take in that a slice has no mask; raises MessageError for one too many."""
@@ -67,7 +101,9 @@ class Run:
 
         Raises DigestWrong if they differ, GliosliceError if the board left slices out.
         """
-        sent, here = (message.masks, message.failed), (self.masks, len(self.failed))
+        sent = (message.masks, message.failed)
+        failed = sum(index >= self._first for index in self.failed)
+        here = (int(self.arrived[self._first :].sum()), failed)
         if sent != here:
             raise DigestWrong(
                 f"the board sent {sent[0]} masks and {sent[1]} failures, {here[0]} and {here[1]} "
@@ -78,8 +114,9 @@ class Run:
                 "the masks here are not those that the board made: their digest differs; nothing "
                 "was kept, run it again"
             )
-        if sum(here) < self.slices:
-            raise GliosliceError(f"the board ended the run after {sum(here)} of {self.slices}")
+        if self._first + sum(here) < self.slices:
+            done = self._first + sum(here)
+            raise GliosliceError(f"the board ended the run after {done} of {self.slices}")
         self._seconds = self.seconds
 
     def _check(self, index: int) -> None:

@@ -30,9 +30,13 @@ def is_simulated(port: str) -> bool:
 
 
 def device_command(arguments: argparse.Namespace) -> list[str]:
-    """Return what starts the simulated board: the shipped compact model, or `--model`."""
+    """Return what starts the simulated board: the shipped compact model, or `--model`.
+
+    A rate that is fixed is that of both ends.
+    """
     model = arguments.model or default_model()
     words = [sys.executable, "-m", "device", "--port", "{port}", "--model", str(model)]
+    words += ["--baud", str(arguments.baud)] if arguments.baud else []
     return words + (["--input", str(arguments.input)] if arguments.play else [])
 
 

@@ -72,7 +72,7 @@ def work(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         simulated = is_simulated(port)
         command = far_end(arguments) if simulated else None
         times = Times(call=patience_for(port)) if simulated else Times()
-        outcome = examine(port, arguments.baud, command, times)
+        outcome = examine(port, arguments.baud or BAUD, command, times)
         if outcome.name == "no such port":
             print("ports that are there:", *(found or ["none"]), sep="\n  ")
     print(f"{outcome.name}: {outcome.seen}")

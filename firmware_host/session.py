@@ -1,12 +1,14 @@
 """One run over an open connection: slices leave from a thread of their own, masks are gathered.
 
-    run = begin_serving(connection, choice, crop, len(slices))
+    feeder = serve(connection, hello, choice, run, slices)
     for index in arrivals(connection, run, feeder): ...     # an index each time a slice is settled
 
 Whoever shows progress or a live page does so in the loop's body. What arrived before an exception
 stays in `run`.
 """
 
+import hashlib
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from glioslice.wire import messages
 from glioslice.wire.codecs import IMAGES, encode_image
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
+    BoardHello,
     End,
     Error,
     HostHello,
@@ -41,30 +44,57 @@ STALL = 300.0
 
 
 class Feeder(threading.Thread):
-    """Encodes and sends slices (Z', X, Y, channels) while masks come back.
+    """Encodes and sends slices (Z', X, Y, channels) from `first` on while masks come back.
 
     `send` holds it at 64 kB on their way. It ends with the connection; `failure` says why.
     """
 
-    def __init__(self, connection: Connection, codec: int, slices: NDArray[np.int8]) -> None:
+    def __init__(
+        self, connection: Connection, codec: int, slices: NDArray[np.int8], first: int = 0
+    ) -> None:
         super().__init__(name="feeder", daemon=True)
-        self._connection, self._codec, self._slices = connection, codec, slices
+        self._connection, self._codec, self.slices = connection, codec, slices
+        self._first = first
         self.failure: Exception | None = None
 
     def run(self) -> None:
         """Send every slice, in order."""
         try:
-            for index, image in enumerate(self._slices):
+            for index in range(self._first, len(self.slices)):
+                image = self.slices[index]
                 payload = encode_image(self._codec, image)
                 messages.send(self._connection, Slice(index, self._codec, payload))
         except Exception as error:  # raised again by whoever waits for the masks
             self.failure = error
 
 
-def begin_serving(connection: Connection, choice: HostHello, crop: Crop) -> Run:
-    """Tell the board how many slices come."""
-    messages.send(connection, Start(crop.z[1] - crop.z[0]))
+def new_run(choice: HostHello, crop: Crop) -> Run:
+    """Return a run that is to be served, of which nothing has arrived."""
     return Run(Mode.SERVE, IMAGES[choice.image_codec].name, crop)
+
+
+def serve(
+    connection: Connection, hello: BoardHello, choice: HostHello, run: Run, slices: NDArray[np.int8]
+) -> Feeder:
+    """Tell the board which slices come, and let them: those that neither end has an answer to.
+
+    A board that remembers this run from a host that was lost sends its answers by itself.
+    """
+    key, first = key_of(hello, choice.image_codec, slices), run.begin_part()
+    messages.send(connection, Start(len(slices), first=first, key=key))
+    known = hello.answered if hello.kept == key else 0
+    feeder = Feeder(connection, choice.image_codec, slices, max(first, known))
+    feeder.start()
+    return feeder
+
+
+def key_of(hello: BoardHello, codec: int, slices: NDArray[np.int8]) -> int:
+    """Return the number by which a board knows this run again, not 0.
+
+    It is made of what crosses anyway and of a random number of the board, so that it names no scan.
+    """
+    text = struct.pack("<QB4H", hello.boot, codec, *slices.shape) + slices.tobytes()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") or 1
 
 
 def begin_playing(connection: Connection, stall: float = STALL) -> Volume:

@@ -3,18 +3,29 @@
 Two threads own the port, one reads and one writes, so that the caller computes while bytes cross.
 Both sleep until there is something to do. `send` waits when 64 kB are on their way; a caller who
 does not `receive` makes the peer pause. Messages are bytes here; `messages` gives them meaning.
+
+A cable that is pulled out and put back within a minute ends nothing: the port is opened again by
+its name, and the session goes on where it was.
 """
 
 import math
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 
 from glioslice.wire.link import Counts, Link, LinkError, Settings, State
-from glioslice.wire.transport import Port, PortError
+from glioslice.wire.transport import BAUD, AdjustablePort, Port, PortError
 
-SILENCE = 5.0
-"""Seconds without a word after which a peer counts as silent; it says something every second."""
+SILENCE = 60.0
+"""Seconds without a word after which a peer, or a port that vanished, counts as gone for good."""
+
+QUIET = 5.0
+"""Seconds without a word after which the user is told; a peer says something every second."""
+
+REOPEN = 0.25
+"""Seconds between two tries to open a port that vanished."""
 
 SEND_LIMIT = 65536
 READ_WAIT = 0.2
@@ -39,7 +50,8 @@ class Connection:
     """One end of a link over a port; the active end calls, the passive one waits to be called.
 
     It owns the port and closes it. Any thread may call its methods. When a session has ended,
-    `open` begins the next one on the same port.
+    `open` begins the next one on the same port. `say` takes lines for people: that nothing is
+    heard, that the line is gone, that it is back.
     """
 
     def __init__(
@@ -49,17 +61,25 @@ class Connection:
         active: bool,
         settings: Settings | None = None,
         silence: float = SILENCE,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.name = port.name
         self.silence = silence
-        self._port, self._settings = port, settings
-        self._link = Link(settings, active=active)
+        self._port, self._say = port, say
+        self._adjustable = port if isinstance(port, AdjustablePort) else None
+        rates = self._adjustable.rates if self._adjustable else ()
+        self._settings = replace(settings or Settings(), rates=rates)
+        self._link = Link(self._settings, active=active)
+        self._rate = self._link.rate  # that of the port: both begin alike
         self._joined = False
         self._earlier = Counts()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._changed = threading.Condition(self._lock)
         self._failure: PortError | None = None
+        self._trouble: PortError | None = None
+        self._lost_at: float | None = None
+        self._quiet = False
         self._ending = False
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
@@ -110,7 +130,7 @@ class Connection:
             while self._link.state is State.OPENING:
                 self._check_port()
                 if time.monotonic() >= deadline:
-                    raise PeerSilent(self._no_answer())
+                    raise PeerSilent(str(self._trouble) if self._trouble else self._no_answer())
                 self._nap(deadline)
             if self._link.state is not State.OPEN:
                 self._check_session()
@@ -176,7 +196,7 @@ class Connection:
             self._link.close()
             self._work.notify()
             deadline = time.monotonic() + FAREWELL
-            while self._link.next_time() == -math.inf and self._failure is None:
+            while self._link.next_time() == -math.inf and not (self._failure or self._trouble):
                 if time.monotonic() >= deadline:
                     break
                 self._nap(deadline)
@@ -219,50 +239,114 @@ class Connection:
             case State.OPENING:
                 raise LinkError(f"{self.name}: no session is open; call open first")
 
+    @property
+    def rate(self) -> int | None:
+        """The baud rate of the moment; None where it is fixed or there is none."""
+        with self._lock:
+            return self._link.rate
+
     def _check_silence(self) -> None:
         silent = time.monotonic() - self._link.heard_at
         if silent >= self.silence:
             raise PeerSilent(
                 f"{self.name}: nothing heard for {silent:.0f} s; is the far end on and connected?"
             )
+        if silent < QUIET:
+            self._quiet = False
+        elif not self._quiet:
+            self._quiet = True
+            self._say(
+                f"{self.name}: nothing heard for {QUIET:.0f} s; the session goes on if the far end "
+                f"is back within {self.silence:.0f}"
+            )
 
     def _read(self) -> None:
         """Feed what arrives to the link until the connection ends."""
-        try:
-            while not self._ending:
-                data = self._port.read(READ_WAIT)
-                if not data:
+        while not self._ending and self._failure is None:
+            try:
+                if self._trouble is not None:
+                    self._take_up()
                     continue
-                with self._lock:
-                    if self._link.receive_bytes(data, time.monotonic()):
-                        self._work.notify()
-                        self._changed.notify_all()
-        except PortError as error:
-            self._fail(error)
+                data = self._port.read(READ_WAIT)
+            except PortError as error:
+                self._drop(error)
+                continue
+            if not data:
+                continue
+            with self._lock:
+                if self._link.receive_bytes(data, time.monotonic()):
+                    self._lost_at = None
+                    self._work.notify()
+                    self._changed.notify_all()
 
     def _write(self) -> None:
         """Give the port what the link wants to send, when it is due, until the connection ends."""
+        while True:
+            with self._lock:
+                if self._ending or self._failure is not None:
+                    return
+                if self._trouble is not None:
+                    self._work.wait(REOPEN)
+                    continue
+                now = time.monotonic()
+                data = self._link.outgoing(now)
+                rate = self._link.rate
+                if not data and rate == self._rate:
+                    self._changed.notify_all()  # `close` waits for the farewell to leave
+                    due = self._link.next_time()
+                    self._work.wait(None if due == math.inf else max(0.0, due - now))
+                    continue
+            try:
+                if self._adjustable and rate is not None and rate != self._rate:
+                    self._adjustable.set_rate(rate)
+                self._rate = rate
+                if data:
+                    self._port.write(data)
+            except PortError as error:
+                self._drop(error)
+
+    def _drop(self, error: PortError) -> None:
+        """Note that the line was lost: the reader opens it again, if it can be."""
+        with self._lock:
+            if self._adjustable is None or error.reason == "ended" or self._ending:
+                self._fail(error)
+                return
+            now = time.monotonic()
+            if self._lost_at is None:
+                self._lost_at = now
+                self._say(f"{error}; waiting up to {self.silence:.0f} s for it to come back")
+            if now - self._lost_at >= self.silence:
+                self._fail(error)
+            self._trouble = self._trouble or error
+
+    def _take_up(self) -> None:
+        """Open the port again, or try again soon; raises PortError if it will never come back."""
+        assert self._adjustable is not None
+        with self._lock:
+            assert self._lost_at is not None and self._trouble is not None
+            if time.monotonic() - self._lost_at >= self.silence:
+                self._fail(self._trouble)
+                return
         try:
-            while True:
-                with self._lock:
-                    if self._ending or self._failure is not None:
-                        return
-                    now = time.monotonic()
-                    data = self._link.outgoing(now)
-                    if not data:
-                        self._changed.notify_all()  # `close` waits for the farewell to leave
-                        due = self._link.next_time()
-                        self._work.wait(None if due == math.inf else max(0.0, due - now))
-                        continue
-                self._port.write(data)
+            self._adjustable.reopen()
         except PortError as error:
-            self._fail(error)
+            if error.reason == "ended":
+                with self._lock:
+                    self._fail(self._trouble)
+                return
+            with self._lock:
+                self._changed.wait(REOPEN)
+            return
+        with self._lock:
+            self._say(f"{self.name}: the line is back")
+            self._rate = self._link.rate if self._link.rate is None else BAUD
+            self._trouble = None
+            self._work.notify()
 
     def _fail(self, error: PortError) -> None:
-        with self._lock:
-            self._failure = self._failure or error
-            self._work.notify_all()
-            self._changed.notify_all()
+        self._failure = self._failure or error
+        self._work.notify_all()
+        self._changed.notify_all()
 
 
 def deadline_of(timeout: float | None) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from glioslice.wire.layout import MAX_SIDE, VersionError, check, unpack
 
-VERSION = 1
+VERSION = 2
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Numbered from 1 on the wire; 0 is none."""
 
@@ -35,10 +35,10 @@ def check_version(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class BoardHello:
-    """What a board is and can do. 74 bytes.
+    """What a board is and can do, and what it remembers of a run that its host left. 92 bytes.
 
     0   u8       type 1
-    1   u8       version 1
+    1   u8       version 2
     2   u8       what it can do: bit 0 serve, bit 1 play
     3   u8       labels of its masks: 1 = the kit's
     4   u16 x 2  window X, Y in voxels of 1 mm
@@ -51,10 +51,13 @@ class BoardHello:
     24  u16      mask codecs offered
     26  u8 x 32  SHA-256 of the model file
     58  u8 x 16  name of the model, ASCII, zeros behind
+    74  u64      boot: a random number of this start of the runner
+    82  u64      key of the run that it remembers, 0 for none
+    90  u16      leading slices of that run which have their answer
     """
 
     TYPE: ClassVar[int] = 1
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16s")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16sQQH")
 
     modes: frozenset[Mode]
     window: tuple[int, int]
@@ -68,6 +71,9 @@ class BoardHello:
     modalities: tuple[str, ...] = MODALITIES
     slices_at_once: int = 1
     labels: int = KIT_LABELS
+    boot: int = 0
+    kept: int = 0
+    answered: int = 0
 
     def to_bytes(self) -> bytes:
         """Return the message as it crosses the line; scale and clip are rounded to float32."""
@@ -88,6 +94,9 @@ class BoardHello:
             self.mask_codecs,
             bytes.fromhex(self.sha256),
             self.model.encode("ascii"),
+            self.boot,
+            self.kept,
+            self.answered,
         )
 
     @classmethod
@@ -98,7 +107,8 @@ class BoardHello:
         modes, labels, x, y, at_once = (next(fields) for _ in range(5))
         codes = [next(fields) for _ in range(4)]
         zero_point, scale, clip, images, masks = (next(fields) for _ in range(5))
-        model = data[58:].rstrip(b"\0")
+        _, _, boot, kept, answered = fields
+        model = data[58:74].rstrip(b"\0")
         named = [code for code in codes if code]
         check(1 <= modes <= 3, f"a BoardHello that can do {modes}")
         check(labels == KIT_LABELS, f"a BoardHello with labels {labels}, which are not the kit's")
@@ -122,6 +132,9 @@ class BoardHello:
             modalities=tuple(MODALITIES[code - 1] for code in named),
             slices_at_once=at_once,
             labels=labels,
+            boot=boot,
+            kept=kept,
+            answered=answered,
         )
 
 
@@ -130,7 +143,7 @@ class HostHello:
     """What the host has chosen. 5 bytes.
 
     0  u8  type 2
-    1  u8  version 1
+    1  u8  version 2
     2  u8  mode: 1 serve, 2 play
     3  u8  image codec
     4  u8  mask codec

@@ -26,8 +26,10 @@ CATCH_UP = 0.05
 class Quality:
     """What a line does to the bytes in each direction.
 
-    `errors` is the chance that a bit is flipped, `loss` that a block of 64 bytes vanishes,
-    `latency` the seconds that every byte is held back, like an adapter's timer.
+    `baud` is the fastest rate that it carries. `errors` is the chance that a bit is flipped, `loss`
+    that a block of 64 bytes vanishes, `latency` the seconds that every byte is held back, like an
+    adapter's timer. For `unplug` seconds, once, `after` so many from the first byte that came from
+    the far end, the cable is out.
     """
 
     baud: int = 115200
@@ -35,6 +37,8 @@ class Quality:
     loss: float = 0.0
     latency: float = 0.0
     seed: int = 0
+    unplug: float = 0.0
+    after: float = 2.0
 
 
 class Damage:
@@ -91,23 +95,37 @@ class Lane:
         self._rate = quality.baud / BITS_PER_BYTE
         self._latency = quality.latency
         self._damage = Damage(quality, direction)
+        self._noise = random.Random(f"{quality.seed} noise {direction}")
         self._flying: deque[tuple[float, bytes]] = deque()
         self._free_at = -math.inf
         self._idle = True
+
+    def set_rate(self, baud: int) -> None:
+        """Let bytes that are put from now on take the time of `baud`."""
+        self._rate = baud / BITS_PER_BYTE
 
     def room(self, now: float) -> int:
         """Return how many bytes the line takes at this moment; 0 while it is busy."""
         return max(1, int(self._rate * SLICE)) if now >= self._free_at else 0
 
-    def put(self, data: bytes, now: float) -> None:
-        """Start `data` on its way; b"" says that nothing was waiting for the line."""
+    def put(self, data: bytes, now: float, garbled: bool = False) -> None:
+        """Start `data` on its way; b"" says that nothing was waiting for the line.
+
+        What is `garbled` arrives as noise: its two ends are not set to one rate, or the line cannot
+        carry it.
+        """
         if not data:
             self._idle = True
             return
         start = now if self._idle else max(self._free_at, now - CATCH_UP)
         self._idle = False
         self._free_at = start + len(data) / self._rate
-        self._flying.append((self._free_at + self._latency, self._damage(data)))
+        arriving = self._noise.randbytes(len(data)) if garbled else self._damage(data)
+        self._flying.append((self._free_at + self._latency, arriving))
+
+    def clear(self) -> None:
+        """Lose everything that is on its way, as when a cable is pulled out."""
+        self._flying.clear()
 
     def take(self, now: float) -> bytes:
         """Return what has reached the far end by now."""

@@ -11,10 +11,21 @@ from dataclasses import asdict
 
 from glioslice.wire import packets
 from glioslice.wire.frames import FrameReader, encode
-from glioslice.wire.packets import Ack, Close, Data, Open, Packet, PacketError, expand
+from glioslice.wire.packets import (
+    Ack,
+    Close,
+    Data,
+    Open,
+    Packet,
+    PacketError,
+    Probe,
+    Rate,
+    expand,
+)
 from glioslice.wire.receiver import MAX_MESSAGE, Receiver, StreamError
 from glioslice.wire.sender import Sender
 from glioslice.wire.state import Counts, LinkError, Settings, State
+from glioslice.wire.tuning import BASE, Tuner, offered
 
 __all__ = ["MAX_MESSAGE", "Counts", "Link", "LinkError", "Settings", "State"]
 
@@ -44,9 +55,10 @@ class Link:
         self.heard_at = -math.inf
         self.reader = FrameReader()
         self._counts = Counts()
-        self._peer = 0
+        self._peer = self._rates = 0
         self._sender = Sender(self.settings.payload)
         self._receiver = Receiver(self.settings.window)
+        self._tuner = Tuner(active, self.settings.rates)
         self._call_at = 0.0 if active else math.inf
         self._called_at = -math.inf
         self._ack_at = math.inf
@@ -71,6 +83,14 @@ class Link:
                 "duplicates": self._receiver.duplicates,
             }
         )
+
+    @property
+    def rate(self) -> int | None:
+        """The baud rate that the port is to have from now on; None: the one it has."""
+        if not self.settings.rates:
+            return None
+        lives = self.state in (State.OPENING, State.OPEN) or self._goodbyes
+        return self._tuner.rate if lives else BASE
 
     @property
     def queued(self) -> int:
@@ -136,10 +156,14 @@ class Link:
             return -math.inf
         if self.state is not State.OPEN:
             return math.inf
-        if self._sender.ready():
+        tuner = self._tuner
+        rates = tuner.next_time(self._sender.idle, self.heard_at)
+        if tuner.silent:
+            return rates
+        if self._sender.ready(tuner.holding) or tuner.announcements:
             return -math.inf
         keep_alive = self._sent_at + KEEP_ALIVE
-        return min(self._sender.next_time(), self._ack_at, self._call_at, keep_alive)
+        return min(rates, self._sender.next_time(), self._ack_at, self._call_at, keep_alive)
 
     def _next_packet(self, now: float) -> Packet | None:
         if self._goodbyes:
@@ -149,17 +173,33 @@ class Link:
             return self._call(now)
         if self.state is not State.OPEN:
             return None
+        about_rates = self._next_about_rates(now)
+        tuner = self._tuner
+        if about_rates is not None or tuner.silent:
+            return about_rates
+        if tuner.announcements:
+            tuner.announcements -= 1
+            return self._ack()
         self._sender.check_time(now)
         due = now >= min(self._ack_at, self._sent_at + KEEP_ALIVE)
-        if self._edge_moved or (due and (self._receiver.gap or not self._sender.ready())):
+        ready = self._sender.ready(tuner.holding)
+        if self._edge_moved or (due and (self._receiver.gap or not ready)):
             return self._ack()
-        segment = self._sender.next_segment(now)
+        segment = self._sender.next_segment(now) if ready else None
         if segment is None:
             return None
         if not self._receiver.gap:
             self._ack_at = math.inf
         self._acknowledged = self._receiver.expected
         return Data(self._tag, segment[0], self._acknowledged, segment[1])
+
+    def _next_about_rates(self, now: float) -> Rate | Probe | None:
+        """Return what the tuner has to say; it may have changed the rate."""
+        tuner, sender, frames = self._tuner, self._sender, self.reader.counts
+        tuner.tick(now, self.heard_at)
+        bad = frames.malformed + frames.bad_crc + frames.too_long
+        tuner.weigh(sender.lost, sender.arrived, bad, frames.frames, now)
+        return tuner.next_packet(self._tag, sender.idle, now)
 
     @property
     def _tag(self) -> int:
@@ -174,7 +214,8 @@ class Link:
         calling = self.state is State.OPENING and (self.active or self._peer)
         self._call_at = now + CALL_INTERVAL if calling else math.inf
         self._called_at = now
-        return Open(self.session, self._peer, self.settings.payload, self.settings.window)
+        own = self.settings
+        return Open(self.session, self._peer, own.payload, own.window, offered(own.rates))
 
     def _ack(self) -> Ack:
         receiver = self._receiver
@@ -219,6 +260,7 @@ class Link:
             self._sender.limit(packet.payload)
             self._sender.edge = packet.window
             self._edge = self.settings.window
+            self._rates = packet.rates
         if packet.peer == self.session:
             self._opened(now)
             self._ack_at = now
@@ -232,12 +274,17 @@ class Link:
             self.state = State.OPEN
             self._call_at = math.inf
             self._ack_at = now
+            self._tuner.opened(self._rates, now - self._called_at, now)
 
-    def _receive_tagged(self, packet: Data | Ack | Close, now: float) -> None:
+    def _receive_tagged(self, packet: Data | Ack | Close | Rate | Probe, now: float) -> None:
         sender = self._sender
         if isinstance(packet, Close):
             self.state = State.CLOSED
             return
+        if isinstance(packet, Rate | Probe):
+            self._tuner.heard(packet, now)
+            return
+        self._tuner.heard(None, now)
         upto = expand(packet.acknowledged, sender.base)
         if isinstance(packet, Data):
             sender.acknowledge(upto, [], False, now)

@@ -61,37 +61,44 @@ class ErrorCode(IntEnum):
 
 @dataclass(frozen=True)
 class Start:
-    """Opens a run of `slices` slices; a playing board adds the volume. 4 or 129 bytes.
+    """Opens a run of `slices` slices; a playing board adds the volume. 14 or 139 bytes.
 
     0  u8   type 3
     1  u8   1 if a volume follows, else 0
     2  u16  slices
-    4       Volume
+    4  u16  first: those before it are not wanted, their masks are here already
+    6  u64  key, by which the board remembers the run if the host is lost; 0: it need not
+    14      Volume
     """
 
     TYPE: ClassVar[int] = 3
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBH")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBHHQ")
 
     slices: int
     volume: Volume | None = None
+    first: int = 0
+    key: int = 0
 
     def to_bytes(self) -> bytes:
         """Return the message as it crosses the line."""
-        head = self.LAYOUT.pack(self.TYPE, self.volume is not None, self.slices)
+        follows = self.volume is not None
+        head = self.LAYOUT.pack(self.TYPE, follows, self.slices, self.first, self.key)
         return head + (self.volume.to_bytes() if self.volume else b"")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Start":
         """Return the message in `data`; raises MessageError."""
-        _, follows, slices = unpack(cls.LAYOUT, data[:4], "Start")
-        check(follows <= 1 and (follows == 1 or len(data) == 4), f"a Start of {len(data)} bytes")
+        size = cls.LAYOUT.size
+        _, follows, slices, first, key = unpack(cls.LAYOUT, data[:size], "Start")
+        check(follows <= 1 and (follows == 1 or len(data) == size), f"a Start of {len(data)} bytes")
         check(1 <= slices <= MAX_SIDE, f"a run of {slices} slices")
-        volume = Volume.from_bytes(data[4:]) if follows else None
+        check(first < slices, f"a run of {slices} slices from {first}")
+        volume = Volume.from_bytes(data[size:]) if follows else None
         check(
             volume is None or volume.z[1] - volume.z[0] == slices,
             f"a run of {slices} slices with a volume of another number",
         )
-        return cls(slices, volume)
+        return cls(slices, volume, first, key)
 
 
 @dataclass(frozen=True)

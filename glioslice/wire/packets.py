@@ -1,4 +1,4 @@
-"""What the two ends of a link exchange: four packets, each the body of one frame.
+"""What the two ends of a link exchange: six packets, each the body of one frame.
 
 The first byte is the kind, plus 0x80 from the active end (the host), so that an end knows the echo
 of its own bytes. Numbers are little-endian; u24 is three bytes. Offsets count the bytes of a
@@ -6,10 +6,14 @@ direction's stream from 0 and are sent modulo 2^24.
 
     OPEN   u8 kind 1 | u8 version | u32 own session | u32 peer's session, 0 = not known
            | u16 largest payload it takes | u16 window, bytes it takes beyond those in order
+           | u16 baud rates: bit n is RATES[n], 0 = it keeps the one it has
     DATA   u8 kind 2 | u16 tag | u24 offset of the first byte | u24 acknowledged | 1..1024 payload
     ACK    u8 kind 3 | u16 tag | u24 acknowledged | u24 edge, first byte it does not take
            | n x (u16 gap, u16 run), n <= 32
     CLOSE  u8 kind 4 | u16 tag
+    RATE   u8 kind 5 | u16 tag | u8 step: 1 propose, 2 accept | u32 baud rate
+           | u16 milliseconds that a trial lasts
+    PROBE  u8 kind 6 | u16 tag | u8 number | 32 bytes of any value
 
 The tag is the exclusive or of the low halves of both sessions: packets of an earlier session, or
 for another peer, do not carry it. `acknowledged` is the next byte expected. In ACK each pair names
@@ -22,18 +26,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from glioslice.errors import GliosliceError
+from glioslice.wire.transport import RATES
 
-VERSION = 1
+VERSION = 2
 FROM_ACTIVE = 0x80
-OPEN, DATA, ACK, CLOSE = 1, 2, 3, 4
+OPEN, DATA, ACK, CLOSE, RATE, PROBE = 1, 2, 3, 4, 5, 6
 MIN_PAYLOAD, MAX_PAYLOAD = 64, 1024
 MODULUS = 1 << 24
 MAX_WINDOW = 65535
 """Bytes; far below half of `MODULUS`, so that an offset is never ambiguous."""
 MAX_PAIRS = 32
+PROPOSE, ACCEPT = 1, 2
+PATTERN = 32
+"""Bytes that a PROBE carries."""
 
 DATA_HEADER = 9
-OPEN_LAYOUT = struct.Struct("<BBIIHH")
+OPEN_LAYOUT = struct.Struct("<BBIIHHH")
+RATE_LAYOUT = struct.Struct("<BHBIH")
 PAIR = struct.Struct("<HH")
 
 
@@ -49,6 +58,7 @@ class Open:
     peer: int
     payload: int
     window: int
+    rates: int = 0
     version: int = VERSION
 
 
@@ -79,7 +89,26 @@ class Close:
     tag: int
 
 
-Packet = Open | Data | Ack | Close
+@dataclass(frozen=True)
+class Rate:
+    """A step on the way to another baud rate: PROPOSE from the active end, ACCEPT as its answer."""
+
+    tag: int
+    step: int
+    rate: int
+    trial: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A piece of the test pattern, or the answer to the one of the same number."""
+
+    tag: int
+    number: int
+    pattern: bytes
+
+
+Packet = Open | Data | Ack | Close | Rate | Probe
 
 
 def u24(value: int) -> bytes:
@@ -97,8 +126,8 @@ def to_bytes(packet: Packet, active: bool) -> bytes:
     """Return `packet` as the body of a frame, sent by the active or by the passive end."""
     origin = FROM_ACTIVE if active else 0
     match packet:
-        case Open(session, peer, payload, window, version):
-            return OPEN_LAYOUT.pack(OPEN | origin, version, session, peer, payload, window)
+        case Open(session, peer, payload, window, rates, version):
+            return OPEN_LAYOUT.pack(OPEN | origin, version, session, peer, payload, window, rates)
         case Data(tag, offset, acknowledged, payload):
             head = bytes([DATA | origin]) + tag.to_bytes(2, "little")
             return head + u24(offset) + u24(acknowledged) + payload
@@ -108,6 +137,10 @@ def to_bytes(packet: Packet, active: bool) -> bytes:
             return head + u24(acknowledged) + u24(edge) + listed
         case Close(tag):
             return bytes([CLOSE | origin]) + tag.to_bytes(2, "little")
+        case Rate(tag, step, rate, trial):
+            return RATE_LAYOUT.pack(RATE | origin, tag, step, rate, trial)
+        case Probe(tag, number, pattern):
+            return bytes([PROBE | origin]) + tag.to_bytes(2, "little") + bytes([number]) + pattern
 
 
 def from_bytes(body: bytes) -> tuple[Packet, bool]:
@@ -133,10 +166,10 @@ def open_from(body: bytes) -> Open:
         return Open(0, 0, 0, 0, version=body[1])
     if len(body) != OPEN_LAYOUT.size:
         raise PacketError(f"OPEN of {len(body)} bytes")
-    _, version, session, peer, payload, window = OPEN_LAYOUT.unpack(body)
+    _, version, session, peer, payload, window, rates = OPEN_LAYOUT.unpack(body)
     if not MIN_PAYLOAD <= payload <= MAX_PAYLOAD or window < payload or not session:
         raise PacketError(f"OPEN of session {session}, payload {payload}, window {window}")
-    return Open(session, peer, payload, window, version)
+    return Open(session, peer, payload, window, rates, version)
 
 
 def data_from(body: bytes) -> Data:
@@ -162,9 +195,28 @@ def close_from(body: bytes) -> Close:
     return Close(number(body, 1, 2))
 
 
+def rate_from(body: bytes) -> Rate:
+    """Return the RATE in `body`."""
+    if len(body) != RATE_LAYOUT.size:
+        raise PacketError(f"RATE of {len(body)} bytes")
+    _, tag, step, rate, trial = RATE_LAYOUT.unpack(body)
+    if step not in (PROPOSE, ACCEPT) or rate not in RATES:
+        raise PacketError(f"RATE of step {step}, {rate} baud")
+    return Rate(tag, step, rate, trial)
+
+
+def probe_from(body: bytes) -> Probe:
+    """Return the PROBE in `body`."""
+    if len(body) != 4 + PATTERN:
+        raise PacketError(f"PROBE of {len(body)} bytes")
+    return Probe(number(body, 1, 2), body[3], body[4:])
+
+
 PARSERS: dict[int, Callable[[bytes], Packet]] = {
     OPEN: open_from,
     DATA: data_from,
     ACK: ack_from,
     CLOSE: close_from,
+    RATE: rate_from,
+    PROBE: probe_from,
 }

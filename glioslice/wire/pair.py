@@ -30,7 +30,7 @@ class MemoryPort:
         with lot.changed:
             lot.changed.wait_for(lambda: lot.data or lot.closed, timeout)
             if not lot.data and lot.closed:
-                raise LineLost(f"{self.name}: the other end was closed")
+                raise LineLost(f"{self.name}: the other end was closed", "ended")
             data = bytes(lot.data)
             lot.data.clear()
             lot.changed.notify_all()
@@ -42,7 +42,7 @@ class MemoryPort:
         with lot.changed:
             lot.changed.wait_for(lambda: len(lot.data) < CAPACITY or lot.closed)
             if lot.closed:
-                raise LineLost(f"{self.name}: the other end was closed")
+                raise LineLost(f"{self.name}: the other end was closed", "ended")
             lot.data += data
             lot.changed.notify_all()
 

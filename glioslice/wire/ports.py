@@ -15,11 +15,19 @@ from typing import Any
 
 import serial
 
-from glioslice.wire.transport import LineLost, Port, PortError, Reason, line_errors, line_exceptions
+from glioslice.wire.transport import (
+    BAUD,
+    RATES,
+    LineLost,
+    Port,
+    PortError,
+    Reason,
+    line_errors,
+    line_exceptions,
+)
 
 __all__ = ["BAUD", "LineLost", "Port", "PortError", "SerialPort", "open_port"]
 
-BAUD = 115200
 WRITE_TIMEOUT = 5.0
 """Seconds; without one, a port that nobody reads blocks for ever once its buffer is full."""
 
@@ -43,14 +51,17 @@ ADVICE: dict[Reason, str] = {
     "invalid": "this is no serial port that can be opened",
     "lost": "it cannot be opened",
     "stuck": "it does not answer",
+    "ended": "its far end is gone",
 }
 
 
-def open_port(url: str, baud: int = BAUD, *, command: Sequence[str] | None = None) -> Port:
+def open_port(url: str, baud: int | None = None, *, command: Sequence[str] | None = None) -> Port:
     """Open a port by device name or pyserial URL, or a simulated line by `sim://?...`.
 
-    `command` is the program to start at the far end of a simulated line, "{port}" standing for the
-    path of the port it is to open; other ports ignore it. Raises PortError with its `reason`.
+    `baud` fixes the rate; without it a line begins at 115200 and its two ends may agree on
+    another. `command` is the program to start at the far end of a simulated line, "{port}"
+    standing for the path of the port it is to open; other ports ignore it. Raises PortError with
+    its `reason`.
     """
     if url.lower().startswith("sim:"):
         from glioslice.wire.sim import open_simulated
@@ -62,19 +73,46 @@ def open_port(url: str, baud: int = BAUD, *, command: Sequence[str] | None = Non
 class SerialPort:
     """A port that pyserial opens, held exclusively where the system can."""
 
-    def __init__(self, url: str, baud: int = BAUD) -> None:
+    def __init__(self, url: str, baud: int | None = None) -> None:
         self.name = url
+        self.rates = RATES if baud is None and "://" not in url else ()
+        self._baud = baud or BAUD
+        self._open()
+
+    def _open(self) -> None:
         try:
             self._serial: Any = serial.serial_for_url(
-                url, baudrate=baud, timeout=0, write_timeout=WRITE_TIMEOUT, exclusive=True
+                self.name,
+                baudrate=self._baud,
+                timeout=0,
+                write_timeout=WRITE_TIMEOUT,
+                exclusive=True,
             )
         except line_exceptions() as error:
-            raise opening_error(url, error) from error
+            raise opening_error(self.name, error) from error
         try:
             self._descriptor: int | None = self._serial.fileno()
         except (io.UnsupportedOperation, AttributeError):
             # Windows and the handlers without a file (loop, rfc2217): pyserial itself waits.
             self._descriptor = None
+
+    def set_rate(self, baud: int) -> None:
+        """Use another rate from now on, once what was written has left.
+
+        A device that refuses it keeps the one it has: the trial on the line will show it.
+        """
+        with line_errors(self.name):
+            self._serial.flush()
+            with suppress(ValueError):
+                self._serial.baudrate = baud
+
+    def reopen(self) -> None:
+        """Open the same device again by its name; raises PortError while it is not there."""
+        self.close()
+        if self.name.startswith("/dev/pts/"):
+            # Whoever held its other end has gone, and its name may be another terminal's soon.
+            raise PortError(f"{self.name}: the far end of this pseudo-terminal is gone", "ended")
+        self._open()
 
     def read(self, timeout: float) -> bytes:
         """Return what has arrived, waiting up to `timeout` seconds for the first byte."""

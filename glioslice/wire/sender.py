@@ -17,10 +17,11 @@ FIRST_TIMEOUT = 0.5
 MIN_TIMEOUT, MAX_BACKOFF = 0.1, 1.0
 """Seconds. Time-outs double up to `MAX_BACKOFF`, so that a line that comes back is used soon."""
 
-MEMORY = 32
-TOO_MANY, FEW = 0.4, 0.02
-"""Frames are halved where more than this share is lost, and doubled where less is. The share is
-a mean over about the last `MEMORY` frames; after a change it starts between the two."""
+MEMORY = 64
+"""Frames over about which the share of lost ones is a mean."""
+
+OVERHEAD = 18
+"""Bytes on the line around a payload: header, CRC-32, delimiters and COBS."""
 
 
 @dataclass(slots=True)
@@ -68,6 +69,8 @@ class Sender:
         self.base = 0
         self.retransmits = 0
         self.repeated_bytes = 0
+        self.lost = 0
+        self.arrived = 0
         self.round_trip = RoundTrip()
         self._stream = bytearray()
         self._next = 0
@@ -106,9 +109,14 @@ class Sender:
             self._stream[segment.start - self.base : segment.stop - self.base]
         )
 
-    def ready(self) -> bool:
-        """Tell whether `next_segment` has something to send."""
-        return bool(self._lost) or self._size_of_new() > 0
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return not self._flying and not self._lost
+
+    def ready(self, holding: bool = False) -> bool:
+        """Tell whether `next_segment` has something to send; `holding`: new bytes have to wait."""
+        return bool(self._lost) or (not holding and self._size_of_new() > 0)
 
     def acknowledge(
         self, upto: int, runs: list[tuple[int, int]], complete: bool, now: float
@@ -207,13 +215,32 @@ class Sender:
 
     def _adapt(self, lost: float) -> None:
         """Let one more frame, lost (1) or not (0), decide on the size of the next ones."""
+        self.lost += lost > 0
+        self.arrived += lost == 0
         self._loss += (lost - self._loss) / MEMORY
-        if self._loss > TOO_MANY and self.payload > MIN_PAYLOAD:
+        if self._loss > too_many(self.payload) and self.payload > MIN_PAYLOAD:
             self.payload = max(self.payload // 2, MIN_PAYLOAD)
-            self._loss = TOO_MANY / 2
-        elif self._loss < FEW and self.payload < self.largest:
+        elif self._loss < few(self.payload) and self.payload < self.largest:
             self.payload = min(self.payload * 2, self.largest)
-            self._loss = TOO_MANY / 4
+        else:
+            return
+        self._loss = (too_many(self.payload) + few(self.payload)) / 2
+
+
+def too_many(payload: int) -> float:
+    """Return the share of frames lost above which frames of half the size carry more.
+
+    A line that flips bits spares a frame of half the bytes with the root of the chance.
+    """
+    return 1 - ((payload + OVERHEAD) / (payload + 2 * OVERHEAD)) ** 2
+
+
+def few(payload: int) -> float:
+    """Return the share of frames lost below which frames of twice the size carry more.
+
+    Halved, so that a size is not left and taken again all the time.
+    """
+    return OVERHEAD / (payload + OVERHEAD) / 4
 
 
 def covered(segment: Segment, upto: int, runs: list[tuple[int, int]]) -> bool:

@@ -1,9 +1,14 @@
 """`sim://`: a pseudo-terminal with a process at its far end and a paced, damaging line between.
 
-    sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&seed=3
+    sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&unplug=3s&after=2s&seed=3
 
-The process opens its end like any serial port. One thread moves the bytes. POSIX only: pty and tty
-are imported when a simulated line is opened, never before.
+`baud` is the fastest rate that the line carries. Both ends begin at 115200 or at the rate they are
+fixed to; bytes cross at the rate of the end that sends them, and arrive as noise if the other end
+is set to another one or the line does not carry it. A line slower than 115200 still takes bytes at
+that rate, and passes them on at its own.
+
+The process opens its end like any serial port. One thread moves the bytes. POSIX only: pty, tty and
+termios are imported when a simulated line is opened, never before.
 """
 
 import os
@@ -11,13 +16,13 @@ import select
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
+from glioslice.wire.cable import Cable, rate_of, set_rate_of
 from glioslice.wire.lane import Lane, Quality
-from glioslice.wire.transport import LineLost, PortError, line_errors
+from glioslice.wire.sim_url import parse_url
+from glioslice.wire.transport import BAUD, RATES, LineLost, PortError, line_errors
 
 PLACEHOLDER = "{port}"
 
@@ -34,77 +39,37 @@ DRAIN, GRACE, TERM = 1.0, 2.0, 3.0
 """Seconds at close: for the last bytes to leave, to end after SIGTERM, after the line hung up."""
 
 
-def share(text: str) -> float:
-    """Return a probability below 1."""
-    return bounded(float(text), 0.0, 1.0 - 1e-9)
+def open_simulated(url: str, baud: int | None, command: Sequence[str] | None) -> "SimPort":
+    """Return the near end of a simulated line with `command` started at its far end.
 
-
-def seconds(text: str) -> float:
-    """Return a time of at most a minute: 16ms, 0.016s or 0.016."""
-    if text.endswith("ms"):
-        return bounded(float(text.removesuffix("ms")) / 1000, 0.0, 60.0)
-    return bounded(float(text.removesuffix("s")), 0.0, 60.0)
-
-
-def bounded(value: float, low: float, high: float) -> float:
-    """Return `value`; ValueError outside `low` to `high`, and for what is no number."""
-    if not low <= value <= high:
-        raise ValueError
-    return value
-
-
-OPTIONS: dict[str, Callable[[str], float]] = {
-    "baud": lambda text: int(bounded(int(text), 50, 100_000_000)),
-    "errors": share,
-    "loss": share,
-    "latency": seconds,
-    "seed": int,
-}
-
-
-def parse_url(url: str, baud: int) -> Quality:
-    """Return what `url` says about the line; `baud` holds where it names none.
-
-    Raises PortError for an option or a value that does not exist.
+    `baud` fixes the rate of the near end.
     """
-    values: dict[str, Any] = {"baud": baud}
-    for key, text in parse_qsl(urlsplit(url).query, keep_blank_values=True):
-        if key not in OPTIONS:
-            raise PortError(
-                f"{url}: no option '{key}'; a simulated line knows {', '.join(OPTIONS)}", "invalid"
-            )
-        try:
-            values[key] = OPTIONS[key](text)
-        except ValueError:
-            raise PortError(
-                f"{url}: '{text}' is no value for {key}; write for instance "
-                "sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&seed=3",
-                "invalid",
-            ) from None
-    return Quality(**values)
-
-
-def open_simulated(url: str, baud: int, command: Sequence[str] | None) -> "SimPort":
-    """Return the near end of a simulated line with `command` started at its far end."""
-    quality = parse_url(url, baud)
+    quality = parse_url(url, baud or BAUD)
     if not command:
         raise PortError(f"{url}: a simulated line needs a command to start at its end", "invalid")
     if os.name != "posix":
         raise PortError(
             f"{url}: simulated lines need pseudo-terminals, which this system lacks", "invalid"
         )
-    return SimPort(url, quality, command)
+    return SimPort(url, quality, command, baud)
 
 
 class SimPort:
     """The near end of a simulated line."""
 
-    def __init__(self, name: str, quality: Quality, command: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, quality: Quality, command: Sequence[str], baud: int | None = None
+    ) -> None:
         import pty
         import tty
 
         self.name = name
+        # A line of 115200 baud or less has an adapter without further rates: nothing to look for.
+        self.rates = RATES if baud is None and quality.baud > BAUD else ()
+        self._quality = quality
         self._up, self._down = Lane(quality, "up"), Lane(quality, "down")
+        self._begins = self._near_rate = baud or BAUD
+        self._cable = Cable(quality)
         self._outgoing, self._incoming = bytearray(), bytearray()
         self._changed = threading.Condition()
         self._closing = self._closed = False
@@ -114,6 +79,7 @@ class SimPort:
             # Raw before anyone writes: until then a terminal echoes. The far descriptor stays
             # open here, or reading the near one fails while the process has not opened its own.
             tty.setraw(far)
+            set_rate_of(far, self._begins)
             os.set_blocking(self._near, False)
             self._wake_read, self._wake_write = os.pipe()
             os.set_blocking(self._wake_write, False)
@@ -144,9 +110,12 @@ class SimPort:
     def read(self, timeout: float) -> bytes:
         """Return what has arrived, waiting up to `timeout` seconds for the first byte."""
         with self._changed:
-            self._changed.wait_for(lambda: self._incoming or self._ended(), timeout)
+            self._changed.wait_for(
+                lambda: self._incoming or self._ended() or not self._cable.held, timeout
+            )
             if not self._incoming and self._ended():
                 raise self._lost()
+            self._check_cable()
             data = bytes(self._incoming)
             self._incoming.clear()
             return data
@@ -154,11 +123,35 @@ class SimPort:
     def write(self, data: bytes) -> None:
         """Hand all of `data` to the line, waiting while its buffer is full."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._outgoing) < WRITE_BUFFER or self._ended())
+            self._changed.wait_for(
+                lambda: len(self._outgoing) < WRITE_BUFFER or self._ended() or not self._cable.held
+            )
             if self._ended():
                 raise self._lost()
+            self._check_cable()
             self._outgoing += data
             self._wake()
+
+    def set_rate(self, baud: int) -> None:
+        """Use another rate from now on, once what was written has left."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._outgoing or self._ended() or not self._cable.held, DRAIN
+            )
+            self._near_rate = baud
+
+    def reopen(self) -> None:
+        """Take hold of the line again; raises PortError while its cable is out."""
+        with self._changed:
+            if self._ended():
+                raise self._lost()
+            if not self._cable.plug(time.monotonic()):
+                raise PortError(f"{self.name}: there is no such port; its cable is out", "missing")
+            self._near_rate = self._begins
+
+    def _check_cable(self) -> None:
+        if not self._cable.held:
+            raise LineLost(f"{self.name}: the line was lost; its cable was pulled out")
 
     def close(self) -> None:
         """Let the last bytes leave, then end the process and wait for it; twice does no harm."""
@@ -197,10 +190,11 @@ class SimPort:
 
     def _lost(self) -> LineLost:
         if self._exit is None:
-            return LineLost(f"{self.name}: the line was closed")
+            return LineLost(f"{self.name}: the line was closed", "ended")
         how = f"exit code {self._exit}" if self._exit >= 0 else f"signal {-self._exit}"
         return LineLost(
-            f"{self.name}: the process at the far end has ended ({how}); its messages stand above"
+            f"{self.name}: the process at the far end has ended ({how}); its messages stand above",
+            "ended",
         )
 
     def _wake(self) -> None:
@@ -232,27 +226,49 @@ class SimPort:
 
     def _step(self, now: float) -> bool:
         """Move what is due in both directions; return whether nothing is left on its way down."""
+        far_rate = rate_of(self._descriptors[1])
         with self._changed:
+            if not self._cable.whole(now):
+                self._pull_out()
+                return self._down.empty()
+            garbled = self._garbled(far_rate)
+            self._up.set_rate(min(self._near_rate, self._quality.baud))
             while room := self._up.room(now):  # more than once where this thread was kept waiting
                 waiting = bytes(self._outgoing[:room])
                 del self._outgoing[:room]
-                self._up.put(waiting, now)
+                self._up.put(waiting, now, garbled)
                 if not waiting:
                     break
             up = self._up.take(now)
         if up:
             with suppress(BlockingIOError):  # nobody reads: an overrun, as at a real UART
                 os.write(self._near, up)
+        self._down.set_rate(min(far_rate, self._quality.baud))
         while room := self._down.room(now):
             waiting = self._written(room)
-            self._down.put(waiting, now)
+            self._down.put(waiting, now, garbled)
             if not waiting:
                 break
+            self._cable.begin(now)
         down = self._down.take(now)
         with self._changed:
             self._incoming += down[: READ_BUFFER - len(self._incoming)]
             self._changed.notify_all()
         return self._down.empty()
+
+    def _garbled(self, far_rate: int) -> bool:
+        """Tell whether bytes that set out now arrive as noise."""
+        return self._near_rate != far_rate or far_rate > max(self._quality.baud, BAUD)
+
+    def _pull_out(self) -> None:
+        """Lose what is on its way, and what the process goes on to write."""
+        self._outgoing.clear()
+        self._incoming.clear()
+        for lane in (self._up, self._down):
+            lane.clear()
+        while self._written(READ_BUFFER):
+            pass
+        self._changed.notify_all()
 
     def _written(self, room: int) -> bytes:
         """Return up to `room` bytes that the process has written."""

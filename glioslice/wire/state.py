@@ -30,10 +30,14 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """What an end offers: bytes of payload in its largest frame, and of the window it holds."""
+    """What an end offers: bytes of payload in its largest frame, and of the window it holds.
 
-    payload: int = 512
+    `rates` are the baud rates that its port can change to; none: it keeps the one it has.
+    """
+
+    payload: int = 1024
     window: int = 32768
+    rates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise LinkError for sizes that the packets cannot say."""

@@ -3,11 +3,18 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from glioslice.errors import GliosliceError
 
-Reason = Literal["missing", "denied", "busy", "invalid", "lost", "stuck"]
+RATES = (115200, 230400, 460800, 921600, 1000000, 1500000, 2000000, 3000000, 4000000)
+"""Baud rates that the two ends of a line may agree on."""
+
+BAUD = RATES[0]
+"""The rate at which every line begins unless it is fixed to another."""
+
+Reason = Literal["missing", "denied", "busy", "invalid", "lost", "stuck", "ended"]
+"""`ended` is for good: the far end's process is gone, or the line was closed."""
 
 
 class Port(Protocol):
@@ -31,6 +38,27 @@ class Port(Protocol):
 
     def close(self) -> None:
         """Give the port back; twice does no harm."""
+
+
+@runtime_checkable
+class AdjustablePort(Port, Protocol):
+    """A port that can change its baud rate, and be opened again after its line was lost."""
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """The baud rates that it can take; none if it keeps the one it has."""
+
+    def set_rate(self, baud: int) -> None:
+        """Use another rate from now on, once what was written has left; raises LineLost.
+
+        Reading goes on meanwhile.
+        """
+
+    def reopen(self) -> None:
+        """Open the same line again by its name, at the rate that it began with.
+
+        Raises PortError while it is not there; with the reason `ended` it will never be.
+        """
 
 
 class PortError(GliosliceError):

@@ -6,16 +6,10 @@ as long as its frames take to compute.
 
 from collections.abc import Callable, Iterator
 
+from glioslice.wire.faults import Fault, unharmed
 from glioslice.wire.lane import Lane, Quality
 from glioslice.wire.link import Link
-
-Fault = Callable[[bytes], bytes]
-"""What becomes of one write (a whole frame): the bytes that enter the line in its place."""
-
-
-def unharmed(data: bytes) -> bytes:
-    """Return `data`: the fault that is none."""
-    return data
+from glioslice.wire.transport import BAUD
 
 
 class End:
@@ -23,6 +17,7 @@ class End:
 
     def __init__(self, link: Link, lane: Lane, fault: Fault) -> None:
         self.link = link
+        self.rate: int | None = None
         self.received: list[bytes] = []
         self.paused = False
         self.peak = 0
@@ -30,16 +25,26 @@ class End:
         self._fault = fault
         self._written = b""
 
-    def transmit(self, now: float) -> None:
-        """Keep the line busy with what the link has to send."""
+    def transmit(self, now: float, peer: "End", fastest: int) -> None:
+        """Keep the line busy with what the link has to send; `fastest` is what it carries.
+
+        Another rate is set once the bytes before it have left.
+        """
         room = self.lane.room(now)
         while room and not self._written:
             data = self.link.outgoing(now)
+            if self.link.rate != self.rate:
+                self.rate = self.link.rate
+                self.lane.set_rate(min(self.rate or fastest, fastest))
+                room = self.lane.room(now)
             if not data:
                 break
             self._written = self._fault(data)
         if room:
-            self.lane.put(self._written[:room], now)
+            # An end that keeps its rate has the one that all begin with.
+            own, theirs = self.rate or BAUD, peer.rate or BAUD
+            garbled = own != theirs or own > max(fastest, BAUD)
+            self.lane.put(self._written[:room], now, garbled)
             self._written = self._written[room:]
 
     def accept(self, data: bytes, now: float) -> None:
@@ -60,7 +65,8 @@ class End:
 class VirtualLine:
     """A host's and a board's link with a line between; `now` is the time since the start.
 
-    `bytewise` delivers one byte at a time. A fault sees each frame that leaves its end.
+    `bytewise` delivers one byte at a time. A fault sees each frame that leaves its end. Links whose
+    settings name rates begin at 115200 baud, and the line carries up to that of `quality`.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class VirtualLine:
         self.host = End(host, Lane(quality, "up"), host_fault)
         self.board = End(board, Lane(quality, "down"), board_fault)
         self._bytewise = bytewise
+        self.fastest = quality.baud
 
     def run(self, done: Callable[[], bool], limit: float) -> bool:
         """Let time pass until `done` or until `limit` seconds from now; return `done()`."""
@@ -93,7 +100,7 @@ class VirtualLine:
 
     def _step(self) -> None:
         for end, other in ((self.host, self.board), (self.board, self.host)):
-            end.transmit(self.now)
+            end.transmit(self.now, other, self.fastest)
             arrived = end.lane.take(self.now)
             for piece in self._pieces(arrived):
                 other.accept(piece, self.now)

@@ -209,7 +209,7 @@ def test_a_run_goes_on_past_what_does_not_belong_to_it(start: Begin, patient: Pa
     assert [m.index for m in masks] == [0, 1]
     assert {e.code for e in errors} == {ErrorCode.REFUSED}
     assert [e.index for e in errors] == [-1, -1, 0, 2, -1, -1, -1]
-    assert "same version" in errors[-2].text and "speaks version 1" in errors[-1].text
+    assert "same version" in errors[-2].text and "speaks version 2" in errors[-1].text
     assert (end.masks, end.failed) == (2, 0)
 
 

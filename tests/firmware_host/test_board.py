@@ -42,7 +42,7 @@ def test_known_models_without_any_shipped(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_device_on_a_simulated_line() -> None:
-    given = argparse.Namespace(model=Path("m.tflite"), input=Path("case"), play=False)
+    given = argparse.Namespace(baud=None, model=Path("m.tflite"), input=Path("case"), play=False)
     start = [sys.executable, "-m", "device", "--port", "{port}", "--model", "m.tflite"]
     assert board.device_command(given) == start
     given.play = True

@@ -15,7 +15,7 @@ import pytest
 
 from firmware_host import stream
 from glioslice.wire.codecs import IMAGES
-from glioslice.wire.ports import BAUD, open_port
+from glioslice.wire.ports import open_port
 from tests.conftest import ROOT, Write
 from tests.firmware_host.scripted import SHA256
 
@@ -161,7 +161,6 @@ def test_help_shows_an_example_and_the_script_starts_from_anywhere(tmp_path: Pat
 
 def test_names_of_the_wire_are_those_of_the_command() -> None:
     assert set(stream.CODECS) == {codec.name for codec in IMAGES.values()}
-    assert stream.BAUD == BAUD
 
 
 LOADING = """

@@ -97,7 +97,7 @@ def login(data: bytes) -> bytes:
 
 
 def newer_link(data: bytes) -> bytes:
-    return encode(packets.to_bytes(Open(7, 0, 512, 32768, version=2), False))
+    return encode(packets.to_bytes(Open(7, 0, 512, 32768, version=9), False))
 
 
 def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Verdict:
@@ -116,7 +116,7 @@ PEERS: dict[str, tuple[Peer, str, str]] = {
     "login console": (answering(login), "a login console answers", "disable its serial console"),
     "loop-back": (answering(lambda data: data), "our own bytes", "loop-back plug"),
     "wrong baud rate": (answering(lambda data: b"\xfe\x80\xf8" * 9), "none of them", "--baud"),
-    "old protocol": (runner("version"), "speaks version 2 of the protocol", "same glioslice"),
+    "old protocol": (runner("version"), "speaks version 3 of the protocol", "same glioslice"),
     "mute runner": (runner("mute"), "does not introduce itself", "restart it"),
     "healthy": (runner("serve"), "a board answers", "stream to it"),
 }
@@ -141,7 +141,7 @@ def test_what_is_at_the_far_end(
 def test_an_older_link(line: tuple[int, str]) -> None:
     found = examine(line, answering(newer_link))
     assert found.name == "old protocol", found
-    assert "version 2 of the link" in found.seen
+    assert "version 9 of the link" in found.seen
 
 
 def test_a_shell_is_a_console_too(line: tuple[int, str]) -> None:

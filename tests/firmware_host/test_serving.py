@@ -22,7 +22,8 @@ Listing = Callable[[], list[str]]
 
 KEYS = [
     "case", "complete", "mode", "images", "slices", "masks", "seconds", "slices_per_second",
-    "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml", "model",
+    "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml", "diameters_mm", "model",
+    "labels", "warnings",
 ]  # fmt: skip
 
 
@@ -70,13 +71,33 @@ def test_masks_land_on_their_voxels_and_the_report_says_all(
     assert "segmenting Case_1: 14 of 14" in said.err
 
 
+@pytest.mark.parametrize(("behaviour", "first"), [("restart", 4), ("restart at the end", 13)])
+def test_a_board_that_restarted_does_what_is_missing(
+    behaviour: str, first: int, desk: Desk, write_case: Write, volumes: Volumes, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    report = tmp_path / "r.json"
+    words = ("--input", write_case(), "--output", tmp_path / "m.nii", "--report", report)
+    ended = desk(behaviour, serve, *words)
+    said = capsys.readouterr().err
+    assert ended.code == 0, said
+    assert "the board has restarted; it does what is missing" in said
+    written = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "m.nii").dataobj)
+    np.testing.assert_array_equal(written, np.array([0, 1, 2, 4])[expected(volumes[0])])
+    assert json.loads(report.read_text())["masks"] == 14
+    again = [type(m) for m in ended.board.heard].index(HostHello, 1)
+    start, *slices = ended.board.heard[again + 1 :]
+    assert isinstance(start, Start) and (start.slices, start.first) == (14, first)
+    assert [m.index for m in slices if isinstance(m, Slice)] == list(range(first, 14))
+
+
 def test_nothing_but_numbers_crosses(desk: Desk, write_case: Write, tmp_path: Path) -> None:
     case = write_case("Mustermann_1961")
     ended = desk("serve", serve, "--input", case, "--output", tmp_path / "m.nii.gz")
     assert ended.code == 0
     first, start, *slices = ended.board.heard
     assert first == HostHello(Mode.SERVE, 2, 2)
-    assert start == Start(14)
+    assert isinstance(start, Start) and (start.slices, start.volume) == (14, None)
     assert [type(message) for message in slices] == [Slice] * 14
     for secret in (b"Mustermann", b"1961", str(tmp_path).encode(), b"nii"):
         assert secret not in ended.sent
@@ -129,7 +150,7 @@ def test_without_input_the_phantom_is_streamed_and_that_is_said(
         ("stop", 4, "the board has given up: the board was told to stop"),
         ("short", 4, "ended the run after 4 of 14"),
         ("silent", 4, "nothing heard for"),
-        ("restart", 4, "the far end has restarted"),
+        ("restarts", 4, "the far end has restarted"),
         ("twice", 4, "answered slice 1 twice"),
         ("beyond", 4, "answered slice 500 of 14"),
         ("damaged", 4, "runs over 2 pixels"),
@@ -190,7 +211,7 @@ def test_a_board_of_another_version(
 ) -> None:
     words = ("--input", write_case(), "--output", tmp_path / "m.nii.gz")
     assert desk("version", serve, *words).code == 2
-    assert "speaks version 2 of the protocol, this side version 1" in capsys.readouterr().err
+    assert "speaks version 3 of the protocol, this side version 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ settings.load_profile("wire")
 ECHO = """
 import sys
 from glioslice.wire.ports import PortError, open_port
-port = open_port(sys.argv[1])
+port = open_port(sys.argv[1], int(sys.argv[2]) if sys.argv[2:] else None)
 try:
     port.write(b"ready")
     while True:
@@ -25,7 +25,8 @@ ANSWER = """
 import sys
 from glioslice.wire.connection import Connection, PeerClosed, PeerRestarted
 from glioslice.wire.ports import PortError, open_port
-connection = Connection(open_port(sys.argv[1]), active=False)
+baud = int(sys.argv[2]) if sys.argv[2:] else None
+connection = Connection(open_port(sys.argv[1], baud), active=False)
 try:
     while True:
         connection.open()

@@ -10,8 +10,9 @@ from glioslice.wire import messages, packets
 from glioslice.wire.codecs import decode_mask, encode_mask
 from glioslice.wire.frames import FrameReader, encode
 from glioslice.wire.messages import BoardHello, End, Error, ErrorCode, HostHello, Mask, Mode, Start
-from glioslice.wire.packets import Ack, Close, Data, Open, Packet
+from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
 from glioslice.wire.receiver import Receiver
+from glioslice.wire.tuning import pattern
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "wire.md"
 EXAMPLE = re.compile(
@@ -20,13 +21,16 @@ EXAMPLE = re.compile(
 
 HOST, BOARD = 0x11223344, 0x55667788
 TAG = (HOST ^ BOARD) & 0xFFFF
-START = Start(140)
+START = Start(140, first=0, key=0x0123456789ABCDEF)
 PACKETS: dict[str, tuple[Packet, bool]] = {
-    "call": (Open(HOST, 0, 512, 32768), True),
-    "answer": (Open(BOARD, HOST, 512, 32768), False),
-    "data": (Data(TAG, 0, 0, b"\x04" + START.to_bytes()), True),
+    "call": (Open(HOST, 0, 1024, 32768, 0x1FF), True),
+    "answer": (Open(BOARD, HOST, 1024, 32768, 0x1FF), False),
+    "data": (Data(TAG, 0, 0, b"\x0e" + START.to_bytes()), True),
     "ack": (Ack(TAG, 512, 33280, ((512, 1024),)), False),
     "close": (Close(TAG), True),
+    "propose": (Rate(TAG, PROPOSE, 921600, 310), True),
+    "accept": (Rate(TAG, ACCEPT, 921600, 310), False),
+    "probe": (Probe(TAG, 3, pattern(3)), True),
 }
 MESSAGES: dict[str, messages.Message] = {
     "board hello": BoardHello(
@@ -39,6 +43,9 @@ MESSAGES: dict[str, messages.Message] = {
         mask_codecs=0b111,
         sha256="00112233445566778899aabbccddeeff" * 2,
         model="compact",
+        boot=0x1122334455667788,
+        kept=0x0123456789ABCDEF,
+        answered=12,
     ),
     "host hello": HostHello(Mode.SERVE, 2, 1),
     "start": START,

@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,69 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glioslice.wire import packets
+from glioslice.wire.faults import (
+    Maker,
+    doubling,
+    dropping,
+    mixed,
+    pausing,
+    reordering,
+    shouting,
+    truncating,
+)
 from glioslice.wire.frames import MAX_ENCODED, encode
 from glioslice.wire.lane import Quality
 from glioslice.wire.link import MAX_MESSAGE, Link, LinkError, Settings, State
 from glioslice.wire.packets import Ack, Close, Data, Open, Packet
 from glioslice.wire.receiver import HOLD
-from glioslice.wire.virtual import Fault, VirtualLine
+from glioslice.wire.transport import RATES
+from glioslice.wire.virtual import VirtualLine
 
-Faults = Callable[[random.Random], Fault]
-
-
-def dropping(share: float) -> Faults:
-    return lambda chance: lambda frame: b"" if chance.random() < share else frame
-
-
-def doubling(chance: random.Random) -> Fault:
-    return lambda frame: frame * chance.choice([1, 1, 2, 3])
-
-
-def truncating(chance: random.Random) -> Fault:
-    return lambda frame: frame[: chance.randrange(len(frame))] if chance.random() < 0.1 else frame
-
-
-def shouting(chance: random.Random) -> Fault:
-    def fault(frame: bytes) -> bytes:
-        if chance.random() < 0.1:
-            return b"\r\n[  12.345678] usb 1-1: new device\r\nraspberrypi login: " + frame
-        if chance.random() < 0.05:
-            at = chance.randrange(len(frame))
-            return frame[:at] + b"Under-voltage detected!" + frame[at:]
-        return frame
-
-    return fault
-
-
-def reordering(chance: random.Random) -> Fault:
-    held: list[bytes] = []
-
-    def fault(frame: bytes) -> bytes:
-        if held:
-            return frame + held.pop()
-        if chance.random() < 0.2:
-            held.append(frame)
-            return b""
-        return frame
-
-    return fault
-
-
-def everything(chance: random.Random) -> Fault:
-    faults = [make(chance) for make in (dropping(0.1), doubling, truncating, shouting)]
-
-    def fault(frame: bytes) -> bytes:
-        for one in faults:
-            frame = one(frame) if frame else frame
-        return frame
-
-    return fault
+everything = (dropping(0.1), doubling, truncating, shouting)
 
 
 @dataclass(frozen=True)
 class Line:
     quality: Quality = field(default_factory=lambda: Quality(921600))
-    faults: Faults | None = None
+    faults: tuple[Maker, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     """Of VirtualLine."""
 
@@ -84,16 +45,18 @@ LINES = {
     "9600 baud": Line(Quality(9600)),
     "16 ms delay": Line(Quality(921600, latency=0.016)),
     "400 ms delay": Line(Quality(921600, latency=0.4)),
-    "20 % of frames lost": Line(faults=dropping(0.2)),
-    "60 % of frames lost": Line(faults=dropping(0.6)),
+    "20 % of frames lost": Line(faults=(dropping(0.2),)),
+    "60 % of frames lost": Line(faults=(dropping(0.6),)),
     "bit errors 1e-5": Line(Quality(921600, errors=1e-5)),
     "bit errors 1e-4": Line(Quality(921600, errors=1e-4)),
     "bit errors 1e-3": Line(Quality(921600, errors=1e-3)),
     "blocks lost": Line(Quality(921600, loss=0.01)),
-    "duplication": Line(faults=doubling),
-    "truncation": Line(faults=truncating),
-    "console text": Line(faults=shouting),
-    "reordering of whole writes": Line(faults=reordering),
+    "duplication": Line(faults=(doubling,)),
+    "truncation": Line(faults=(truncating,)),
+    "console text": Line(faults=(shouting,)),
+    "reordering of whole writes": Line(faults=(reordering,)),
+    "pauses": Line(faults=(pausing,)),
+    "doubled and swapped": Line(faults=(doubling, reordering)),
     "everything": Line(Quality(921600, errors=1e-5, loss=0.005, latency=0.016), everything),
 }
 
@@ -104,7 +67,8 @@ def join(line: Line, seed: int = 1, link_settings: Settings | None = None) -> Vi
     options = dict(line.options)
     if line.faults:
         chance = random.Random(seed)
-        options |= {"host_fault": line.faults(chance), "board_fault": line.faults(chance)}
+        for end in ("host_fault", "board_fault"):
+            options[end] = mixed(chance, line.faults)
     return VirtualLine(host, board, line.quality, **options)
 
 
@@ -128,14 +92,16 @@ def exchange(joined: VirtualLine, up: list[bytes], down: list[bytes], limit: flo
     assert host.received == down
 
 
-@pytest.mark.parametrize("payload", [64, 512, 1024])
+@pytest.mark.parametrize(
+    ("payload", "rates"), [(64, ()), (1024, ()), (1024, RATES)], ids=["64", "1024", "rates"]
+)
 @pytest.mark.parametrize("name", LINES)
-def test_end_to_end(name: str, payload: int) -> None:
+def test_end_to_end(name: str, payload: int, rates: tuple[int, ...]) -> None:
     chance = random.Random(name)
     size = 1500 if name == "bit errors 1e-3" else 6000
     up = [chance.randbytes(chance.randint(1, size)) for _ in range(8)]
     down = [chance.randbytes(chance.randint(1, 300)) for _ in range(30)]
-    joined = join(LINES[name], 1, Settings(payload=payload))
+    joined = join(LINES[name], 1, Settings(payload=payload, rates=rates))
     exchange(joined, up, down, 600.0)
     assert joined.board.peak <= HOLD + MAX_MESSAGE + 2 * 32768
 
@@ -267,11 +233,11 @@ def test_a_session_goes_on_while_every_byte_is_echoed_too() -> None:
 
 
 def test_another_version_is_refused_by_name() -> None:
-    other = b"\x01\x02" + bytes(12)
+    other = b"\x01\x03" + bytes(12)
     host = Link(active=True)
     host.receive_bytes(encode(other), 0.0)
     assert host.state is State.REFUSED
-    assert "version 2 of the link, this side version 1" in host.refusal
+    assert "version 3 of the link, this side version 2" in host.refusal
     board = Link(active=False)
     board.receive_bytes(encode(bytes([0x81]) + other[1:]), 0.0)
     assert board.state is State.OPENING
@@ -390,7 +356,7 @@ def test_offsets_wrap_without_a_trace(wraps: int, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("loss", "least"), [(0.0, 0.93), (0.05, 0.85)])
 def test_both_directions_are_filled_at_once(loss: float, least: float) -> None:
-    joined = join(Line(faults=dropping(loss)))
+    joined = join(Line(faults=(dropping(loss),)))
     messages = [bytes([i]) * 30_000 for i in range(20)]
     exchange(joined, messages, messages, 60.0)
     assert 30_000 * len(messages) * 10 / 921600 / joined.now > least

@@ -48,6 +48,7 @@ VOLUME = Volume(
 )
 
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
+u64 = st.integers(0, 2**64 - 1)
 sides, floats = st.integers(1, 1024), st.floats(width=32, min_value=2**-20, max_value=2**20)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -79,9 +80,12 @@ any_message: st.SearchStrategy[Message] = st.one_of(
             lambda order: st.integers(1, 4).map(lambda n: tuple(order[:n]))
         ),
         slices_at_once=st.integers(1, 255),
+        boot=u64,
+        kept=u64,
+        answered=u16,
     ),
     st.builds(HostHello, st.sampled_from(Mode), st.integers(0, 15), st.integers(0, 15)),
-    st.builds(Start, st.integers(1, 1024)),
+    st.builds(Start, st.integers(513, 1024), st.none(), st.integers(0, 512), u64),
     volumes.map(lambda volume: Start(volume.z[1] - volume.z[0], volume)),
     st.builds(Slice, u16, u8, st.binary(max_size=500)),
     st.builds(Mask, u16, u8, u32, st.binary(max_size=500)),
@@ -119,10 +123,10 @@ def test_damaged_messages_raise_message_error_alone(message: Message, data: st.D
 @pytest.mark.parametrize(
     ("message", "size"),
     [
-        (HELLO, 74),
+        (HELLO, 92),
         (HostHello(Mode.SERVE, 2, 2), 5),
-        (Start(140), 4),
-        (Start(140, VOLUME), 129),
+        (Start(140), 14),
+        (Start(140, VOLUME), 139),
         (Slice(1, 2, b"xyz"), 7),
         (Mask(1, 2, 900, b"xyz"), 11),
         (End(140, 0, 10**6, "00" * 32), 45),
@@ -159,7 +163,7 @@ f64 = struct.Struct("<d").pack
         (b"", "an empty message"),
         (b"\x08abc", "unknown type 8"),
         (b"\x00", "unknown type 0"),
-        (HELLO_BYTES[:-1], "BoardHello of 73 bytes, not 74"),
+        (HELLO_BYTES[:-1], "BoardHello of 91 bytes, not 92"),
         (changed(HELLO_BYTES, 2, b"\0"), "can do 0"),
         (changed(HELLO_BYTES, 2, b"\4"), "can do 4"),
         (changed(HELLO_BYTES, 3, b"\2"), "labels 2"),
@@ -177,20 +181,22 @@ f64 = struct.Struct("<d").pack
         (changed(HELLO_BYTES, 24, b"\0\0"), "without codecs"),
         (changed(HELLO_BYTES, 58, bytes(16)), "without a name"),
         (changed(HELLO_BYTES, 58, b"a\x1b[2J"), "without a name"),
-        (b"\x02\x01\x03\x00\x00", "unknown mode 3"),
-        (b"\x02\x01\x01\x10\x00", "unknown codecs"),
-        (b"\x03\x00\x00\x00", "0 slices"),
-        (b"\x03\x00\x01\x04", "1025 slices"),
-        (b"\x03\x00\x01\x00x", "Start of 5 bytes"),
-        (b"\x03\x02\x01\x00", "Start of 4 bytes"),
+        (b"\x02\x02\x03\x00\x00", "unknown mode 3"),
+        (b"\x02\x02\x01\x10\x00", "unknown codecs"),
+        (b"\x03\x00\x01\x00", "Start of 4 bytes, not 14"),
+        (b"\x03\x00\x00\x00" + bytes(10), "0 slices"),
+        (b"\x03\x00\x01\x04" + bytes(10), "1025 slices"),
+        (b"\x03\x00\x05\x00\x05" + bytes(9), "5 slices from 5"),
+        (b"\x03\x00\x01\x00" + bytes(11), "Start of 15 bytes"),
+        (b"\x03\x02\x01\x00" + bytes(10), "Start of 14 bytes"),
         (changed(START_BYTES, 2, b"\x8b"), "volume of another number"),
-        (changed(START_BYTES, 4, b"\0\0"), "a volume of 0 x 240"),
-        (changed(START_BYTES, 8, b"\xff\xff"), "240 x 65535"),
-        (changed(START_BYTES, 14, b"\x97\0"), "slices 151 to 150"),
-        (changed(START_BYTES, 16, b"\xff\xff"), "slices 10 to 65535"),
-        (changed(START_BYTES, 18, f32(-1.0)), "spacing"),
-        (changed(START_BYTES, 30, f64(math.nan)), "affine"),
-        (changed(START_BYTES, 128, b"\x06"), "the form codes"),
+        (changed(START_BYTES, 14, b"\0\0"), "a volume of 0 x 240"),
+        (changed(START_BYTES, 18, b"\xff\xff"), "240 x 65535"),
+        (changed(START_BYTES, 24, b"\x97\0"), "slices 151 to 150"),
+        (changed(START_BYTES, 26, b"\xff\xff"), "slices 10 to 65535"),
+        (changed(START_BYTES, 28, f32(-1.0)), "spacing"),
+        (changed(START_BYTES, 40, f64(math.nan)), "affine"),
+        (changed(START_BYTES, 138, b"\x06"), "the form codes"),
         (START_BYTES[:-1], "Volume of 124 bytes"),
         (b"\x04\x00\x01", "Slice of 3"),
         (b"\x05\x00\x01\x00\x00", "Mask of 5"),
@@ -208,8 +214,8 @@ def test_what_is_no_message_is_refused(data: bytes, what: str) -> None:
 
 @pytest.mark.parametrize("kind", [1, 2])
 def test_another_version_is_refused_by_name(kind: int) -> None:
-    with pytest.raises(VersionError, match=r"version 2 .* version 1; .* at the near end"):
-        parse(bytes([kind, 2]) + b"whatever a later version adds")
+    with pytest.raises(VersionError, match=r"version 3 .* version 2; .* at the near end"):
+        parse(bytes([kind, 3]) + b"whatever a later version adds")
     with pytest.raises(VersionError, match=r"version 0 .* at the far end"):
         parse(bytes([kind, 0]) + bytes(72))
 

@@ -1,4 +1,4 @@
-"""The four packets of a link: bytes there and back, and nothing else but PacketError."""
+"""The six packets of a link: bytes there and back, and nothing else but PacketError."""
 
 import contextlib
 
@@ -8,16 +8,30 @@ from hypothesis import strategies as st
 
 from glioslice.wire import packets
 from glioslice.wire.frames import MAX_BODY
-from glioslice.wire.packets import Ack, Close, Data, Open, Packet, PacketError, expand
+from glioslice.wire.packets import (
+    PATTERN,
+    Ack,
+    Close,
+    Data,
+    Open,
+    Packet,
+    PacketError,
+    Probe,
+    Rate,
+    expand,
+)
+from glioslice.wire.transport import RATES
 
 u16, u24, u32 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFF), st.integers(0, 0xFFFFFFFF)
 any_packet: st.SearchStrategy[Packet] = st.one_of(
     st.builds(
-        Open, st.integers(1, 0xFFFFFFFF), u32, st.integers(64, 1024), st.integers(1024, 65535)
+        Open, st.integers(1, 0xFFFFFFFF), u32, st.integers(64, 1024), st.integers(1024, 65535), u16
     ),
     st.builds(Data, u16, u24, u24, st.binary(min_size=1, max_size=1024)),
     st.builds(Ack, u16, u24, u24, st.lists(st.tuples(u16, u16), max_size=32).map(tuple)),
     st.builds(Close, u16),
+    st.builds(Rate, u16, st.integers(1, 2), st.sampled_from(RATES), u16),
+    st.builds(Probe, u16, st.integers(0, 255), st.binary(min_size=PATTERN, max_size=PATTERN)),
 )
 
 
@@ -30,7 +44,9 @@ def test_a_packet_comes_back(packet: Packet, active: bool) -> None:
 
 def test_known_packets() -> None:
     hexes: dict[Packet, str] = {
-        Open(0x11223344, 0, 512, 32768): "8101443322110000000000020080",
+        Open(0x11223344, 0, 512, 32768, 0x1FF): "8102443322110000000000020080ff01",
+        Rate(0xBEEF, 1, 921600, 300): "85efbe0100100e002c01",
+        Probe(0xBEEF, 7, bytes(PATTERN)): "86efbe07" + "00" * PATTERN,
         Data(0xBEEF, 0x010203, 5, b"abc"): "82efbe030201050000616263",
         Ack(0xBEEF, 7, 0x8007, ((512, 1024),)): "83efbe07000007800000020004",
         Close(0xBEEF): "84efbe",
@@ -45,7 +61,7 @@ def test_arbitrary_bytes_raise_packet_error_alone(body: bytes) -> None:
         packets.from_bytes(body)
 
 
-@given(st.sampled_from([1, 2, 3, 4]), st.booleans(), st.binary(max_size=200))
+@given(st.sampled_from([1, 2, 3, 4, 5, 6]), st.booleans(), st.binary(max_size=200))
 def test_bytes_of_a_known_kind_raise_packet_error_alone(
     kind: int, active: bool, rest: bytes
 ) -> None:
@@ -59,9 +75,13 @@ def test_bytes_of_a_known_kind_raise_packet_error_alone(
     ("body", "what"),
     [
         (b"", "empty"),
-        (b"\x05abc", "unknown kind 5"),
+        (b"\x07abc", "unknown kind 7"),
         (b"\x01", "OPEN of 1"),
-        (b"\x01\x01short", "OPEN of 7"),
+        (b"\x01\x02short", "OPEN of 7"),
+        (b"\x05abc", "RATE of 4"),
+        (packets.to_bytes(Rate(0, 3, 115200, 300), True), "RATE of step 3"),
+        (packets.to_bytes(Rate(0, 1, 12345, 300), True), "12345 baud"),
+        (packets.to_bytes(Probe(0, 0, bytes(31)), True), "PROBE of 35"),
         (packets.to_bytes(Open(0, 0, 512, 4096), True), "session 0"),
         (packets.to_bytes(Open(1, 0, 63, 4096), True), "payload 63"),
         (packets.to_bytes(Open(1, 0, 1025, 4096), True), "payload 1025"),

@@ -12,7 +12,8 @@ import pytest
 
 from glioslice.wire.lane import Quality
 from glioslice.wire.ports import LineLost, Port, PortError, open_port
-from glioslice.wire.sim import SimPort, parse_url
+from glioslice.wire.sim import SimPort
+from glioslice.wire.sim_url import parse_url
 
 Program = Callable[[str], list[str]]
 
@@ -50,6 +51,7 @@ def test_options_of_the_url() -> None:
     assert parse_url(url, 9600) == Quality(921600, 1e-5, 0.005, 0.016, 3)
     assert parse_url("sim://?latency=0.5s", 9600).latency == 0.5
     assert parse_url("sim://?latency=2", 9600).latency == 2.0
+    assert parse_url("sim://?unplug=3s&after=500ms", 9600) == Quality(9600, unplug=3.0, after=0.5)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,7 @@ def test_options_of_the_url() -> None:
         ("loss=-0.1", "no value for loss"),
         ("latency=1h", "no value for latency"),
         ("latency=61s", "no value for latency"),
+        ("unplug=61s", "no value for unplug"),
         ("seed=", "no value for seed"),
     ],
 )
@@ -102,7 +105,7 @@ def test_bytes_go_to_the_process_and_back(far_end: Program) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("baud", [9600, 115200, 921600, 3_000_000])
 def test_the_line_keeps_its_rate(far_end: Program, baud: int) -> None:
-    port = open_port("sim://", baud, command=far_end("echo"))
+    port = open_port("sim://", baud, command=[*far_end("echo"), str(baud)])
     assert read_until(port, 5) == b"ready"
     size = baud // 10 * 2
     data = os.urandom(1024)
@@ -193,6 +196,71 @@ def test_a_process_that_has_not_opened_its_port_echoes_nothing(far_end: Program)
     port.write(b"is anybody there?\r\n")
     assert port.read(1.0) == b""
     port.close()
+
+
+@pytest.mark.parametrize(("near", "far"), [(230400, 115200), (115200, 9600), (921600, 921600)])
+def test_bytes_at_another_rate_and_at_one_too_fast_are_noise(
+    far_end: Program, near: int, far: int
+) -> None:
+    port = open_port("sim://?baud=460800", near, command=[*far_end("echo"), str(far)])
+    heard = read_until(port, 5)
+    assert len(heard) == 5 and heard != b"ready"
+    port.close()
+
+
+def test_a_slow_line_takes_bytes_at_the_first_rate(far_end: Program) -> None:
+    port = open_port("sim://?baud=9600", command=far_end("echo"))
+    assert isinstance(port, SimPort) and port.rates == ()
+    assert read_until(port, 5) == b"ready"
+    started = time.monotonic()
+    port.write(bytes(480))
+    assert read_until(port, 480) == bytes(480)
+    assert time.monotonic() - started > 0.5
+    port.close()
+
+
+def test_both_ends_take_another_rate_once_their_bytes_have_left(far_end: Program) -> None:
+    port = open_port("sim://?baud=460800", command=[*far_end("echo"), "460800"])
+    assert isinstance(port, SimPort)
+    assert read_until(port, 5) != b"ready"  # we listen at 115200
+    started = time.monotonic()
+    port.write(bytes(2880))
+    port.set_rate(460800)
+    assert time.monotonic() - started > 0.2  # at 115200 they take a quarter of a second
+    time.sleep(0.3)
+    while port.read(0.1):
+        pass
+    port.write(b"at last")
+    assert read_until(port, 7) == b"at last"
+    port.close()
+
+
+def test_a_cable_is_pulled_out_and_put_back(far_end: Program) -> None:
+    port = open_port("sim://?baud=921600&unplug=600ms&after=300ms", command=far_end("echo"))
+    assert isinstance(port, SimPort)
+    assert read_until(port, 5) == b"ready"
+    began = time.monotonic()
+    with pytest.raises(LineLost, match="its cable was pulled out"):
+        while True:
+            port.read(1.0)
+    with pytest.raises(LineLost, match="its cable was pulled out"):
+        port.write(b"x")
+    with pytest.raises(PortError, match="no such port") as caught:
+        port.reopen()
+    assert caught.value.reason == "missing"
+    while time.monotonic() - began < 5.0:
+        time.sleep(0.05)
+        try:
+            port.reopen()
+            break
+        except PortError:
+            pass
+    assert 0.5 < time.monotonic() - began < 5.0
+    port.write(b"back")
+    assert read_until(port, 4) == b"back"
+    port.close()
+    with pytest.raises(PortError, match="was closed"):
+        port.reopen()
 
 
 def test_a_busy_host_does_not_slow_the_line(far_end: Program) -> None:

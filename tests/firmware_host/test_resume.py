@@ -1,0 +1,185 @@
+"""Runs that go on: a cable pulled out, a host killed and started again, a board that restarted."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from glioslice.phantom import make_phantom
+from tests.conftest import ROOT
+from tests.firmware_host.test_command import hear_ctrl_c, left_behind
+from tests.firmware_host.test_end_to_end import STREAM, stream, write_slab
+
+pytestmark = pytest.mark.slow
+
+SUPERVISED = """
+import subprocess, sys
+from firmware_host import stream
+stream.main(sys.argv[2:], far_end=lambda arguments: [
+    sys.executable, "-m", "tests.firmware_host.supervisor", sys.argv[1], "{port}"])
+"""
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty slices of the phantom around its tumour."""
+    phantom = make_phantom(0)
+    middle = int(np.argmax((phantom.labels > 0).sum(axis=(0, 1))))
+    first = min(max(middle - 30, 0), phantom.images.shape[-1] - 60)
+    slab: NDArray[np.float32] = phantom.images[..., first : first + 60]
+    return write_slab(tmp_path_factory.mktemp("case") / "Muster_1961", slab, "2018")
+
+
+@pytest.fixture(scope="module")
+def wanted(case: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The mask of a run that nothing disturbs."""
+    out = tmp_path_factory.mktemp("wanted") / "m.nii"
+    done = stream("--port", "sim://?baud=4000000", "--input", case, "--output", out)
+    assert done.returncode == 0, done.stderr
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("words", [[], ["--play"]], ids=["serve", "play"])
+def test_a_cable_that_is_out_for_seconds_costs_seconds(
+    words: list[str], case: Path, wanted: bytes, tmp_path: Path
+) -> None:
+    url = "sim://?baud=460800&errors=1e-5&latency=16ms&unplug=4s&after=2500ms"
+    out = tmp_path / "m.nii"
+    done = stream("--port", url, "--input", case, "--output", out, *words)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == wanted
+    if not words:  # a played run may be over by then
+        assert "its cable was pulled out; waiting up to 60 s" in done.stderr
+        assert "the line is back" in done.stderr
+
+
+class Relay:
+    """A board that stays at one end of a line of sockets, and hosts that come and go."""
+
+    def __init__(self, *words: str) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"socket://127.0.0.1:{self.server.getsockname()[1]}"
+        self.crossed, self.words = bytearray(), words
+        command = [sys.executable, "-m", "device", "--port", self.url, *words]
+        self.board = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        self.line, _ = self.server.accept()
+        self.host: socket.socket | None = None
+        self.lines: list[str] = []
+        for target in (self._up, self._down, self._log):
+            threading.Thread(target=target, daemon=True).start()
+
+    def _up(self) -> None:
+        with suppress(OSError):
+            while True:
+                host, _ = self.server.accept()
+                self.host = host
+                while data := self._received(host):
+                    self.crossed += data
+                    self.line.sendall(data)
+                self.host = None
+
+    def _down(self) -> None:
+        while data := self._received(self.line):
+            self.crossed += data
+            time.sleep(len(data) / 20_000)  # slow enough to be killed within a run
+            host = self.host
+            if host is not None:
+                with suppress(OSError):
+                    host.sendall(data)
+
+    def _received(self, end: socket.socket) -> bytes:
+        try:
+            return end.recv(4096)
+        except OSError:
+            return b""
+
+    def _log(self) -> None:
+        assert self.board.stdout
+        self.lines.extend(line.strip() for line in self.board.stdout)
+
+    def close(self) -> None:
+        self.board.terminate()
+        self.board.wait(10.0)
+        self.server.close()
+        self.line.close()
+
+
+@pytest.fixture(params=["serve", "play"])
+def relay(request: pytest.FixtureRequest, case: Path) -> Iterator[Relay]:
+    made = Relay(*(["--input", str(case)] if request.param == "play" else []))
+    yield made
+    made.close()
+
+
+def test_a_host_that_is_killed_and_started_again_goes_on_where_it_was(
+    relay: Relay, case: Path, wanted: bytes, tmp_path: Path
+) -> None:
+    serve = "--input" not in relay.words
+    words = ["--port", relay.url, "--output", str(tmp_path / "m.nii"), "--force"]
+    words += ["--report", str(tmp_path / "r.json"), *(["--input", str(case)] if serve else [])]
+    for count in (12, 24):
+        killed = subprocess.Popen(
+            [*STREAM, *words], stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        )
+        assert killed.stderr
+        for line in killed.stderr:
+            found = re.search(r": (\d+) of 60", line)
+            if found and int(found[1]) >= count:
+                break
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        killed.stderr.close()
+    done = stream(*words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m.nii").read_bytes() == wanted
+    assert json.loads((tmp_path / "r.json").read_text())["masks"] == 60
+    known = [int(line.split()[0]) for line in relay.lines if "were here already" in line]
+    assert len(known) == 2 and 12 <= known[0] <= known[1]
+    # A serving run ends for the last host alone. A playing board goes on while nobody listens.
+    ends = [re.match(r"run ended: (\d+) masks", line) for line in relay.lines]
+    worked = sum(int(end[1]) for end in ends if end)
+    assert worked == (60 - known[1] if serve else 60)
+
+
+def test_nothing_of_a_scan_but_numbers_is_among_all_bytes_of_a_session(
+    relay: Relay, case: Path, tmp_path: Path
+) -> None:
+    serve = "--input" not in relay.words
+    words = ["--port", relay.url, "--output", str(tmp_path / "m.nii")]
+    assert stream(*words, *(["--input", str(case)] if serve else [])).returncode == 0
+    crossed = bytes(relay.crossed).lower()
+    assert len(crossed) > 5000 and b"compact" in crossed  # the model's name does cross
+    secrets = {*case.parts[1:], *(path.name for path in case.iterdir()), "muster", "1961", "2018"}
+    secrets |= {"flair", "t1ce", ".nii", "n+1\0", "nibabel", str(tmp_path)}
+    for secret in (one for one in secrets if len(one) > 3):  # shorter ones come by chance
+        for coding in ("ascii", "utf-16-le", "utf-16-be"):
+            assert secret.lower().encode(coding) not in crossed, secret
+
+
+def test_a_board_that_dies_and_is_started_again_does_what_is_missing(
+    case: Path, wanted: bytes, tmp_path: Path
+) -> None:
+    words = ["--port", "sim://?baud=460800", "--input", str(case)]
+    words += ["--output", str(tmp_path / "m.nii"), "--report", str(tmp_path / "r.json")]
+    done = subprocess.run(
+        [sys.executable, "-c", SUPERVISED, str(tmp_path), *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "the board has restarted; it does what is missing" in done.stderr
+    assert (tmp_path / "m.nii").read_bytes() == wanted
+    assert json.loads((tmp_path / "r.json").read_text())["complete"] is True
+    runs = (tmp_path / "runs").read_text().split()
+    assert len(runs) == 2 and int(runs[1]) < 60  # the second board had less to do
+    assert left_behind(tmp_path) == []

@@ -1,0 +1,65 @@
+"""docs/wire-vectors.json is what the code writes, reads and refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.vectors import FILE, fields, vectors
+from glioslice.wire import messages, packets
+from glioslice.wire.frames import FrameReader, encode
+from glioslice.wire.messages import MessageError
+from glioslice.wire.packets import PacketError
+from glioslice.wire.receiver import length_prefix, read_length
+
+VECTORS: dict[str, Any] = json.loads(Path(FILE).read_text(encoding="utf-8"))
+
+
+def test_the_file_is_what_the_code_writes() -> None:
+    assert vectors() == VECTORS
+
+
+@pytest.mark.parametrize("vector", VECTORS["frames"])
+def test_frames(vector: dict[str, str]) -> None:
+    body, frame = bytes.fromhex(vector["body"]), bytes.fromhex(vector["frame"])
+    assert encode(body) == frame
+    assert FrameReader().feed(frame) == [body]
+
+
+@pytest.mark.parametrize("vector", VECTORS["packets"])
+def test_packets(vector: dict[str, Any]) -> None:
+    (body,) = FrameReader().feed(bytes.fromhex(vector["frame"]))
+    assert body.hex() == vector["body"]
+    packet, active = packets.from_bytes(body)
+    assert type(packet).__name__ == vector["kind"]
+    assert active == (vector["from"] == "active")
+    assert fields(packet) == vector["fields"]
+    assert packets.to_bytes(packet, active) == body
+
+
+@pytest.mark.parametrize("vector", VECTORS["messages"])
+def test_messages(vector: dict[str, Any]) -> None:
+    message = messages.parse(bytes.fromhex(vector["bytes"]))
+    assert type(message).__name__ == vector["type"]
+    assert fields(message) == vector["fields"]
+    assert message.to_bytes().hex() == vector["bytes"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["lengths"])
+def test_lengths(vector: dict[str, Any]) -> None:
+    prefix = bytes.fromhex(vector["prefix"])
+    assert length_prefix(vector["length"]) == prefix
+    assert read_length(bytearray(prefix)) == (vector["length"], len(prefix))
+
+
+@pytest.mark.parametrize("body", VECTORS["refused"]["packets"])
+def test_packets_that_are_refused(body: str) -> None:
+    with pytest.raises(PacketError):
+        packets.from_bytes(bytes.fromhex(body))
+
+
+@pytest.mark.parametrize("data", VECTORS["refused"]["messages"])
+def test_messages_that_are_refused(data: str) -> None:
+    with pytest.raises(MessageError):
+        messages.parse(bytes.fromhex(data))
