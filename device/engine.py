@@ -1,5 +1,6 @@
 """One engine over whichever TFLite runtime is installed."""
 
+import ctypes
 import importlib
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device.placement import Placement, placement_of
 from glioslice.card import Card, read_card_of
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
@@ -22,6 +24,10 @@ RUNTIMES = (
     ("tensorflow", "tensorflow.lite.python.interpreter"),
 )
 """Distribution and module, the smallest and newest first."""
+
+REFERENCE, XNNPACK, EDGE_TPU, BUILT_IN = "reference", "XNNPACK", "Edge TPU", "built-in"
+"""Kernels. XNNPACK's and the reference ones give a file's bytes on every machine, built-in ones
+differ between machines, and a part of XNNPACK's beside them counts as theirs."""
 
 MAGIC = slice(4, 8), b"TFL3"
 """Where a TFLite flatbuffer carries its file identifier, and what it is."""
@@ -41,21 +47,34 @@ class Tensor:
 class Engine:
     """The network of one TFLite file, bound to the card beside it.
 
-    `delegate` is the shared library of an accelerator, such as `libedgetpu.so.1`.
+    `delegate` is the shared library of an accelerator, such as `libedgetpu.so.1`. `reference` asks
+    for the runtime's reference kernels, which give the same bytes on every machine, slowly.
     Raises GliosliceError if no runtime is installed, or it refuses the file; if the card does not
     match the file; if input or output are not (1, X, Y, 4) and (1, X, Y, 3), int8 or float32.
     """
 
-    def __init__(self, model: Path, *, threads: int = 1, delegate: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        threads: int = 1,
+        delegate: str | None = None,
+        reference: bool = False,
+    ) -> None:
         self.card: Card = read_card_of(model)
-        self.runtime, module = _runtime()
+        self.runtime, module = installed_runtime()
+        self._reference = reference
         content = model.read_bytes()
         if content[MAGIC[0]] != MAGIC[1]:
             raise GliosliceError(f"{model}: not a TFLite file")
         delegates = [_delegate(module, delegate)] if delegate else None
+        kernels = module.OpResolverType
         try:
             self._interpreter = module.Interpreter(
-                model_content=content, num_threads=threads, experimental_delegates=delegates
+                model_content=content,
+                num_threads=threads,
+                experimental_delegates=delegates,
+                experimental_op_resolver_type=kernels.BUILTIN_REF if reference else kernels.AUTO,
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -79,6 +98,20 @@ class Engine:
         logits = self._interpreter.get_tensor(self.output.index)[0]
         return np.moveaxis(logits > self.output.zero_point, -1, 0)
 
+    @property
+    def kernels(self) -> str:
+        """Whose arithmetic it is: reference, XNNPACK, Edge TPU, or else built-in."""
+        if self._reference:
+            return REFERENCE
+        placed = self.placement()
+        if placed.compiled:
+            return EDGE_TPU
+        return XNNPACK if placed.parts and not placed.arithmetic_left else BUILT_IN
+
+    def placement(self) -> Placement:
+        """Return which ops delegates took and which the runtime runs itself."""
+        return placement_of(self._interpreter._get_ops_details(), (self.output.index,))
+
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4) of z-scores."""
         return self.invoke(self.prepare(z_scores))
@@ -91,7 +124,11 @@ class Engine:
             )
 
 
-def _runtime() -> tuple[str, ModuleType]:
+def installed_runtime() -> tuple[str, ModuleType]:
+    """Return name and version of the runtime that is installed, and its interpreter's module.
+
+    Raises GliosliceError if there is none.
+    """
     for distribution, module in RUNTIMES:
         try:
             return f"{distribution} {metadata.version(distribution)}", importlib.import_module(
@@ -104,11 +141,18 @@ def _runtime() -> tuple[str, ModuleType]:
 
 def _delegate(module: ModuleType, library: str) -> Any:
     try:
-        return module.load_delegate(library)
-    except (OSError, ValueError) as error:
+        ctypes.CDLL(library).tflite_plugin_create_delegate  # noqa: B018
+    except (OSError, AttributeError) as error:
         raise GliosliceError(
-            f"the delegate {library} could not be loaded ({error}); is it installed, and the "
-            "accelerator plugged in?"
+            f"the delegate {library} could not be loaded ({error}); install it, for a Coral stick "
+            "as the package libedgetpu1-std"
+        ) from None
+    try:
+        return module.load_delegate(library)
+    except ValueError as error:
+        raise GliosliceError(
+            f"the delegate {library} finds no accelerator ({' '.join(str(error).split())}); plug "
+            "it in, and see that this user may open it"
         ) from None
 
 

@@ -19,6 +19,10 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Write = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", metavar="SSH", help="a board, such as ssh://pi@raspberrypi.local")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not REAL.is_dir():
         for item in items:

@@ -103,7 +103,8 @@ def test_the_wheel_holds_board_code_and_the_compact_model(wheel: Path) -> None:
     names = {line.split()[0] for line in listing.splitlines()[1:]}
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"glioslice", "device"}
-    assert "glioslice/models/compact/compact-int8.tflite" in names
+    models = {"compact/compact-int8.tflite", "compact/goldens.json", "golden-slices.npz"}
+    assert {f"glioslice/models/{name}" for name in models} <= names
     assert "device/deploy.py" not in names
 
 
@@ -134,6 +135,9 @@ def test_a_board_segments_the_phantom(
     run(*install, f"{wheel}[{board.extra}]", board.runtime, cwd=tmp_path)
     packages = run(inside, "-m", "pip", "list", "--format", "freeze", cwd=tmp_path)
     assert not {"torch", "tensorflow"} & {line.split("==")[0] for line in packages.splitlines()}
+    told = run(inside, "-m", "device", "selftest", cwd=tmp_path)
+    assert ("XNNPACK: 5 of 5 slices, byte for byte" in told) == (board.runtime == BOARD_RUNTIME)
+    assert "reference: 1 of 1 slices, byte for byte" in told
     out = tmp_path / "out"
     told = run(inside, "-m", "device.segment", "--input", case, "--out", out, cwd=tmp_path)
     assert board.runtime.replace("==", " ") in told

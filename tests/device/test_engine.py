@@ -1,6 +1,7 @@
 """The engine runs our files and refuses all others with one clear line."""
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,31 @@ def test_no_card(tmp_path: Path) -> None:
 def test_a_delegate_that_is_not_there() -> None:
     with pytest.raises(GliosliceError, match=r"delegate libnothing\.so\.1 could not be loaded"):
         Engine(shipped("nano") / "nano-int8.tflite", delegate="libnothing.so.1")
+
+
+SULKING = """
+void *tflite_plugin_create_delegate(char **k, char **v, int n, void (*say)(const char *)) {
+  say("no device\\n"); return 0; }
+void tflite_plugin_destroy_delegate(void *delegate) {}
+"""
+
+
+def test_a_library_that_is_no_delegate_and_one_without_its_stick(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, source in (("bare", ""), ("sulking", SULKING)):
+        (tmp_path / f"{name}.c").write_text(source)
+        compiler = shutil.which("cc") or pytest.skip("no C compiler on this machine")
+        words = [compiler, "-shared", "-fPIC", "-o", f"{name}.so", f"{name}.c"]
+        subprocess.run(words, cwd=tmp_path, check=True)
+    said = {
+        "bare": "could not be loaded .*; install it",
+        "sulking": r"finds no .*no device",
+    }
+    for name, line in said.items():
+        with pytest.raises(GliosliceError, match=line):
+            Engine(shipped("nano") / "nano-int8.tflite", delegate=str(tmp_path / f"{name}.so"))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def keras_file(function: Any, shape: tuple[int, ...]) -> bytes:

@@ -1,0 +1,102 @@
+"""The laptop's side of a board's latency test, over a real ssh server on this machine."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks import boards, reference_network
+from device.deployment.remote import Remote
+from glioslice.card import shipped
+from tests.conftest import ROOT
+
+NANO = shipped("nano") / "nano-int8.tflite"
+CONFIGURATION = """
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+"""
+
+
+@pytest.fixture(scope="module")
+def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+    """A board's address, and the options with which ssh reaches it."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
+    if program is None:
+        pytest.skip("no ssh server's program on this machine")
+    folder = tmp_path_factory.mktemp("ssh")
+    for name in ("host", "user"):
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(words, check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "sshd").write_text(CONFIGURATION.format(port=port, folder=folder))
+    host = (folder / "host.pub").read_text()
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {host}")
+    Path("/run/sshd").mkdir(exist_ok=True)
+    options = [f"UserKnownHostsFile={folder}/known", f"IdentityFile={folder}/user"]
+    with subprocess.Popen([program, "-D", "-e", "-f", str(folder / "sshd")]) as server:
+        time.sleep(1.0)
+        yield f"ssh://127.0.0.1:{port}", [*options, "IdentitiesOnly=yes"]
+        server.terminate()
+
+
+@pytest.mark.board
+@pytest.mark.slow
+def test_a_board_is_measured_over_ssh(
+    loopback: tuple[str, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    target, options = loopback
+    python = tmp_path / "python"  # a board has glioslice installed; here it lies in the checkout
+    python.write_text(f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    given = [word for option in options for word in ("--ssh-option", option)]
+    words = [target, *given, "--python", str(python), "--reference", str(NANO)]
+    words += ["--boards", str(tmp_path), "--model", str(NANO), "--seconds", "0", "--threads", "1"]
+    boards.main([*words, "--max-ms", "60000"])
+    said = capfd.readouterr().out
+    [path] = tmp_path.glob("*-nano-int8.csv")
+    assert "cold start to the first mask" in said and f"{path} is written" in said
+    assert "self-test passed" in Remote(target, tuple(options)).run(f"{python} -m device selftest")
+    with pytest.raises(SystemExit, match="1"):
+        boards.main([*words, "--max-ms", "0.001"])
+    with pytest.raises(SystemExit, match="2"):
+        boards.main([*words, "--python", "/no/python"])
+    assert "/no/python: not found" in capfd.readouterr().err
+
+
+def test_this_machine_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    said.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv))\n")
+    said.chmod(0o755)
+    told = boards.near_result([str(said), "bench"], NANO)
+    assert json.loads(json.dumps(told))[1:] == ["bench", "--reference", str(NANO)]
+
+
+def test_without_the_reference_network_that_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        boards.main(["ssh://nobody@nowhere", "--reference", str(tmp_path / "none.tflite")])
+    assert "none.tflite: No such file" in capsys.readouterr().err
+
+
+def test_the_reference_network_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boards, "REFERENCE", tmp_path / "reference.tflite")
+    monkeypatch.setattr(reference_network, "int8_file", iter([b"made"]).__next__)
+    assert boards.made_reference() == boards.made_reference()
+    assert boards.made_reference().read_bytes() == b"made"

@@ -1,0 +1,26 @@
+"""A board that deploy.py has set up: `pytest tests/device --device ssh://pi@raspberrypi.local`."""
+
+import pytest
+
+from benchmarks import boards
+from device.deployment.remote import Remote
+
+MAX_MS = "100"
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> str:
+    named = request.config.getoption("--device")
+    if not named:
+        pytest.skip("no board: --device ssh://pi@raspberrypi.local names one")
+    return str(named)
+
+
+@pytest.mark.board
+def test_the_self_test_passes(target: str) -> None:
+    assert "self-test passed" in Remote(target).run(f"{boards.PYTHON} -m device selftest")
+
+
+@pytest.mark.board
+def test_a_slice_takes_no_longer_than_promised(target: str) -> None:
+    boards.main([target, "--max-ms", MAX_MS])
