@@ -50,12 +50,13 @@ def prepare(images: NDArray[np.float32], hello: BoardHello) -> tuple[Crop, NDArr
         )
     brain = brain_of(images)
     crop = crop_of(brain, hello.window)
-    channels = []
-    for modality in hello.modalities:
+    first, stop = crop.z
+    slices = np.empty((stop - first, *crop.window, len(hello.modalities)), np.int8)
+    for channel, modality in enumerate(hello.modalities):
         place = MODALITIES.index(modality)
         scored = z_scores(images[place : place + 1], brain, hello.clip)[0]
-        channels.append(quantise(cut(scored, crop), hello.scale, hello.zero_point))
-    return crop, np.stack(channels, axis=-1)
+        slices[..., channel] = quantise(cut(scored, crop), hello.scale, hello.zero_point)
+    return crop, slices
 
 
 def source_of_volume(volume: Volume) -> Source:

@@ -1,18 +1,20 @@
-"""The files of a run: mask, montage and report, each whole or not at all, never over another."""
+"""The files of a run: mask, montage and reports, each whole or not at all, never over another."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from firmware_host.arrived import Run
 from firmware_host.inputs import Source
+from firmware_host.mask_files import form_of, written
+from firmware_host.report import html_of, warnings_of
+from firmware_host.tally import Tally, csv_of
 from glioslice.command import one_line
 from glioslice.errors import GliosliceError
-from glioslice.files import write_json
-from glioslice.labels import REGIONS, to_scheme
-from glioslice.metrics import volumes_ml
-from glioslice.montage import write_montage
+from glioslice.files import write_bytes, write_json
+from glioslice.montage import montage_png
 from glioslice.nifti import write_mask
 from glioslice.summary import percentiles
 from glioslice.wire.link import Counts
@@ -23,22 +25,32 @@ ENDINGS = (".nii.gz", ".nii")
 
 @dataclass(frozen=True)
 class Targets:
-    """Where a run's files go; `partial` is what remains of one that ended early."""
+    """Where a run's files go; `partial` is what remains of one that ended early.
+
+    `form` names the labels of the mask (firmware_host.mask_files); None: those of the input.
+    """
 
     mask: Path
     partial: Path
     montage: Path
-    report: Path | None
+    reports: tuple[Path, ...] = ()
+    form: str | None = None
+
+    def labels_for(self, source: Source) -> str:
+        """Return the form of the mask of `source`."""
+        return self.form or form_of(source.scheme)
 
 
-def targets(mask: Path, montage: Path | None, report: Path | None) -> Targets:
+def targets(
+    mask: Path, montage: Path | None, reports: Sequence[Path] = (), form: str | None = None
+) -> Targets:
     """Return the names of all files beside `mask`; raises GliosliceError for a wrong ending."""
     ending = next((e for e in ENDINGS if mask.name.endswith(e) and mask.name != e), None)
     if ending is None:
         raise GliosliceError(f"{mask}: a mask is written as .nii or .nii.gz")
     name = mask.name.removesuffix(ending)
     partial = mask.with_name(f"{name}.partial{ending}")
-    return Targets(mask, partial, montage or mask.with_name(f"{name}.png"), report)
+    return Targets(mask, partial, montage or mask.with_name(f"{name}.png"), tuple(reports), form)
 
 
 def check_writable(files: Targets, force: bool) -> None:
@@ -47,9 +59,9 @@ def check_writable(files: Targets, force: bool) -> None:
     Raises GliosliceError for a file that is there (unless `force`), a name used twice, and a
     folder that takes no file.
     """
-    paths = [p for p in (files.mask, files.partial, files.montage, files.report) if p]
+    paths = [files.mask, files.partial, files.montage, *files.reports]
     if len({path.absolute() for path in paths}) < len(paths):
-        raise GliosliceError("mask, montage and report need names of their own")
+        raise GliosliceError("mask, montage and reports need names of their own")
     for path in paths:
         if path.is_dir():
             raise GliosliceError(f"{path}: this is a folder; name a file")
@@ -67,9 +79,15 @@ def check_writable(files: Targets, force: bool) -> None:
             ) from None
 
 
-def report_of(run: Run, source: Source, hello: BoardHello, counts: Counts) -> dict[str, Any]:
-    """Return the report. Latencies are null where no mask arrived; a played case has no name."""
+def report_of(
+    run: Run, source: Source, hello: BoardHello, counts: Counts, tally: Tally | None = None
+) -> dict[str, Any]:
+    """Return the report. Latencies are null where no mask arrived; a played case has no name.
+
+    `tally` is kept by who asks again and again.
+    """
     seconds, measured = run.seconds, run.milliseconds
+    tally = (tally or Tally()).catch_up(run)
     return {
         "case": source.name,
         "complete": run.complete,
@@ -83,25 +101,49 @@ def report_of(run: Run, source: Source, hello: BoardHello, counts: Counts) -> di
         "bytes_up": counts.bytes_sent,
         "bytes_down": counts.bytes_received,
         "retransmits": counts.retransmits,
-        "volumes_ml": volumes_ml(run.labels()) if measured else dict.fromkeys(REGIONS, 0.0),
+        "volumes_ml": tally.volumes_ml(),
+        "diameters_mm": tally.diameters_mm(),
         "model": {"name": hello.model, "sha256": hello.sha256},
     }
 
 
 def write_complete(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> list[str]:
-    """Write mask, montage and report; return a line each for people."""
-    labels = run.labels()
-    write_mask(files.mask, to_scheme(labels, source.scheme), source.space)
-    lines = [f"mask: {files.mask} ({source.scheme.edition} labels)"]
+    """Write mask, montage and reports; return a line each for people."""
+    labels, form = run.labels(), files.labels_for(source)
+    write_mask(files.mask, written(labels, form), source.space)
+    lines = [f"mask: {files.mask} ({form} labels)"]
+    picture = None
     if source.images is None:
         lines.append("montage: none, the images are on the board")
     else:
-        write_montage(files.montage, source.images, labels)
+        picture = montage_png(source.images, labels)
+        write_bytes(files.montage, picture)
         lines.append(f"montage: {files.montage}")
-    if files.report:
-        write_json(files.report, report)
-        lines.append(f"report: {files.report}")
-    return lines
+    write_reports(files, run, source, report, picture)
+    return lines + [f"report: {path}" for path in files.reports]
+
+
+def write_reports(
+    files: Targets,
+    run: Run,
+    source: Source,
+    report: dict[str, Any],
+    picture: bytes | None = None,
+) -> None:
+    """Write each report as its name ends: .html for people, .csv by slice, else JSON."""
+    if not files.reports:
+        return
+    report = report | {"labels": files.labels_for(source)}
+    report |= {"warnings": warnings_of(run, source, report)}
+    tally = Tally().catch_up(run)
+    for path in files.reports:
+        match path.suffix.lower():
+            case ".html":
+                write_bytes(path, html_of(run, source, report, tally, picture).encode())
+            case ".csv":
+                write_bytes(path, csv_of(run, tally).encode())
+            case _:
+                write_json(path, report)
 
 
 def keep_partial(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> str:
@@ -112,11 +154,10 @@ def keep_partial(files: Targets, run: Run, source: Source, report: dict[str, Any
     kept = f"none of {run.slices} masks had arrived"
     try:
         if run.masks:
-            labels = to_scheme(run.labels(), source.scheme)
+            labels = written(run.labels(), files.labels_for(source))
             write_mask(files.partial, labels, source.space)
             kept = f"{run.masks} of {run.slices} masks are kept in {files.partial}"
-        if files.report:
-            write_json(files.report, report | {"complete": False})
+        write_reports(files, run, source, report | {"complete": False})
     except OSError as error:
         return f"{kept}; could not write: {one_line(error)}"
     return kept

@@ -135,10 +135,13 @@ def _read_images(files: CaseFiles) -> tuple[NDArray[np.float32], Space]:
     if len(paths) == 1:
         images, space = read_nifti(paths[0], channels=len(MODALITIES))
     else:
-        parts, spaces = zip(*(read_nifti(path) for path in paths), strict=True)
-        for path, own in zip(paths, spaces, strict=True):
-            _check_same_space(path, own, paths[0], spaces[0])
-        images, space = np.concatenate(parts), spaces[0]
+        first, space = read_nifti(paths[0])
+        images = np.empty((len(paths), *first.shape[1:]), np.float32)
+        images[0] = first[0]
+        for place, path in enumerate(paths[1:], 1):  # each into its place: two copies take 280 MB
+            image, own = read_nifti(path)
+            _check_same_space(path, own, paths[0], space)
+            images[place] = image[0]
     for modality, image in zip(MODALITIES, images, strict=True):
         millilitres = np.count_nonzero(image) / 1000
         if millilitres > MAX_BRAIN_ML:

@@ -1,5 +1,7 @@
 """A picture of a case: slices through the tumour with WT, TC and ET outlined."""
 
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from glioslice.cases import MODALITIES
-from glioslice.files import whole
+from glioslice.files import write_bytes
 from glioslice.labels import REGIONS, to_regions
-from glioslice.slices import brain_of, crop_of, cut, z_scores
+from glioslice.slices import brain_of, crop_of, cut, scale_of
 
 COLOURS = {"WT": (240, 228, 66), "TC": (213, 94, 0), "ET": (86, 180, 233)}
 """Yellow, vermilion and sky blue of Okabe and Ito's palette, told apart by colour-blind eyes."""
 
+TITLES = {"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour"}
 SHOWN = {"flair": "FLAIR", "t1ce": "T1ce"}
 COLUMNS = 5
 ZOOM = 2
@@ -25,26 +28,43 @@ DARK, BRIGHT = -2.0, 3.5
 
 
 def write_montage(path: Path, images: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
-    """Write a PNG of images (4, X, Y, Z) with the outlines of labels (X, Y, Z).
+    """Write `montage_png` to a file, whole or not at all."""
+    write_bytes(path, montage_png(images, labels))
+
+
+def montage_png(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> bytes:
+    """Return `draw_montage` as the bytes of a PNG."""
+    file = io.BytesIO()
+    draw_montage(images, labels).save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+def draw_montage(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> Image.Image:
+    """Return a picture of images (4, X, Y, Z) with the outlines of labels (X, Y, Z).
 
     A row for FLAIR and one for T1ce, the same slices in both: spread over the tumour, or over the
     brain where there is none. Seen from below, the patient's left on the right, the front on top.
     """
     brain = brain_of(images)
     crop = crop_of(brain)
-    grey = np.where(brain, z_scores(images, brain), np.float32(DARK))
     chosen = _spread(labels, crop.z)
-    slices, masks = cut(grey, crop)[chosen], cut(labels, crop)[chosen]
+    z, flat = chosen + crop.z[0], replace(crop, z=(0, COLUMNS))
+    masks, inside = cut(labels[..., z], flat), cut(brain[..., z], flat)
     width, height = (side * ZOOM for side in crop.window)
     picture = Image.new("RGB", (COLUMNS * width, len(SHOWN) * height + LEGEND))
     for row, (modality, title) in enumerate(SHOWN.items()):
+        place = MODALITIES.index(modality)
+        # Of the chosen slices alone: the scores of all voxels take 140 MB.
+        mean, deviation = scale_of(images[place], brain)
+        shown = cut(images[place][..., z], flat)
+        scores = (shown - mean) / (deviation or np.float32(1))
+        slices = np.where(inside, scores, np.float32(DARK))
         for column in range(COLUMNS):
-            tile = _tile(slices[column, ..., MODALITIES.index(modality)], masks[column])
+            tile = _tile(slices[column], masks[column])
             picture.paste(tile, (column * width, row * height))
         _write(picture, (6, row * height + 4), title, (255, 255, 255))
     _legend(picture, len(SHOWN) * height)
-    with whole(path) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+    return picture
 
 
 def _spread(labels: NDArray[np.uint8], z: tuple[int, int]) -> NDArray[np.intp]:
@@ -75,11 +95,11 @@ def _edge(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _legend(picture: Image.Image, top: int) -> None:
-    names = {"WT": "WT whole tumour", "TC": "TC tumour core", "ET": "ET enhancing tumour"}
     left = 8
     for region, colour in COLOURS.items():
         ImageDraw.Draw(picture).rectangle((left, top + 10, left + 16, top + 26), fill=colour)
-        left = _write(picture, (left + 24, top + 6), names[region], (255, 255, 255)) + 28
+        name = f"{region} {TITLES[region]}"
+        left = _write(picture, (left + 24, top + 6), name, (255, 255, 255)) + 28
 
 
 def _write(

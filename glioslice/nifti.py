@@ -97,22 +97,24 @@ def read_nifti(path: Path, channels: int = 1) -> tuple[NDArray[np.float32], Spac
 def write_mask(path: Path, mask: NDArray[np.uint8], space: Space) -> None:
     """Write an LPS mask (X, Y, Z) as NIfTI uint8 with the affine, qform and sform of `space`.
 
+    A fourth axis may hold regions, (X, Y, Z, 3).
     The file appears whole or not at all; the same mask gives the same bytes. The header is made
     anew: no text of the source gets into the mask, and a board that sends the numbers of a space
     over a line gives the same bytes as the source's own file.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         raise GliosliceError(f"{path}: a mask is written as .nii or .nii.gz")
+    header = _mask_header(space, mask.shape[3:])
     with whole(path) as temporary:
-        nib.save(nib.Nifti1Image(space.from_lps(mask), None, _mask_header(space)), temporary)
+        nib.save(nib.Nifti1Image(space.from_lps(mask), None, header), temporary)
 
 
-def _mask_header(space: Space) -> nib.Nifti1Header:
+def _mask_header(space: Space, more: tuple[int, ...]) -> nib.Nifti1Header:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
-    header.set_data_shape(space.shape)
+    header.set_data_shape((*space.shape, *more))
     header.set_xyzt_units("mm")
-    header.set_zooms(np.sqrt((space.affine[:3, :3] ** 2).sum(axis=0)))
+    header.set_zooms((*np.sqrt((space.affine[:3, :3] ** 2).sum(axis=0)), *(1.0 for _ in more)))
     qform, sform = space.forms
     if qform:
         header.set_qform(_either(space.header.get_qform(), space.affine), qform)

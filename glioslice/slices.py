@@ -42,7 +42,10 @@ class Crop:
 
 def brain_of(images: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return the brain of a skull-stripped case, (4, X, Y, Z) to (X, Y, Z): any modality not 0."""
-    return np.asarray((images != 0).any(axis=0))
+    brain: NDArray[np.bool_] = images[0] != 0
+    for image in images[1:]:
+        brain |= image != 0
+    return brain
 
 
 def crop_of(brain: NDArray[np.bool_], window: tuple[int, int] = WINDOW) -> Crop:
@@ -75,19 +78,24 @@ def z_scores(
 ) -> NDArray[np.float32]:
     """Return (x - mean) / sd over the brain per modality, cut to +-`clip`; 0 outside the brain.
 
-    Mean and deviation are computed in float64 and rounded to float32, so that the order of a
-    machine's sums cannot be seen in the result. A modality that is constant becomes 0.
+    A modality that is constant becomes 0.
     """
     scored = np.zeros_like(images)
     for image, out in zip(images, scored, strict=True):
-        voxels = image[brain]
-        mean, deviation = (
-            np.float32(voxels.mean(dtype=np.float64)),
-            np.float32(voxels.std(dtype=np.float64)),
-        )
+        mean, deviation = scale_of(image, brain)
         if deviation > 0:
-            out[brain] = np.clip((voxels - mean) / deviation, -clip, clip)
+            out[brain] = np.clip((image[brain] - mean) / deviation, -clip, clip)
     return scored
+
+
+def scale_of(image: NDArray[np.float32], brain: NDArray[np.bool_]) -> tuple[np.float32, np.float32]:
+    """Return mean and standard deviation of an image (X, Y, Z) over the brain.
+
+    They are computed in float64 and rounded to float32, so that the order of a machine's sums
+    cannot be seen in the result.
+    """
+    voxels = image[brain]
+    return np.float32(voxels.mean(dtype=np.float64)), np.float32(voxels.std(dtype=np.float64))
 
 
 def cut(volume: NDArray[Scalar], crop: Crop) -> NDArray[Scalar]:

@@ -12,19 +12,19 @@ from tests.conftest import Write
 
 
 def test_names_beside_the_mask(tmp_path: Path) -> None:
-    files = targets(tmp_path / "a.b.nii.gz", None, None)
+    files = targets(tmp_path / "a.b.nii.gz", None)
     assert files.partial == tmp_path / "a.b.partial.nii.gz"
     assert files.montage == tmp_path / "a.b.png"
-    assert targets(tmp_path / "a.nii", tmp_path / "p.png", None).partial.name == "a.partial.nii"
+    assert targets(tmp_path / "a.nii", tmp_path / "p.png").partial.name == "a.partial.nii"
     for wrong in ("mask.png", ".nii.gz", "mask"):
         with pytest.raises(GliosliceError, match="written as"):
-            targets(tmp_path / wrong, None, None)
+            targets(tmp_path / wrong, None)
 
 
 @pytest.mark.parametrize("there", ["m.nii.gz", "m.partial.nii.gz", "m.png", "r.json"])
 def test_no_file_is_overwritten_without_force(there: str, tmp_path: Path) -> None:
     (tmp_path / there).write_text("precious")
-    files = targets(tmp_path / "m.nii.gz", None, tmp_path / "r.json")
+    files = targets(tmp_path / "m.nii.gz", None, [tmp_path / "r.json"])
     with pytest.raises(GliosliceError, match=rf"{there}: is there already.*--force"):
         check_writable(files, force=False)
     check_writable(files, force=True)
@@ -33,7 +33,7 @@ def test_no_file_is_overwritten_without_force(there: str, tmp_path: Path) -> Non
 
 
 def test_folders_that_take_no_file(tmp_path: Path) -> None:
-    check_writable(targets(tmp_path / "new" / "deep" / "m.nii.gz", None, None), force=False)
+    check_writable(targets(tmp_path / "new" / "deep" / "m.nii.gz", None), force=False)
     assert os.listdir(tmp_path) == []
     (tmp_path / "file").write_text("")
     (tmp_path / "d.nii.gz").mkdir()
@@ -43,9 +43,9 @@ def test_folders_that_take_no_file(tmp_path: Path) -> None:
         (tmp_path / "d.nii.gz", "this is a folder"),
     ):
         with pytest.raises(GliosliceError, match=words):
-            check_writable(targets(Path(path), None, None), force=True)
+            check_writable(targets(Path(path), None), force=True)
     with pytest.raises(GliosliceError, match="names of their own"):
-        check_writable(targets(tmp_path / "m.nii.gz", tmp_path / "r", tmp_path / "r"), force=True)
+        check_writable(targets(tmp_path / "m.nii.gz", tmp_path / "r", [tmp_path / "r"]), force=True)
 
 
 def test_outputs_are_looked_at_before_the_line_is_opened(

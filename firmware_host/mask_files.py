@@ -1,0 +1,114 @@
+"""Masks as files in any label scheme: what is written, and which scheme a stranger's file is in.
+
+brats2018   one volume of 1 core, 2 edema, 4 enhancing
+brats2023   1, 2, 3
+msd         2, 1, 3
+regions     four dimensions, the last WT, TC, ET, each 0 or 1
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.editions import FILE_NAME, SUFFIXES
+from glioslice.errors import GliosliceError
+from glioslice.labels import (
+    BRATS_2018,
+    BRATS_2023,
+    DECATHLON,
+    REGIONS,
+    LabelScheme,
+    check_nesting,
+    from_scheme,
+    to_labels,
+    to_regions,
+    to_scheme,
+)
+from glioslice.nifti import Space, read_nifti
+
+SCHEMES: Mapping[str, LabelScheme] = {
+    "brats2018": BRATS_2018,
+    "brats2023": BRATS_2023,
+    "msd": DECATHLON,
+}
+NESTED = "regions"
+
+
+def written(labels: NDArray[np.uint8], form: str) -> NDArray[np.uint8]:
+    """Return what a file of `form` holds of the kit's labels (X, Y, Z)."""
+    if form == NESTED:
+        return np.moveaxis(to_regions(labels), 0, -1).astype(np.uint8)
+    return to_scheme(labels, SCHEMES[form])
+
+
+def form_of(scheme: LabelScheme) -> str:
+    """Return the name of a scheme."""
+    return next(name for name, known in SCHEMES.items() if known is scheme)
+
+
+def read_mask(path: Path, form: str | None = None) -> tuple[NDArray[np.uint8], Space, str]:
+    """Return a mask in the kit's labels (X, Y, Z), LPS, its space, and the form that it is in.
+
+    `form` says which; without it the file's name, its labels and their nesting tell. Raises
+    GliosliceError, naming the file, if it is no mask, or fits no form or more than one.
+    """
+    nested = form == NESTED or (form is None and _has_regions(path))
+    voxels, space = read_nifti(path, len(REGIONS) if nested else 1)
+    found = {float(value) for value in np.unique(voxels)} - {0.0}
+    if nested:
+        if not found <= {1.0}:
+            raise GliosliceError(f"{path}: regions are 0 or 1, it holds {_listed(found)}")
+        return to_labels(voxels > 0), space, NESTED
+    allowed = {float(value) for scheme in SCHEMES.values() for value in scheme.values}
+    if not found <= allowed:
+        raise GliosliceError(f"{path}: holds {_listed(found)}, which are the labels of no edition")
+    mask = voxels[0].astype(np.uint8)
+    name = form or _named(path) or ("brats2018" if 4.0 in found else None)
+    if name:
+        values = SCHEMES[name].values
+        if not found <= set(values):
+            raise GliosliceError(
+                f"{path}: holds the labels {_listed(found)}, {name} has {_listed(set(values))}; "
+                "say by --labels which scheme it is in"
+            )
+        return from_scheme(mask, SCHEMES[name]), space, name
+    labels = from_scheme(mask, BRATS_2023)
+    try:
+        check_nesting(labels)
+    except GliosliceError as error:
+        raise GliosliceError(
+            f"{path}: read as brats2023, {error}; say by --labels which scheme it is in"
+        ) from None
+    return labels, space, "brats2023"
+
+
+def same_space(path: Path, own: Space, other_path: Path, other: Space) -> None:
+    """Raise GliosliceError unless two files' voxels lie in the same places."""
+    if own.shape != other.shape:
+        raise GliosliceError(f"{path}: shape {own.shape}, but {other_path} has {other.shape}")
+    if not np.allclose(own.affine, other.affine, atol=1e-2):
+        raise GliosliceError(
+            f"{path}: its affine differs from that of {other_path}; resample one to the other"
+        )
+
+
+def _named(path: Path) -> str | None:
+    """Return the form that the names of an edition tell."""
+    if match := FILE_NAME.fullmatch(path.name):
+        return form_of(SUFFIXES[match["suffix"].lower()][1])
+    return "msd" if path.absolute().parent.name == "labelsTr" else None
+
+
+def _has_regions(path: Path) -> bool:
+    try:
+        shape = nib.load(path).shape  # type: ignore[attr-defined]
+    except Exception:  # read_nifti says what is wrong
+        return False
+    return len(shape) == 4 and shape[3] == len(REGIONS)
+
+
+def _listed(values: set[float] | set[int]) -> str:
+    return " ".join(f"{value:g}" for value in sorted(values))

@@ -1,0 +1,1 @@
+"""The live page: a server of this machine alone, and what it shows."""

@@ -1,0 +1,167 @@
+// The numbers beside the volume, the plot of latencies and the profile of the slices.
+
+const $ = (id) => document.getElementById(id);
+const STATES = {
+  waiting: "waiting for the board", running: "streaming", complete: "complete", ended: "ended early",
+  lost: "the desk has gone", finished: "finished case",
+};
+const text = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
+
+export function showState(state, told) {
+  const chip = document.querySelector("#state .chip");
+  if (chip.dataset.state !== state) {
+    chip.dataset.state = state;
+    chip.textContent = STATES[state] ?? state;
+  }
+  $("told").hidden = !told;
+  if ($("told").textContent !== told) $("told").textContent = told;
+}
+
+export function showCase(given) {
+  $("case").textContent = given.name ?? "the case on the board";
+  document.title = `${given.name ?? "played case"} – glioslice`;
+  $("model").textContent = given.model?.name ?? "not known";
+  $("digest").textContent = given.model ? `SHA-256 ${given.model.sha256}` : "";
+  $("mode").textContent = given.mode ?? "";
+  $("port").textContent = given.port ?? "";
+  const rows = given.regions.map(({ name, title, colour }) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    head.scope = "row";
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    swatch.style.background = `rgb(${colour})`;
+    const short = document.createElement("b");
+    short.textContent = name;
+    head.append(swatch, short, title);
+    row.append(head, cell(`${name}-ml`), cell(`${name}-mm`));
+    return row;
+  });
+  $("regions").tBodies[0].replaceChildren(...rows);
+}
+
+function cell(id) {
+  const made = document.createElement("td");
+  made.id = id;
+  made.textContent = "–";
+  return made;
+}
+
+export function showNumbers(numbers) {
+  for (const [region, ml] of Object.entries(numbers.volumes_ml ?? {})) {
+    $(`${region}-ml`).textContent = ml.toFixed(1);
+    $(`${region}-mm`).textContent = text(numbers.diameters_mm?.[region], 1);
+  }
+  $("sofar").textContent = numbers.state === "running" ? "so far" : "";
+  $("progress").max = numbers.slices || 1;
+  $("progress").value = numbers.masks ?? 0;
+  $("done").textContent = numbers.slices
+    ? `${numbers.masks} of ${numbers.slices} slices${left(numbers)}` : "";
+  for (const key of ["p50", "p90", "p99"]) $(key).textContent = text(numbers.device_ms?.[key], 2);
+  $("rate").textContent = text(numbers.slices_per_second, 1);
+  const line = lineOf(numbers);
+  $("use").value = line?.use ?? 0;
+  $("share").textContent = !line || line.use === null ? "–" : `${Math.round(100 * line.use)} %`;
+  $("up").textContent = text(line && line.up / 1000, 1);
+  $("down").textContent = text(line && line.down / 1000, 1);
+  $("again").textContent = numbers.retransmits ?? "–";
+}
+
+// What crosses now; once the run is over, its average.
+function lineOf({ state, line, bytes_up: up, bytes_down: down, seconds }) {
+  if (!line || state === "running" || !seconds) return line;
+  const mean = { up: up / seconds, down: down / seconds };
+  return { ...mean, use: line.baud ? Math.min(1, (10 * Math.max(mean.up, mean.down)) / line.baud) : null };
+}
+
+function left({ state, slices, masks, slices_per_second: rate }) {
+  if (state !== "running" || !rate) return "";
+  const seconds = Math.round((slices - masks) / rate);
+  return seconds < 90 ? `, ${seconds} s left` : `, ${Math.round(seconds / 60)} min left`;
+}
+
+// A canvas whose unit is a CSS pixel; returns null while it is hidden.
+function paper(canvas) {
+  const { width, height } = canvas.getBoundingClientRect();
+  if (!width) return null;
+  const scale = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const pen = canvas.getContext("2d");
+  pen.scale(scale, scale);
+  pen.font = "11px system-ui, 'DejaVu Sans', sans-serif";
+  return { pen, width, height };
+}
+
+// Device milliseconds in the order of arrival, from 0 up, with the median as a line.
+export function drawLatency(canvas, times, slices) {
+  const sheet = paper(canvas);
+  if (!sheet) return;
+  const { pen, width, height } = sheet;
+  const [left, bottom, top] = [30, height - 16, 6];
+  const sorted = [...times].sort((a, b) => a - b);
+  const step = nice(1.15 * (sorted[Math.floor(0.95 * (sorted.length - 1))] ?? 1) / 3);
+  const most = 3 * step;
+  const x = (order) => left + ((width - left - 4) * order) / Math.max(1, slices - 1);
+  const y = (ms) => bottom - ((bottom - top) * Math.min(ms, most)) / most;
+  pen.textBaseline = "middle";
+  for (let ms = 0; ms <= most + step / 2; ms += step) {
+    line(pen, "#2b3542", left, y(ms), width - 4, y(ms));
+    pen.fillStyle = "#a3b1bf";
+    pen.textAlign = "right";
+    pen.fillText(String(+ms.toPrecision(3)), left - 5, y(ms));
+  }
+  pen.textAlign = "left";
+  pen.fillText("first slice", left, height - 6);
+  pen.textAlign = "right";
+  pen.fillText("last", width - 4, height - 6);
+  if (!times.length) return;
+  const median = sorted[Math.floor(sorted.length / 2)];
+  pen.setLineDash([4, 3]);
+  line(pen, "#a3b1bf", left, y(median), width - 4, y(median));
+  pen.setLineDash([]);
+  pen.fillStyle = "#7cc4ff";
+  times.forEach((ms, order) => {
+    if (ms > most) pen.fillRect(x(order) - 1, top - 4, 2, 5); // beyond the scale: a mark at the top
+    else pen.fillRect(x(order) - 1.2, y(ms) - 1.2, 2.4, 2.4);
+  });
+}
+
+function nice(step) {
+  const power = 10 ** Math.floor(Math.log10(step || 1));
+  return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= step);
+}
+
+function line(pen, colour, x, y, toX, toY) {
+  pen.strokeStyle = colour;
+  pen.beginPath();
+  pen.moveTo(x, y);
+  pen.lineTo(toX, toY);
+  pen.stroke();
+}
+
+// A column for each slice, feet to head: how much of each region it holds, and what is missing.
+export function drawProfile(canvas, slices, areas, failed, regions, here) {
+  const sheet = paper(canvas);
+  if (!sheet) return;
+  const { pen, width, height } = sheet;
+  const wide = width / slices;
+  const most = Math.max(400, ...areas.map((area) => area?.WT ?? 0));
+  const base = height - 14;
+  for (let index = 0; index < slices; index++) {
+    const area = areas[index];
+    pen.fillStyle = area ? "#33404e" : failed.has(index) ? "#ffb454" : "#1d2530";
+    pen.fillRect(index * wide, base, Math.ceil(wide), 3);
+    for (const { name, colour } of area ? regions : []) {
+      const tall = ((base - 4) * area[name]) / most;
+      pen.fillStyle = `rgb(${colour})`; // the smaller ones over the larger: they nest
+      pen.fillRect(index * wide, base - tall, Math.ceil(wide), tall);
+    }
+  }
+  pen.strokeStyle = "#ffffff";
+  pen.strokeRect(Math.floor(here * wide) + 0.5, 1.5, Math.max(2, wide), base + 1);
+  pen.fillStyle = "#a3b1bf";
+  pen.fillText("feet", 4, height - 1);
+  pen.textAlign = "right";
+  pen.fillText(failed.size ? `head (orange: the board failed)` : "head", width - 4, height - 1);
+}
