@@ -1,10 +1,11 @@
-"""Write the figures of README.md from the cards, and the demo's picture from the phantom.
+"""Write the figures of README.md and docs/conversion.md, and the demo's picture of the phantom.
 
 python benchmarks/figures.py
 """
 
 import argparse
 
+from benchmarks import conversions
 from benchmarks.cards import unseen
 from benchmarks.pages import fill, table
 from benchmarks.runs import ROOT
@@ -20,16 +21,26 @@ from glioslice.montage import write_montage
 def main() -> None:
     """Write them."""
     example = "python benchmarks/figures.py"
-    command.run(work, command.parser("Write the figures of README.md.", example).parse_args())
+    command.run(
+        work, command.parser("Write the figures of README.md and docs/.", example).parse_args()
+    )
 
 
 def work(_arguments: argparse.Namespace) -> None:
     """Write the table of README.md, and the picture into docs/."""
     fill(ROOT / "README.md", {"shipped": shipped_table()})
+    fill(
+        ROOT / "docs" / "conversion.md",
+        {
+            "files": conversions.files_table(),
+            "gate": conversions.gate_table(),
+            "layers": conversions.layers_table(),
+        },
+    )
     case = phantom_case(0)
     found = segment(case.images, Engine(default_model()))
     write_montage(ROOT / "docs" / "demo.png", case.images, found.labels)
-    print("written: the table of README.md, docs/demo.png")
+    print("written: the tables of README.md and docs/conversion.md, docs/demo.png")
 
 
 def shipped_table() -> str:

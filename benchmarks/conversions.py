@@ -1,0 +1,63 @@
+"""The tables of docs/conversion.md, from the `report.json` of the shipped models."""
+
+from typing import Any
+
+from benchmarks.pages import table
+from glioslice.card import SHIPPED, shipped
+from glioslice.files import read_json
+
+
+def reports() -> list[dict[str, Any]]:
+    """Return the reports of the shipped models."""
+    return [read_json(shipped(size) / "report.json") for size in SHIPPED]
+
+
+def files_table() -> str:
+    """Return a row a file: bytes, agreement with torch, and whether it is shipped."""
+    rows = [
+        [
+            file["name"],
+            f"{file['bytes']:,}",
+            f"{file['agreement']:.4%}",
+            "product" if file["product"] else "to compare",
+        ]
+        for report in reports()
+        for file in report["files"]
+    ]
+    return table(("file", "bytes", "agreement with torch", ""), rows)
+
+
+def gate_table() -> str:
+    """Return a row a product: how it stands beside its fp32 file."""
+    rows = []
+    for report in reports():
+        gate, judged = report["gate"], report["judged_on"]
+        for precision in ("int8", "fp16"):
+            if precision in gate:
+                how = gate[precision]
+                last = how["tried"][-1] if "tried" in how else how
+                rows.append([
+                    f"{report['name']} {precision}", how.get("rung", "-"),
+                    f"{len(judged['names'])} {judged['what']}",
+                    f"{last[gate['by']]:.4f}", f"{gate['limit']:g}",
+                ])  # fmt: skip
+    return table(("product", "rung that held", "judged on", "Dice below fp32", "limit"), rows)
+
+
+def layers_table(size: str = "compact") -> str:
+    """Return a row a tensor of a shipped int8 file."""
+    rows = [
+        [
+            layer["number"], layer["name"], layer["op"].lower(),
+            f"{layer['low']:.2f} to {layer['high']:.2f}", f"{layer['clipped']:.3%}",
+            _decibels(layer["snr"]), _decibels(layer["alone"]), f"{layer['share']:.1%}",
+            f"{layer['bytes']:,}", f"{layer['macs'] / 1e6:.2f}",
+        ]
+        for layer in read_json(shipped(size) / "report.json")["layers"]
+    ]  # fmt: skip
+    head = ("", "layer", "op", "range", "clipped", "dB", "alone", "share", "bytes", "million MACs")
+    return table(head, rows)
+
+
+def _decibels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
