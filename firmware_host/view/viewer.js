@@ -3,7 +3,6 @@
 
 const { Niivue, NVImage, SLICE_TYPE } = window.niivue;
 const UINT8 = 2; // NIfTI's code of the data type
-const LABELS = 1002; // NIfTI's intent of a label volume: no colour between two labels
 const LABEL_OF = { TC: 1, WT: 2, ET: 3 }; // the kit's label is drawn in the colour of the smallest region that holds it
 
 export const VIEWS = { all: "All", axial: "Axial", render: "3-D" };
@@ -63,7 +62,7 @@ export class Viewer {
       table.R[label] = r; table.G[label] = g; table.B[label] = b;
       table.A[label] = 255; table.I[label] = label; table.labels[label] = name;
     }
-    this.overlay.hdr.intent_code = LABELS;
+    // Not with NIfTI's intent of labels: NiiVue's atlas shader fades the voxels of small regions.
     this.overlay.setColormapLabel(table);
     this.nv.addVolume(this.base);
     this.nv.addVolume(this.overlay);
