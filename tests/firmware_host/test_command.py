@@ -34,7 +34,7 @@ def start(behaviour: str, case: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", RUN, behaviour, str(out), *map(str, words)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_signals,
     )  # fmt: skip
 
 
@@ -54,9 +54,10 @@ def processes() -> list[str]:
     return listed.stdout.splitlines()
 
 
-def hear_ctrl_c() -> None:
-    """Undo in a child what a shell does to everything started with `&`: it ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def hear_signals() -> None:
+    """Undo in a child what a shell's `&` does, which ignores Ctrl-C, and nohup, which SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def left_behind(tag: Path, patience: float = 10.0) -> list[str]:
@@ -178,7 +179,7 @@ stream.main(["--port", "sim://"])
 
 def test_ctrl_c_while_the_command_loads_ends_with_a_line() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", LOADING], cwd=ROOT, preexec_fn=hear_ctrl_c,
+        [sys.executable, "-c", LOADING], cwd=ROOT, preexec_fn=hear_signals,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout

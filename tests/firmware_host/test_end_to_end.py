@@ -22,7 +22,7 @@ from glioslice.cases import MODALITIES
 from glioslice.nifti import Space
 from glioslice.phantom import make_phantom
 from tests.conftest import BRATS_2018, BRATS_2023, LPS, ROOT, Write, save
-from tests.firmware_host.test_command import hear_ctrl_c, left_behind, processes
+from tests.firmware_host.test_command import hear_signals, left_behind, processes
 
 STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
 BAD_LINE = "sim://?baud=921600&errors=1e-5&loss=0.005"
@@ -145,7 +145,7 @@ def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
     # In a file: a board that outlives its host for a moment would hold a pipe open.
     with (folder / "said").open("w") as said:
         process = subprocess.Popen(
-            [*STREAM, *map(str, words)], stdout=said, stderr=said, preexec_fn=hear_ctrl_c
+            [*STREAM, *map(str, words)], stdout=said, stderr=said, preexec_fn=hear_signals
         )
     time.sleep(draw.uniform(0.0, 3.0))
     number = draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from glioslice.phantom import make_phantom
 from tests.conftest import ROOT
-from tests.firmware_host.test_command import hear_ctrl_c, left_behind
+from tests.firmware_host.test_command import hear_signals, left_behind
 from tests.firmware_host.test_end_to_end import STREAM, stream, write_slab
 
 pytestmark = pytest.mark.slow
@@ -130,7 +130,7 @@ def test_a_host_that_is_killed_and_started_again_goes_on_where_it_was(
     words += ["--report", str(tmp_path / "r.json"), *(["--input", str(case)] if serve else [])]
     for count in (12, 24):
         killed = subprocess.Popen(
-            [*STREAM, *words], stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+            [*STREAM, *words], stderr=subprocess.PIPE, text=True, preexec_fn=hear_signals
         )
         assert killed.stderr
         for line in killed.stderr:

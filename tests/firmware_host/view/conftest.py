@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.firmware_host.scripted import SHA256
-from tests.firmware_host.test_command import RUN, hear_ctrl_c
+from tests.firmware_host.test_command import RUN, hear_signals
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -143,7 +143,7 @@ def command(tmp_path: Path) -> Iterator[Start]:
         with (out / "said").open("w") as said:
             process = subprocess.Popen(
                 [*PYTHON, RUN, behaviour or "none", str(out), *given],
-                cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True, preexec_fn=hear_ctrl_c,
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True, preexec_fn=hear_signals,
                 env={k: v for k, v in os.environ.items() if k not in SCREENS},
             )  # fmt: skip
         started.append(process)
