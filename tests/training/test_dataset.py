@@ -72,7 +72,8 @@ def test_slices_follow_their_seed_and_favour_tumour(write_case: Write, tmp_path:
 
 def test_crops_lie_in_the_window_and_on_the_tumour(write_case: Write, tmp_path: Path) -> None:
     cases, _ = load_split(write_case(), "0", 0, tmp_path / "cache")
-    _, labels, centres = draw_slices(cases, 100, Recipe(crop=64), torch.Generator().manual_seed(0))
+    near = Recipe(crop=64, centred=1.0)
+    _, labels, centres = draw_slices(cases, 100, near, torch.Generator().manual_seed(0))
     low, high = centres - 31.5, centres + 31.5
     assert (low >= 0).all()
     assert (high <= torch.tensor([159, 191])).all()
