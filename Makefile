@@ -1,5 +1,7 @@
 # make demo [INPUT=CASE]   the few packages of board and desk, then a volume over a virtual line to a board's process
 # make test                everything, then lint, types, architecture and all tests
+# make test-arm64          the board's side on an emulated 64-bit Arm, part of make test
+# make test-pi             a whole emulated Raspberry Pi 3B with systemd, part of make test
 # make models              every product, golden, card and figure anew from the checkpoints in models/
 # make accuracy            score the networks of the four folds, and write docs/accuracy.md
 # make engines             time the shipped network on every engine, on an idle machine, for docs/engines.md
@@ -12,7 +14,7 @@ DATA ?= $(SHARED)/brats
 LITERT = ai-edge-litert==2.3.0
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test fast models accuracy engines folds clean
+.PHONY: demo test fast test-arm64 test-pi models accuracy engines folds clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python firmware_host/stream.py --port "sim://?baud=3000000" $(if $(INPUT),--input "$(INPUT)") \
@@ -29,9 +31,16 @@ test: .venv/ready
 fast: .venv/ready
 	.venv/bin/python -m pytest
 
+# Linux, root and Debian's packages of .ci/run; the first run downloads into build/.
+test-arm64: .venv/ready
+	.venv/bin/python -m pytest -m "" tests/board/test_streaming.py tests/board/test_32_bit.py
+
+test-pi: .venv/ready
+	.venv/bin/python -m pytest -m "" tests/board/test_whole_pi.py
+
 models: .venv/ready
 	for size in nano compact; do \
-	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --out models/$$size || exit 2; \
+	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --target pi,coral --out models/$$size || exit 2; \
 	  .venv/bin/python benchmarks/cards.py models/$$size --data $(DATA) || exit 2; \
 	  .venv/bin/python benchmarks/goldens.py models/$$size || exit 2; \
 	done

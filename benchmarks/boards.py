@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.runs import ROOT
 from device.bench import lines
 from device.board_file import judged
-from device.deployment.board_state import ROOT as INSTALLED
+from device.deployment.board_state import PYTHON
 from device.deployment.remote import Remote
 from glioslice import command
 from glioslice.errors import GliosliceError
@@ -28,7 +28,6 @@ from glioslice.files import write_bytes
 
 BOARDS = ROOT / "benchmarks" / "boards"
 REFERENCE = ROOT / "build" / "mobilenetv2-int8.tflite"
-PYTHON = f"{INSTALLED}/current/venv/bin/python"
 
 CARRIED = """directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT

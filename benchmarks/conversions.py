@@ -1,8 +1,9 @@
-"""The tables of docs/conversion.md, from the `report.json` of the shipped models."""
+"""The tables of docs/conversion.md, from the shipped models and their `report.json`."""
 
 from typing import Any
 
 from benchmarks.pages import table
+from convert.targets import TARGETS
 from glioslice.card import SHIPPED, shipped
 from glioslice.files import read_json
 
@@ -57,6 +58,18 @@ def layers_table(size: str = "compact") -> str:
     ]  # fmt: skip
     head = ("", "layer", "op", "range", "clipped", "dB", "alone", "share", "bytes", "million MACs")
     return table(head, rows)
+
+
+def targets_table() -> str:
+    """Return what the check for each target says of the shipped int8 files."""
+    rows = []
+    for size in SHIPPED:
+        path = shipped(size) / f"{size}-int8.tflite"
+        for target, check in TARGETS.items():
+            found = check(path.read_bytes(), path.stem)
+            said = "; ".join(f"{what}: {value}" for what, value in found.rows)
+            rows.append([size, f"`{target}`", "suits" if found.ok else "does not suit", said])
+    return table(("int8", "target", "", "what was found"), rows)
 
 
 def _decibels(value: float | None) -> str:

@@ -35,6 +35,7 @@ def work(_arguments: argparse.Namespace) -> None:
             "files": conversions.files_table(),
             "gate": conversions.gate_table(),
             "layers": conversions.layers_table(),
+            "targets": conversions.targets_table(),
         },
     )
     case = phantom_case(0)

@@ -13,6 +13,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def work(arguments: argparse.Namespace) -> None:
         raise GliosliceError("--data is missing: the folder of brats/, lesions/ and patients.csv")
     runs = [named(name) for name in arguments.run] or list(PLAN)
     for run in runs:
-        train(run, arguments.data)
+        train(run.name, run.fold, run.words, arguments.data)
         keep(run, arguments.data)
 
 
@@ -72,29 +73,32 @@ def deal(table: Path) -> None:
         writer.writerows((case, grade, fold) for fold, case, grade in dealt)
 
 
-def train_words(run: Run, data: Path) -> list[str]:
-    """Return the words that `training/train.py` is called with."""
+def train_words(fold: int, data: Path) -> list[str]:
+    """Return the words of `training/train.py` that say what is trained on."""
     return [
         *("--data", str(data / "brats"), "--lesions", str(data / "lesions" / "cubes.npz")),
-        *("--patients", str(data / "patients.csv"), "--hold-out", ",".join(left_out(run.fold))),
-        *("--out", str(BUILD / run.name), *run.words),
+        *("--patients", str(data / "patients.csv"), "--hold-out", ",".join(left_out(fold))),
     ]
 
 
-def train(run: Run, data: Path) -> None:
-    """Train a run to its end, on one thread: several runs at a time use a machine better."""
-    folder = BUILD / run.name
+def train(name: str, fold: int, words: Sequence[str], data: Path) -> None:
+    """Train BUILD/`name` to its end with `words` more, a fold left out.
+
+    On one thread: several runs at a time use a machine better.
+    """
+    folder = BUILD / name
     if (folder / STATE).is_file():
         training = read_json(folder / "card.json")["training"]
         if training["epochs_done"] == training["epochs"]:
-            print(f"{run.name}: is trained", flush=True)
+            print(f"{name}: is trained", flush=True)
             return
-    words = [sys.executable, str(ROOT / "training" / "train.py"), *train_words(run, data)]
+    line = [sys.executable, str(ROOT / "training" / "train.py"), *train_words(fold, data)]
+    line += ["--out", str(folder), *words]
     if (folder / STATE).is_file():
-        words.append("--resume")
-    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+        line.append("--resume")
+    done = subprocess.run(line, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode:
-        raise GliosliceError(f"{run.name}: training failed, see above; the same command goes on")
+        raise GliosliceError(f"{name}: training failed, see above; the same command goes on")
 
 
 def keep(run: Run, data: Path) -> None:

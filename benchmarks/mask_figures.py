@@ -1,4 +1,4 @@
-"""Figures of the mask codec: bytes on the line, times, and the part of docs/wire.md."""
+"""Figures of the mask codec: bytes, times, and the part of docs/wire.md."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,41 +7,27 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pages import table
-from glioslice.wire import frames, packets
-from glioslice.wire.messages import Mask
-from glioslice.wire.packets import MAX_PAYLOAD, Data
-from glioslice.wire.receiver import length_prefix
+from glioslice.wire.transport import BAUD
 
-NUMBER, MICROSECONDS, TAG = 3, 2_500, 0x44CC
-"""Of a message whose size is counted, which they do not change."""
+PACES = ("a mask takes the board", "bytes, mean", "most", "s of line, mean", "most", "over 0.8 s")
 
 UNTIMED = 0.0
+BITS = 10
+"""On the line for a byte."""
 
 
 @dataclass(frozen=True)
 class Coded:
-    """A mask's content in bytes, and the milliseconds of both ways, or UNTIMED."""
+    """A mask's content, and the milliseconds of both ways, or UNTIMED."""
 
-    size: int
+    content: bytes
     encode: float
     decode: float
 
-
-def message(size: int) -> bytes:
-    """Return a mask's message of a content of `size` bytes as it stands in the stream."""
-    whole = Mask(1, NUMBER, MICROSECONDS, bytes(size)).to_bytes()
-    return length_prefix(len(whole)) + whole
-
-
-def framed(size: int) -> int:
-    """Return the bytes on the line of a mask that leaves in a frame of its own."""
-    return len(frames.encode(packets.to_bytes(Data(TAG, 1, 1, message(size)), active=False)))
-
-
-def streamed(size: int) -> float:
-    """Return the bytes on the line of a mask that shares a full frame with others."""
-    full = packets.to_bytes(Data(TAG, 1, 1, bytes(MAX_PAYLOAD)), active=False)
-    return len(message(size)) * len(frames.encode(full)) / MAX_PAYLOAD
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return len(self.content)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -86,8 +72,9 @@ def page(result: Mapping[str, Any]) -> str:
         f"bytes. Times are of one thread's processor, {result['machine']}.",
         table(head, rows),
         f"With message, packet and frame that is {line['alone']} bytes for a mask in a frame of "
-        f"its own, {line['streamed']} where full frames carry several. All masks of a volume, the "
-        f"empty ones too, take {line['volume_mean']:,.0f} bytes, {line['volume_most']:,} at most.",
+        "its own. What a playing board sends at 115200 baud for all masks of a volume, the empty "
+        "ones too:",
+        table(PACES, [pace(name, line["volume"][name]) for name in line["volume"]]),
     ])  # fmt: skip
 
 
@@ -96,3 +83,10 @@ def row(name: str, one: Mapping[str, Any]) -> tuple[object, ...]:
     both = one["encode_ms"], one["decode_ms"]
     shown = [f"{t[which]:.2f}" if t["mean"] else "" for t in both for which in ("mean", "p90")]
     return name, one["bytes"]["mean"], f"{one['bytes']['p90']:.0f}", *shown
+
+
+def pace(name: str, volume: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the line of the table for a board of one speed."""
+    both = volume["mean"], volume["most"]
+    said = [f"{size:,.0f}" for size in both] + [f"{size * BITS / BAUD:.2f}" for size in both]
+    return name, *said, volume["over"]

@@ -18,13 +18,12 @@ from glioslice import command
 from glioslice.files import sha256, write_json
 from glioslice.phantom import make_phantom
 from glioslice.slices import brain_of, crop_of, cut
-from glioslice.wire.codecs import encode_mask
+from glioslice.wire.codecs import RUNS, encode_mask
 from glioslice.wire.mask_codec import encode
 from glioslice.wire.mask_tables import PATH
 from glioslice.wire.range_coder import RangeEncoder
 
 FILE = ROOT / "docs" / "mask-vectors.json"
-RUNS = 1
 PHANTOM_SLICES = 5
 FIRST_SLICES = 2
 

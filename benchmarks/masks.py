@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.mask_figures import UNTIMED, Coded, framed, mean, measured, page, streamed
+from benchmarks.mask_figures import UNTIMED, Coded, mean, measured, page
 from benchmarks.mask_learning import Samples, learn, samples_of
+from benchmarks.mask_line import framed, played
 from benchmarks.mask_vectors import write_vectors
 from benchmarks.pages import fill
 from benchmarks.processor import processor
@@ -37,12 +38,18 @@ from glioslice.nifti import read_nifti
 from glioslice.progress import track
 from glioslice.slices import crop_of, cut
 from glioslice.wire import mask_codec
-from glioslice.wire.codecs import decode_mask, encode_mask
+from glioslice.wire.codecs import RUNS, decode_mask, encode_mask
 from glioslice.wire.mask_tables import PATH, Tables
 
 RESULT = ROOT / "benchmarks" / "line" / "masks.json"
 PAGE = ROOT / "docs" / "wire.md"
-RUNS, WEBP = 1, 2
+WEBP = 2
+
+PACES = {"no time": 0.0, "1/90 s": 1 / 90, "50 ms": 0.05}
+"""Seconds that a board takes for a mask: the line is what limits, play mode's goal, a slow one."""
+
+MOST = 9216
+"""Bytes that a volume's masks are to take at most: 0.8 s at 115200 baud."""
 
 Masks = NDArray[np.uint8]
 Coder = tuple[Callable[[Masks], bytes], Callable[[bytes, tuple[int, int]], Masks] | None]
@@ -120,13 +127,18 @@ def score(folds: Mapping[int, Sequence[Masks]]) -> dict[str, Any]:
             for fold in FOLDS
         },
         "on_the_line": {
-            "alone": mean([framed(one.size) for one in slices]),
-            "streamed": mean([streamed(one.size) for one in slices]),
-            "volume_mean": mean([sum(streamed(one.size) for one in v) for v in sent]),
-            "volume_most": round(max(sum(streamed(one.size) for one in v) for v in sent)),
+            "alone": mean([framed(one.content) for one in slices]),
+            "volume": {name: on_the_line(sent, pace) for name, pace in PACES.items()},
         },
         "others": {name: measured(sizes) for name, sizes in others.items()},
     }
+
+
+def on_the_line(volumes: Sequence[Sequence[Coded]], pace: float) -> dict[str, float]:
+    """Return the bytes that a board sends for a volume's masks if it makes one every `pace` s."""
+    sizes = [played([one.content for one in volume], pace) for volume in volumes]
+    over = sum(size > MOST for size in sizes)
+    return {"mean": mean(sizes), "most": max(sizes), "over": over}
 
 
 def without(taught: Mapping[int, Sequence[Samples]], fold: int) -> list[Samples]:
@@ -160,7 +172,7 @@ def coded(
     if not np.array_equal(back, mask):
         raise GliosliceError("a mask did not come back as it was: the codec is broken")
     decoding = (ended - between) * 1000 if decode else UNTIMED
-    return Coded(len(content), (between - began) * 1000, decoding)
+    return Coded(content, (between - began) * 1000, decoding)
 
 
 def png(mask: Masks) -> bytes:

@@ -25,7 +25,7 @@ class MeshNet(Network):
         widths = (config.inputs, *config.widths)
         self.stack = nn.Sequential(
             *(
-                convolution(fan_in, width, 3, dilation)
+                convolution(fan_in, width, 3, dilation=dilation)
                 for (fan_in, width), dilation in zip(pairwise(widths), DILATIONS, strict=True)
             )
         )
@@ -62,6 +62,22 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution(inputs, outputs, 3), convolution(outputs, outputs, 3))
 
 
-NEAREST = replace(SIZES["compact"], upsampling="nearest")
+FULL = NetworkConfig((8, 16, 28, 38), upsampling="bilinear")
+FOUR = NetworkConfig((16, 24, 24, 28), upsampling="bilinear", stem=2)
+FOUR_WIDE = NetworkConfig((24, 24, 20, 20), upsampling="bilinear", stem=2)
+FIVE = SIZES["compact"]
+FIVE_NARROW = NetworkConfig((12, 16, 20, 24, 24), upsampling="bilinear", stem=2)
+FIVE_WIDE = NetworkConfig((24, 16, 16, 20, 20), upsampling="bilinear", stem=2)
+CANDIDATES = {
+    "full": FULL,
+    "four": FOUR,
+    "four_wide": FOUR_WIDE,
+    "five": FIVE,
+    "five_narrow": FIVE_NARROW,
+    "five_wide": FIVE_WIDE,
+}
+"""What `benchmarks/search.py` chooses from: four or five levels, narrow or wide above."""
+
+NEAREST = replace(FULL, upsampling="nearest")
 MESHNET = NetworkConfig(widths=(24,) * len(DILATIONS), design="benchmarks.rivals:MeshNet")
 PLAIN_UNET = NetworkConfig(widths=(32, 64, 128, 256), design="benchmarks.rivals:PlainUNet")

@@ -46,9 +46,13 @@ def mean(scores: Sequence[Score], value: Value) -> float:
 
 def interval(scores: Sequence[Score], value: Value) -> tuple[float, float]:
     """Return the bootstrap 95 % interval of the mean: percentiles over resampled patients."""
-    values = np.array([value(score) for score in scores])
+    return interval_of([value(score) for score in scores])
+
+
+def interval_of(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bootstrap 95 % interval of the mean of values, one a patient."""
     rng = np.random.default_rng(SEED)
-    means = rng.choice(values, (RESAMPLES, len(values))).mean(axis=1)
+    means = rng.choice(np.array(values), (RESAMPLES, len(values))).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

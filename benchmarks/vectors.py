@@ -20,6 +20,7 @@ from glioslice.wire import packets
 from glioslice.wire.frames import MAX_BODY, encode
 from glioslice.wire.messages import (
     BoardHello,
+    Empty,
     End,
     Error,
     ErrorCode,
@@ -42,8 +43,8 @@ from glioslice.wire.packets import (
     Probe,
     Rate,
 )
-from glioslice.wire.receiver import length_prefix
 from glioslice.wire.tuning import pattern
+from glioslice.wire.varint import varint
 
 FILE = Path(__file__).parents[1] / "docs" / "wire-vectors.json"
 TAG = 0x44CC
@@ -82,35 +83,43 @@ VOLUME = Volume(
     scheme=1,
     forms=(2, 1),
 )
+HELLO = BoardHello(
+    modes=frozenset({Mode.SERVE, Mode.PLAY}),
+    window=(160, 192),
+    scale=0.0390625,
+    zero_point=-3,
+    clip=5.0,
+    image_codecs=0b111,
+    mask_codecs=0b1011,
+    sha256=DIGITS,
+    model="compact",
+    boot=0x1122334455667788,
+    kept=0x0123456789ABCDEF,
+    answered=12,
+)
 MESSAGES: tuple[Message, ...] = (
-    BoardHello(
-        modes=frozenset({Mode.SERVE, Mode.PLAY}),
-        window=(160, 192),
-        scale=0.0390625,
-        zero_point=-3,
-        clip=5.0,
-        image_codecs=0b111,
-        mask_codecs=0b011,
-        sha256=DIGITS,
-        model="compact",
-        boot=0x1122334455667788,
-        kept=0x0123456789ABCDEF,
-        answered=12,
-    ),
-    HostHello(Mode.PLAY, 0, 1),
+    HELLO,
+    HostHello(Mode.PLAY, 0, 3),
     Start(140, key=0x0123456789ABCDEF),
     Start(140, first=12),
     Start(140, VOLUME),
     Slice(139, 1, bytes.fromhex("78da6364000000030002")),
-    Mask(7, 1, 1850, bytes.fromhex("04070100")),
+    Mask(7, 1, 1850, bytes.fromhex("04070100"), quality=212),
     Mask(1023, 2, 0xFFFFFFFF, b""),
+    Mask(0, 3, 0, b"\xff", quality=0),
+    Empty(0, (1850,), (255,)),
+    Empty(1021, (127, 128, 0xFFFFFFFF), (254, 255, 0)),
     End(139, 1, 257_000, DIGITS),
     Error(ErrorCode.SLICE, 12, "damaged payload"),
     Error(ErrorCode.STOPPED, -1, ""),
 )
 LENGTHS = (1, 127, 128, 16383, 16384, 262144)
 REFUSED_PACKETS = ("", "00", "0700", "8102443322110000000000040080ff0100", "82cc44000000000000")
-REFUSED_MESSAGES = ("", "00", "08", "0203010000", "0202030000", "0300", "06" + "00" * 45)
+REFUSED_MESSAGES = (
+    *("", "00", "09", "0204010000", "0203030000", "0300", "06" + "00" * 45),
+    *("0501070003", "0501070003ff", "0501070003ffffffff1f"),
+    *("080000", "08000001", "08ff0301010101", "080000ff8080808080"),
+)
 
 
 def plain(value: Any) -> Any:
@@ -146,7 +155,7 @@ def vectors() -> dict[str, Any]:
     return {
         "frames": [{"body": body.hex(), "frame": encode(body).hex()} for body in BODIES],
         "packets": [packet_vector(packet, active) for packet, active in PACKETS],
-        "lengths": [{"length": n, "prefix": length_prefix(n).hex()} for n in LENGTHS],
+        "lengths": [{"length": n, "prefix": varint(n).hex()} for n in LENGTHS],
         "messages": [
             {"type": type(one).__name__, "fields": fields(one), "bytes": one.to_bytes().hex()}
             for one in MESSAGES

@@ -14,8 +14,9 @@ from glioslice.errors import GliosliceError
 
 RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
 EXPECTED = frozenset(
-    {"CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
+    {"PAD", "CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
 )
+"""PAD stands before a convolution of stride 2 alone: TFLite pads its other side, torch both."""
 EXTRA = {"fp16": frozenset({"DEQUANTIZE"})}  # of the weights, once, when the file is loaded
 
 

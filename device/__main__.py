@@ -20,6 +20,7 @@ from device.runner import run_sessions
 from device.stopping import Stop
 from glioslice import command
 from glioslice.card import default_model
+from glioslice.memory import settle_memory
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import open_port
 
@@ -29,6 +30,7 @@ COMMANDS = ("selftest", "bench")
 
 def main() -> None:
     """Run until told to stop (exit code 0) or until the line is lost (2)."""
+    settle_memory()
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         importlib.import_module(f"device.{sys.argv[1]}").main(sys.argv[2:])
         return

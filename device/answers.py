@@ -14,13 +14,18 @@ from device.board import Board
 from device.engine import Engine
 from glioslice.labels import to_labels
 from glioslice.wire.codecs import CodecError, decode_mask, encode_mask
-from glioslice.wire.messages import End, Error, ErrorCode, Mask, MaskDigest, Slice
+from glioslice.wire.messages import (
+    Empty,
+    End,
+    Error,
+    ErrorCode,
+    Mask,
+    MaskDigest,
+    Slice,
+)
 
-RUNS = 1
-"""The codec in which masks are kept: each on its own, whatever the host asked for."""
-
-Answer = tuple[bytes, tuple[int, int], int] | Error
-"""What is kept of a slice: its mask's runs and shape and its microseconds, or why there is none."""
+Answer = Mask | Empty | Error
+"""What a slice gets, and what is kept of it; a mask may build on that of the slice before."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,17 @@ class Run:
     ) -> None:
         self.waiting = set(range(first, slices))
         self.ended = False
+        self.stages: list[Stages] = []
+        self._engine, self._codec, self._first = engine, mask_codec, first
         self._answers: dict[int, Answer] = {}
-        self._recalled: list[int] = []
         if before is not None:
             self._answers = {i: before._answers[i] for i in range(before.answered)}
-            self._recalled = [index for index in self._answers if index >= first]
-        self.stages: list[Stages] = []
-        self._engine, self._codec = engine, mask_codec
+        self._last: tuple[int, NDArray[np.uint8] | None] = (-1, None)
         self._masks = self._failed = self._microseconds = 0
         self._digest = MaskDigest()
         self._trouble = ""
 
-    def serve(self, board: Board, message: Slice) -> Mask | Error:
+    def serve(self, board: Board, message: Slice) -> Answer:
         """Return the answer to a slice that came over the line."""
         began = time.perf_counter_ns()
         try:
@@ -76,53 +80,76 @@ class Run:
             return self.fail(ErrorCode.SLICE, message.index, text, error)
         return self.mask(message.index, prepared, began)
 
-    def mask(self, index: int, prepared: NDArray[Any], began: int) -> Mask | Error:
+    def mask(self, index: int, prepared: NDArray[Any], began: int) -> Answer:
         """Return the answer to a slice (X, Y, 4) as the network takes it.
 
         `began` is the `time.perf_counter_ns` at which the work on this slice began.
         """
         decoded = time.perf_counter_ns()
         try:
-            regions = self._engine.invoke(prepared)
+            logits = self._engine.invoke(prepared)
+            regions = self._engine.regions(logits)
             invoked = time.perf_counter_ns()
             labels = np.ascontiguousarray(to_labels(regions))
-            payload = encode_mask(self._codec, labels)
+            quality = self._engine.quality(logits)
+            payload = self._encode(index, labels)
         except Exception as error:  # whatever a runtime or a delegate raises: the stream goes on
             return self.fail(ErrorCode.ENGINE, index, "the network failed on this slice", error)
-        self.waiting.discard(index)
-        self._digest.add(index, labels.tobytes())
         taken = Stages(decoded - began, invoked - decoded, time.perf_counter_ns() - invoked)
         self.stages.append(taken)
-        microseconds = taken.whole // 1000
-        self._microseconds += microseconds
-        self._masks += 1
-        self._answers[index] = (
-            encode_mask(RUNS, labels),
-            (labels.shape[0], labels.shape[1]),
-            microseconds,
-        )
-        return Mask(index, self._codec, microseconds, payload)
+        return self._done(index, payload, taken.whole // 1000, quality)
 
     @property
     def answered(self) -> int:
         """How many leading slices have their answer, counted from the first of the volume."""
         return next(i for i in count() if i not in self._answers)
 
-    def recalled(self) -> Iterator[Mask | Error]:
-        """Yield the answers that this run takes over, as they were."""
-        for index in self._recalled:
-            self.waiting.discard(index)
-            answer = self._answers[index]
+    def recalled(self) -> Iterator[Answer]:
+        """Yield the answers that this run takes over, encoded for the host that asks now."""
+        kept: NDArray[np.uint8] | None = None
+        for index, answer in sorted(self._answers.items()):
             if isinstance(answer, Error):
-                self._failed += 1
-                yield answer
+                if index >= self._first:
+                    self.waiting.discard(index)
+                    self._failed += 1
+                    yield answer
                 continue
-            runs, shape, microseconds = answer
-            labels = decode_mask(RUNS, runs, shape)
-            self._digest.add(index, labels.tobytes())
-            self._masks += 1
-            self._microseconds += microseconds
-            yield Mask(index, self._codec, microseconds, encode_mask(self._codec, labels))
+            kept = self._decode(answer, kept)
+            if index < self._first:
+                continue
+            payload = self._encode(index, kept)
+            for _, microseconds, quality in answer.each():  # it is one
+                yield self._done(index, payload, microseconds, quality)
+
+    def _encode(self, index: int, labels: NDArray[np.uint8]) -> bytes | None:
+        """Return a mask's payload, None for an empty one; that of the next slice builds on it."""
+        last, previous = self._last
+        if last != index - 1:  # slices came out of turn, or one failed: kept ones go by their index
+            previous = None
+        payload = encode_mask(self._codec, labels, previous) if labels.any() else None
+        self._last = index, labels
+        self._digest.add(index, labels.tobytes())
+        return payload
+
+    def _decode(self, answer: Mask | Empty, kept: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """Return the mask of an answer, where `kept` is that of the one before."""
+        window = self._engine.card.window
+        if isinstance(answer, Empty):
+            return np.zeros(window, np.uint8)
+        return decode_mask(answer.codec, answer.payload, window, kept)
+
+    def _done(self, index: int, payload: bytes | None, microseconds: int, quality: int) -> Answer:
+        """Keep and return the answer to a slice that went well."""
+        self.waiting.discard(index)
+        self._masks += 1
+        self._microseconds += microseconds
+        answer: Answer
+        if payload is None:
+            answer = Empty(index, (microseconds,), (quality,))
+        else:
+            answer = Mask(index, self._codec, microseconds, payload, quality)
+        self._answers[index] = answer
+        return answer
 
     def fail(self, code: ErrorCode, index: int, text: str, cause: Exception) -> Error:
         """Return the answer to a slice that failed; `cause` stays on the board."""

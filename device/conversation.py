@@ -2,8 +2,8 @@
 
     board   BoardHello
     host    HostHello       Error(REFUSED) where mode or codec is not offered; it may choose again
-    serve   Start, Slices   a Mask or an Error for each, then End; Start or HostHello may follow
-    play                    Start with the volume, every Mask, End; another HostHello plays again
+    serve   Start, Slices   a mask or an Error for each, then End; Start or HostHello may follow
+    play                    Start with the volume, every mask, End; another HostHello plays again
 
 A host that comes back to the run of a lost one gets its leading answers again before all others.
 
@@ -19,6 +19,7 @@ from device.answers import Run
 from device.board import Board, Played
 from device.kept import Kept
 from device.notify import ALIVE, notify
+from device.outbox import Outbox
 from device.stopping import GLANCE, Stop
 from glioslice.wire.connection import Connection
 from glioslice.wire.layout import MAX_SIDE
@@ -56,6 +57,7 @@ class Conversation:
         self._kept, self._fresh = kept, True
         self._served: HostHello | None = None
         self._run: Run | None = None
+        self._outbox = Outbox(connection)
 
     def hold(self) -> None:
         """Talk until told to stop; raises LinkError for a host that is gone, and LineLost."""
@@ -113,11 +115,11 @@ class Conversation:
             if self._stop.requested:
                 return  # `hold` tells the host
             notify(ALIVE)
-            self._send(run.mask(index, prepared, time.perf_counter_ns()))
+            self._outbox.send(run.mask(index, prepared, time.perf_counter_ns()))
         self._end(run)
 
     def _serve(self, run: Run, message: Slice) -> None:
-        self._send(run.serve(self._board, message))
+        self._outbox.send(run.serve(self._board, message))
         if not run.waiting:
             self._end(run)
 
@@ -131,7 +133,7 @@ class Conversation:
         self._say(f"{host.mode.name.lower()}: run of {start.slices} slices")
         known = len(run.waiting)
         for answer in run.recalled():
-            self._send(answer)
+            self._outbox.send(answer)
         if len(run.waiting) < known:
             self._say(f"{known - len(run.waiting)} answers were here already")
         if host.mode is Mode.SERVE and not run.waiting:

@@ -67,14 +67,14 @@ def looked_at(board: Remote, port: str, runtime: str) -> BoardState:
 
 def install(board: Remote, state: BoardState, arguments: argparse.Namespace) -> None:
     """Put a release there, start it and test it; what stands already is left alone."""
-    model = chosen_model(arguments.model, arguments.runtime)
+    model = chosen_model(arguments.model)
     payload = make_payload(model, state.machine, state.python, arguments.runtime)
     unit = service.unit(arguments.port, payload.model, coral=arguments.runtime == "coral").encode()
     stands = set(board.run(service.standing(payload.release), root=True).split())
     if "complete" not in stands:
-        megabytes = len(payload.archive) / 1e6
-        print(f"sending {len(payload.files)} files, {megabytes:.0f} MB", flush=True)
-        board.run(service.installing(payload.release), root=True, send=payload.archive)
+        archive = payload.archive
+        print(f"sending {len(payload.files)} files, {len(archive) / 1e6:.0f} MB", flush=True)
+        board.run(service.installing(payload.release), root=True, send=archive)
     if stands >= {"complete", "current", "active", sha256(unit).hexdigest()}:
         print("it is installed and runs: nothing was changed", flush=True)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.placement import Placement, placement_of
+from device.quality import quality_of
 from glioslice.card import Card, read_card_of
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
@@ -91,12 +92,20 @@ class Engine:
             return quantise(z_scores, self.input.scale, self.input.zero_point)
         return z_scores.astype(np.float32)
 
-    def invoke(self, prepared: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return WT, TC, ET (3, X, Y) of a prepared slice: the logits above the zero point."""
+    def invoke(self, prepared: NDArray[Any]) -> NDArray[Any]:
+        """Return what the network says of a prepared slice: logits (X, Y, 3), int8 or float32."""
         self._interpreter.set_tensor(self.input.index, prepared[None])
         self._interpreter.invoke()
-        logits = self._interpreter.get_tensor(self.output.index)[0]
+        logits: NDArray[Any] = self._interpreter.get_tensor(self.output.index)[0]
+        return logits
+
+    def regions(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return WT, TC, ET (3, X, Y) of what `invoke` returned: logits above the zero point."""
         return np.moveaxis(logits > self.output.zero_point, -1, 0)
+
+    def quality(self, logits: NDArray[Any]) -> int:
+        """Return how sure the network is of those regions, a byte (`device.quality`)."""
+        return quality_of(logits, self.output.scale, self.output.zero_point)
 
     @property
     def kernels(self) -> str:
@@ -114,7 +123,7 @@ class Engine:
 
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4) of z-scores."""
-        return self.invoke(self.prepare(z_scores))
+        return self.regions(self.invoke(self.prepare(z_scores)))
 
     def _check(self, model: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
         if tensor.shape != shape or tensor.dtype not in (np.int8, np.float32):

@@ -26,12 +26,10 @@ from glioslice.card import shipped
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
 from glioslice.labels import to_labels
-from glioslice.wire.codecs import CodecError, decode_mask, encode_mask
+from glioslice.wire.codecs import RUNS, CodecError, decode_mask, encode_mask
 
 GOLDENS = "goldens.json"
 SLICES = "golden-slices.npz"
-RUNS = 1
-"""The mask codec that needs nothing but numpy."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def source_of(engine: Engine) -> str:
 
 def found(engine: Engine, slices: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Return the labels (N, X, Y) that the engine finds in slices (N, X, Y, 4)."""
-    return np.stack([to_labels(engine.invoke(one)) for one in slices])
+    return np.stack([to_labels(engine.regions(engine.invoke(one))) for one in slices])
 
 
 def read_slices(path: Path | None = None) -> tuple[NDArray[np.int8], float, int]:

@@ -23,11 +23,13 @@ MOVING = frozenset({"RESIZE_NEAREST_NEIGHBOR"})
 class Placement:
     """Of `ops` ops a runtime runs `left` itself, by name; delegates run the others in `parts`.
 
-    `compiled` ops are those that a compiler made for the Edge TPU.
+    `places` are the numbers of those left in the file. `compiled` ops are those that a compiler
+    made for the Edge TPU.
     """
 
     ops: int
     left: tuple[str, ...]
+    places: tuple[int, ...]
     parts: int
     compiled: int
 
@@ -66,6 +68,7 @@ def placement_of(nodes: Sequence[Mapping[str, Any]], outputs: Iterable[int]) -> 
     return Placement(
         ops=len(ops),
         left=tuple(ops[i]["op_name"] for i in sorted(run)),
+        places=tuple(sorted(run)),
         parts=len(parts),
         compiled=sum(op["op_name"] == COMPILED for op in ops),
     )

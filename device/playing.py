@@ -11,10 +11,9 @@ import numpy as np
 from device.board import Played
 from device.engine import Engine
 from device.segment import slices_of
-from glioslice.cases import Case, find_case, read_case
-from glioslice.labels import SCHEMES
-from glioslice.slices import Crop
-from glioslice.wire.messages import Start, Volume
+from glioslice.cases import find_case, read_case
+from glioslice.wire.messages import Start
+from glioslice.wire.volume import volume_of
 
 
 def read_played(path: Path, engine: Engine) -> Played:
@@ -26,19 +25,4 @@ def read_played(path: Path, engine: Engine) -> Played:
     case = read_case(replace(find_case(path), mask=None))
     slices, crop = slices_of(case.images, engine.card)
     prepared = np.stack([engine.prepare(one) for one in slices])
-    return Played(prepared, Start(len(prepared), volume_of(case, crop)))
-
-
-def volume_of(case: Case, crop: Crop) -> Volume:
-    """Return where the masks of `case` belong; spacing and affine are those of its files."""
-    affine = case.space.affine
-    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
-    return Volume(
-        shape=crop.shape,
-        origin=crop.origin,
-        z=crop.z,
-        spacing=(x, y, z),
-        affine=tuple(affine[:3].ravel().tolist()),
-        scheme=1 + SCHEMES.index(case.scheme),
-        forms=case.space.forms,
-    )
+    return Played(prepared, Start(len(prepared), volume_of(case.space, case.scheme, crop)))

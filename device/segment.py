@@ -25,7 +25,7 @@ from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
 from glioslice.progress import track
 from glioslice.slices import Crop, brain_of, crop_of, cut, paste, z_scores
-from glioslice.summary import summary_lines
+from glioslice.summary import dice_line, summary_lines
 
 
 class Network(Protocol):
@@ -96,7 +96,7 @@ def work(arguments: argparse.Namespace) -> None:
     print(f"{model.name} ({model.stat().st_size:,} bytes) on {engine.runtime}")
     if case.labels is not None:
         scores = region_dice(result.labels, case.labels)
-        print("Dice against its truth: " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()))
+        print(dice_line(scores))
     for line in summary_lines(
         len(result.milliseconds), result.milliseconds, volumes_ml(result.labels)
     ):

@@ -7,8 +7,17 @@ from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
 from glioslice.slices import Crop, paste
-from glioslice.wire.codecs import decode_mask
-from glioslice.wire.messages import End, Error, Mask, MaskDigest, MessageError, Mode
+from glioslice.wire.codecs import LOSSLESS, decode_mask
+from glioslice.wire.messages import (
+    UNKNOWN,
+    Empty,
+    End,
+    Error,
+    Mask,
+    MaskDigest,
+    MessageError,
+    Mode,
+)
 
 
 class DigestWrong(GliosliceError):
@@ -16,19 +25,31 @@ class DigestWrong(GliosliceError):
 
 
 class Run:
-    """The masks of one run, on the voxels of `crop`; `images` names the codec of its slices."""
+    """The masks of one run, on the voxels of `crop`; `images` names the codec of its slices.
+
+    `quality` (slices,) is how sure the board is of each, 0 to 254, or 255 where that is not known.
+    """
 
     def __init__(self, mode: Mode, images: str | None, crop: Crop) -> None:
         self.mode, self.images, self.crop = mode, images, crop
         self.slices = crop.z[1] - crop.z[0]
         self.arrived: NDArray[np.bool_] = np.zeros(self.slices, np.bool_)
+        self.quality: NDArray[np.uint8] = np.full(self.slices, UNKNOWN, np.uint8)
         self.failed: dict[int, str] = {}
         self.times: dict[int, float] = {}
         self._masks: NDArray[np.uint8] = np.zeros((self.slices, *crop.window), np.uint8)
+        self._previous: NDArray[np.uint8] | None = None
         self._digest = MaskDigest()
         self._first = 0
         self._began = time.monotonic()
         self._seconds: float | None = None
+
+    @property
+    def lossless(self) -> bool | None:
+        """Whether slices cross as they are; None where none does."""
+        if self.images is None:
+            return None
+        return any(codec.name == self.images for codec in LOSSLESS.values())
 
     @property
     def masks(self) -> int:
@@ -64,7 +85,8 @@ class Run:
     def begin_part(self) -> int:
         """Go on with another board, or the same one anew; return the first slice it has to do.
 
-        What the next End says is compared with what comes from now on.
+        What the next End says is compared with what comes from now on, and the first mask of it
+        builds on none.
         """
         settled = self.arrived.copy()
         settled[list(self.failed)] = True
@@ -72,6 +94,7 @@ class Run:
         # Where only the board's End is missing, the last slice is done again for it.
         self.arrived[self._first] = False
         self.failed.pop(self._first, None)
+        self._previous = None
         self._digest = MaskDigest()
         return self._first
 
@@ -80,16 +103,30 @@ class Run:
         self.arrived[:] = False
         self.failed.clear()
         self.times.clear()
+        self.quality[:] = UNKNOWN
         self.begin_part()
 
-    def take(self, message: Mask) -> None:
-        """Take in a mask; raises MessageError for one too many, CodecError for a damaged one."""
-        self._check(message.index)
-        mask = decode_mask(message.codec, message.payload, self.crop.window)
-        self._masks[message.index] = mask
-        self.arrived[message.index] = True
-        self._digest.add(message.index, mask.tobytes())
-        self.times[message.index] = message.device_us / 1000
+    def take(self, message: Mask | Empty) -> list[int]:
+        """Take in a mask, or several empty ones; return the indices of their slices.
+
+        Raises MessageError for one too many, CodecError for a damaged one.
+        """
+        told = list(message.each())
+        for index, _, _ in told:
+            self._check(index)
+        window = self.crop.window
+        if isinstance(message, Empty):
+            mask = np.zeros(window, np.uint8)
+        else:
+            mask = decode_mask(message.codec, message.payload, window, self._previous)
+        self._previous, labels = mask, mask.tobytes()
+        for index, microseconds, quality in told:
+            self._masks[index] = mask
+            self.arrived[index] = True
+            self.quality[index] = quality
+            self.times[index] = microseconds / 1000
+            self._digest.add(index, labels)
+        return [index for index, _, _ in told]
 
     def fail(self, message: Error) -> None:
         """Take in that a slice has no mask; raises MessageError for one too many."""

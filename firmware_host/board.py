@@ -9,7 +9,7 @@ from glioslice.card import SHIPPED, default_model, read_card, shipped
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.wire import messages
-from glioslice.wire.codecs import IMAGES, MASKS, choose
+from glioslice.wire.codecs import IMAGES, LOSSLESS, MASKS, choose
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import BoardHello, Error, HostHello, MessageError, Mode
 
@@ -118,7 +118,8 @@ def choose_mode(hello: BoardHello, *, play: bool, has_input: bool) -> Mode:
 def answer(hello: BoardHello, mode: Mode, images: str | None) -> HostHello:
     """Return the host's hello: `images` names a codec, else the smallest that both ends have.
 
-    Raises CodecError if there is none.
+    "lossless" is the smallest that loses nothing. Raises CodecError if there is none.
     """
-    image = choose(hello.image_codecs, IMAGES, images) if mode is Mode.SERVE else 0
+    codecs, name = (LOSSLESS, None) if images == "lossless" else (IMAGES, images)
+    image = choose(hello.image_codecs, codecs, name) if mode is Mode.SERVE else 0
     return HostHello(mode, image, choose(hello.mask_codecs, MASKS))

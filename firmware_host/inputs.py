@@ -1,6 +1,7 @@
 """What a run is about: the case that the host streams, or the volume that a board plays."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from glioslice.cases import MODALITIES, Case, find_case, phantom_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.nifti import Space
+from glioslice.plausible import oddities
 from glioslice.slices import Crop, brain_of, crop_of, cut, quantise, z_scores
 from glioslice.wire.messages import BoardHello, MessageError, Volume
 
@@ -24,6 +26,11 @@ class Source:
     space: Space
     images: NDArray[np.float32] | None = None
     truth: NDArray[np.uint8] | None = None
+
+    @cached_property
+    def oddities(self) -> list[str]:
+        """Warnings of an input unlike what the networks know; none where images are not here."""
+        return [] if self.images is None else oddities(self.images)
 
 
 def case_at(path: Path | None) -> Case:

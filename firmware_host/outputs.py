@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from firmware_host.arrived import Run
+from firmware_host.confidence import quality_of
 from firmware_host.inputs import Source
 from firmware_host.mask_files import form_of, written
 from firmware_host.report import html_of, warnings_of
@@ -36,6 +37,11 @@ class Targets:
     reports: tuple[Path, ...] = ()
     form: str | None = None
 
+    @property
+    def paths(self) -> list[Path]:
+        """All files that a run may leave."""
+        return [self.mask, self.partial, self.montage, *self.reports]
+
     def labels_for(self, source: Source) -> str:
         """Return the form of the mask of `source`."""
         return self.form or form_of(source.scheme)
@@ -59,7 +65,7 @@ def check_writable(files: Targets, force: bool) -> None:
     Raises GliosliceError for a file that is there (unless `force`), a name used twice, and a
     folder that takes no file.
     """
-    paths = [files.mask, files.partial, files.montage, *files.reports]
+    paths = files.paths
     if len({path.absolute() for path in paths}) < len(paths):
         raise GliosliceError("mask, montage and reports need names of their own")
     for path in paths:
@@ -93,6 +99,7 @@ def report_of(
         "complete": run.complete,
         "mode": run.mode.name.lower(),
         "images": run.images,
+        "lossless": run.lossless,
         "slices": run.slices,
         "masks": run.masks,
         "seconds": round(seconds, 3),
@@ -103,14 +110,19 @@ def report_of(
         "retransmits": counts.retransmits,
         "volumes_ml": tally.volumes_ml(),
         "diameters_mm": tally.diameters_mm(),
+        "quality": quality_of(run, tally),
         "model": {"name": hello.model, "sha256": hello.sha256},
     }
 
 
 def write_complete(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> list[str]:
-    """Write mask, montage and reports; return a line each for people."""
+    """Write mask, montage and reports; return a line each for people.
+
+    What an earlier run kept, and this one was allowed to overwrite, goes.
+    """
     labels, form = run.labels(), files.labels_for(source)
     write_mask(files.mask, written(labels, form), source.space)
+    files.partial.unlink(missing_ok=True)
     lines = [f"mask: {files.mask} ({form} labels)"]
     picture = None
     if source.images is None:

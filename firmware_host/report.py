@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from firmware_host.arrived import Run
+from firmware_host.confidence import unsure_line
 from firmware_host.inputs import Source
 from firmware_host.tally import Tally
 from glioslice.card import SHIPPED, Card, read_card, shipped
@@ -34,7 +35,7 @@ def card_of(sha256: str) -> Card | None:
 def warnings_of(run: Run, source: Source, report: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know before the numbers."""
     card = card_of(report["model"]["sha256"])
-    found = []
+    found = list(source.oddities)
     if not report["complete"]:
         found.append(f"The run ended early: {run.masks} of {run.slices} slices have a mask.")
     if run.failed:
@@ -48,6 +49,9 @@ def warnings_of(run: Run, source: Source, report: Mapping[str, Any]) -> list[str
             found.append(
                 "The model was trained on this very case: its mask says nothing of others."
             )
+    if unsure := unsure_line(report["quality"]):
+        what = "Look there at what the mask holds and what it leaves out."
+        found.append(f"{unsure[0].upper()}{unsure[1:]}. {what}")
     if report["complete"] and not report["volumes_ml"]["WT"]:
         found.append("No tumour was found. That does not mean that there is none.")
     return found
@@ -90,8 +94,9 @@ def html_of(
 WT. The mask file holds {escape(report["labels"])} labels.</small></p></section>
 <section><h2>Run</h2>{_run(report)}</section>
 </div>
-<figure>{_profile(run, tally)}
-<figcaption>Regions of each slice, feet to head; the tallest column is {most:.2f} mL.</figcaption>
+<figure>{_profile(run, tally, report["quality"]["unsure"])}
+<figcaption>Regions of each slice, feet to head; the tallest column is {most:.2f} mL. A triangle
+marks a slice of which the network is unsure.</figcaption>
 </figure>
 <h2>Model: {escape(report["model"]["name"])}</h2>
 {_model(report["model"]["sha256"])}
@@ -127,6 +132,7 @@ def _volumes(report: Mapping[str, Any]) -> str:
 
 
 def _run(report: Mapping[str, Any]) -> str:
+    quality = report["quality"]["mean"]
     ms = {k: DASH if v is None else f"{v:.2f} ms" for k, v in report["device_ms"].items()}
     how = {"serve": "the host sent the slices", "play": "the board read the case"}
     rows = {
@@ -135,7 +141,8 @@ def _run(report: Mapping[str, Any]) -> str:
         "In all": f"{report['seconds']:.1f} s, {report['slices_per_second']:.1f} slices/s",
         "Over the line": f"{report['bytes_up']:,} bytes up, {report['bytes_down']:,} down",
         "Sent again": f"{report['retransmits']} frames",
-        "Mode": how[report["mode"]] + (f", as {report['images']}" if report["images"] else ""),
+        "Quality of masks, mean": DASH if quality is None else f"{quality:.0f} of 254",
+        "Mode": how[report["mode"]] + _images(report),
     }
     return (
         "<table>"
@@ -144,8 +151,15 @@ def _run(report: Mapping[str, Any]) -> str:
     )
 
 
-def _profile(run: Run, tally: Tally) -> str:
-    """Return columns of WT, TC and ET, one over the other, in each slice."""
+def _images(report: Mapping[str, Any]) -> str:
+    """Return in which codec slices crossed, if any did."""
+    if not report["images"]:
+        return ""
+    return f", as {report['images']}, " + ("exactly" if report["lossless"] else "not exactly")
+
+
+def _profile(run: Run, tally: Tally, unsure: Sequence[int]) -> str:
+    """Return columns of WT, TC and ET, one over the other, in each slice; marks of unsure Z."""
     most = max(1, *(row.voxels[0] for row in tally.rows.values()), 1)
     width = 800 / run.slices
     bars = []
@@ -157,7 +171,12 @@ def _profile(run: Run, tally: Tally) -> str:
                     f'<rect x="{index * width:.1f}" y="{84 - tall:.1f}" width="{width:.1f}" '
                     f'height="{tall:.1f}" fill="rgb{COLOURS[region]}"/>'
                 )
-    return f'<svg viewBox="0 0 800 86" role="img" aria-label="profile">{"".join(bars)}</svg>'
+    for z in unsure:
+        middle = (z - run.crop.z[0] + 0.5) * width
+        corners = f"{middle:.1f},88 {middle - 3:.1f},94 {middle + 3:.1f},94"
+        title = f"<title>Z {z}: unsure</title>"
+        bars.append(f'<polygon points="{corners}" fill="#fff">{title}</polygon>')
+    return f'<svg viewBox="0 0 800 96" role="img" aria-label="profile">{"".join(bars)}</svg>'
 
 
 def _model(sha256: str) -> str:

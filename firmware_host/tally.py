@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label
 
 from firmware_host.arrived import Run
 from glioslice.labels import REGIONS, to_regions
+from glioslice.wire.messages import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,19 @@ class Tally:
 def diameter_mm(region: NDArray[np.bool_]) -> float:
     """Return the largest diameter of a region (X, Y) of one slice in mm, 0 for an empty one.
 
-    From the centre of one pixel to that of the one farthest away, plus the side of a pixel, 1 mm.
-    Parts that do not touch count as one region, so this may be longer than a lesion.
+    From the centre of one pixel to that of the farthest one of the same part, plus the side of a
+    pixel, 1 mm. Pixels that touch, also at a corner, are of one part: a speck elsewhere in the
+    slice makes no lesion longer.
     """
-    lines = np.flatnonzero(region.any(axis=1))
-    if not lines.size:
-        return 0.0
-    held = region[lines]
-    first, last = held.argmax(axis=1), held.shape[1] - 1 - held[:, ::-1].argmax(axis=1)
+    parts, _ = label(region, np.ones((3, 3)))
+    boxes = find_objects(parts)
+    return max((extent(parts[box] == n) for n, box in enumerate(boxes, 1)), default=0.0)
+
+
+def extent(part: NDArray[np.bool_]) -> float:
+    """Return the diameter in mm of one part, which reaches into every line of its array."""
+    lines = np.arange(len(part))
+    first, last = part.argmax(axis=1), part.shape[1] - 1 - part[:, ::-1].argmax(axis=1)
     ends = np.stack([np.tile(lines, 2), np.concatenate([first, last])], axis=1)
     apart = ends[:, None] - ends[None]
     return float(np.sqrt((apart**2).sum(axis=2).max())) + 1.0
@@ -73,16 +80,18 @@ def diameter_mm(region: NDArray[np.bool_]) -> float:
 def csv_of(run: Run, tally: Tally) -> str:
     """Return a line for each slice of the run; without numbers where no mask arrived.
 
-    `z` counts from the lowest slice of the volume, 0 up, towards the head.
+    `quality` is the board's byte (firmware_host.confidence), empty where it does not know. `z`
+    counts from the lowest slice of the volume, 0 up, towards the head.
     """
     names = [f"{r}_{what}" for what in ("ml", "mm") for r in REGIONS]
-    lines = [",".join(("z", "state", *names, "device_ms"))]
+    lines = [",".join(("z", "state", *names, "device_ms", "quality"))]
     for index in range(run.slices):
         row = tally.rows.get(index)
         state = "failed" if index in run.failed else "mask" if row else "missing"
-        cells = [""] * (len(names) + 1)
+        cells = [""] * (len(names) + 2)
         if row:
             cells = [f"{n / 1000:.3f}" for n in row.voxels]
             cells += [f"{mm:.1f}" for mm in row.diameters_mm] + [f"{run.times[index]:.3f}"]
+            cells.append("" if run.quality[index] == UNKNOWN else str(run.quality[index]))
         lines.append(",".join((str(run.crop.z[0] + index), state, *cells)))
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ from glioslice import command
 from glioslice.cases import MODALITIES, find_case, problems_of, read_case
 from glioslice.errors import GliosliceError
 from glioslice.metrics import volumes_ml
+from glioslice.plausible import oddities
 from glioslice.slices import brain_of, crop_of
 
 
@@ -24,7 +25,10 @@ def main() -> None:
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Print what was found; every file that is refused by itself gets a line."""
+    """Print what was found; every file that is refused by itself gets a line.
+
+    Warnings refuse nothing: they say in what a case looks unlike those that the networks know.
+    """
     files = find_case(arguments.case)
     problems = problems_of(files)
     for problem in problems:
@@ -43,6 +47,8 @@ def work(arguments: argparse.Namespace) -> None:
     else:
         volumes = "  ".join(f"{k} {v:.1f} mL" for k, v in volumes_ml(case.labels).items())
         print(f"  mask   {files.mask}: {volumes}")
+    for oddity in oddities(case.images):
+        print(f"warning: {oddity}")
     print("ready")
 
 

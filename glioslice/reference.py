@@ -46,6 +46,7 @@ KERNELS: Mapping[str, Kernel] = {
     "MAX_POOL_2D": Kernel(ops.max_pool_2d, (INT8,)),
     "PAD": Kernel(ops.pad, (INT8, INT32)),
     "QUANTIZE": Kernel(ops.quantize, (INT8,)),
+    "RESIZE_BILINEAR": Kernel(ops.resize_bilinear, (INT8, INT32)),
     "RESIZE_NEAREST_NEIGHBOR": Kernel(ops.resize_nearest_neighbor, (INT8, INT32)),
 }
 

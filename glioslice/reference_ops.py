@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.fixed_point import Integers, multiplier_of, rescale
+from glioslice.fixed_point import Integers, divide_by_power, multiplier_of, rescale
 from glioslice.tflite_file import Op
 from glioslice.windows import Axis, axis_of, windows
 
@@ -130,20 +130,49 @@ def quantize(op: Op, x: Int8) -> Int8:
     return _clamp(op, op.output.zero_point + rescale(x.astype(np.int64) - given.zero_point, by))
 
 
+def resize_bilinear(op: Op, x: Int8, size: Int32) -> Int8:
+    """Return y[i, j], x at (i n / m) in rows and columns alike, a weighted mean of four pixels.
+
+    In 1024ths of a pixel, output i lies at p = i floor((1024 n + floor(m / 2)) / m) for n pixels
+    that become m: between pixels floor(p / 1024) and ceil(p / 1024), the last one at most, weighed
+    by their nearness. The mean is rounded once, ties away from zero. Refused are sizes for which
+    the kernel reads past the image, because the step was rounded up, and aligned corners and
+    half-pixel centres, which this kit does not emit.
+    """
+    _check_plain(op, x, size)
+    _check_same_scale(op)
+    y = x.astype(np.int64)
+    for axis, (n, m) in enumerate(zip(x.shape[1:3], size.tolist(), strict=True), start=1):
+        places = np.arange(m) * ((1024 * n + m // 2) // m)
+        low, high = places // 1024, np.minimum(-(-places // 1024), n - 1)
+        _check(op, low[-1] < n, "a size for which kernels read past the image")
+        shape = [1, 1, 1, 1]
+        shape[axis] = m
+        part = (places - 1024 * low).reshape(shape)
+        y = y.take(low, axis) * (1024 - part) + y.take(high, axis) * part
+    mean: Int8 = divide_by_power(y, np.array(20)).astype(np.int8)
+    return mean
+
+
 def resize_nearest_neighbor(op: Op, x: Int8, size: Int32) -> Int8:
     """Return y[i, j] = x[f(i), f(j)], f(i) = min(floor(i n / m), n - 1) from n pixels to m.
 
     n / m and its product with i are float32. Aligned corners and half-pixel centres, which this kit
     does not emit, are refused.
     """
-    _check(op, not any(op.options.values()), "another form than the plain one")
-    _check(op, size.shape == (2,), "a size that is not rows and columns")
-    _check_shape(op, (x.shape[0], *size.tolist(), x.shape[3]))
+    _check_plain(op, x, size)
     rows, columns = (
         np.minimum(np.arange(m, dtype=np.float32) * (np.float32(n) / np.float32(m)), n - 1)
         for n, m in zip(x.shape[1:3], size, strict=True)
     )
     return x[:, rows.astype(np.intp)][:, :, columns.astype(np.intp)]
+
+
+def _check_plain(op: Op, x: Int8, size: Int32) -> None:
+    """Check that a resize is of the plain form, to the rows and columns of its output."""
+    _check(op, not any(op.options.values()), "another form than the plain one")
+    _check(op, size.shape == (2,), "a size that is not rows and columns")
+    _check_shape(op, (x.shape[0], *size.tolist(), x.shape[3]))
 
 
 def _axes(op: Op, shape: tuple[int, ...], window: tuple[int, ...]) -> tuple[Axis, Axis]:

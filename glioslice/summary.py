@@ -11,6 +11,11 @@ def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
     return {"p50": float(p50), "p90": float(p90), "p99": float(p99)}
 
 
+def dice_line(scores: Mapping[str, float]) -> str:
+    """Return the Dice of a volume against an expert's mask."""
+    return "Dice against its truth: " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items())
+
+
 def summary_lines(
     slices: int, milliseconds: Sequence[float], volumes_ml: Mapping[str, float]
 ) -> list[str]:

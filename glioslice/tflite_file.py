@@ -58,6 +58,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "CONV_2D": ("padding", "stride_w", "stride_h", *_DILATED),
     "DEPTHWISE_CONV_2D": ("padding", "stride_w", "stride_h", "depth_multiplier", *_DILATED),
     "MAX_POOL_2D": _POOL,
+    "RESIZE_BILINEAR": ("new_height", "new_width", "align_corners", "half_pixel_centers"),
     "RESIZE_NEAREST_NEIGHBOR": ("align_corners", "half_pixel_centers"),
 }
 """The options of an op in the order of their fields, for those ops that have any."""

@@ -55,6 +55,7 @@ def trained_card(
         "network": {
             "design": config.design,
             "upsampling": config.upsampling,
+            "stem": config.stem,
             "widths": list(config.widths),
             "inputs": config.inputs,
             "outputs": config.outputs,

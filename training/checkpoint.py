@@ -37,6 +37,7 @@ def load_weights(file: Path) -> tuple[Network, Card]:
         int(shape["outputs"]),
         str(shape.get("design", NetworkConfig.design)),
         str(shape.get("upsampling", NetworkConfig.upsampling)),
+        int(shape.get("stem", NetworkConfig.stem)),
     )
     network = build(config).eval()
     weights = _load(file)

@@ -8,8 +8,8 @@ from typing import Any
 from glioslice.errors import GliosliceError
 from glioslice.slices import WINDOW
 
-CROP_STEP = 16
-"""Pixels: the network halves a crop three times, a canvas halves it once more."""
+CROP_STEP = 32
+"""Pixels: a network of five levels whose first convolution halves a crop divides it by so much."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Recipe:
     tumour: float = 0.6  # share of slices that must hold tumour; about half of a brain's do
     centred: float = 0.5  # share of their crops that are centred on it, not anywhere in the window
     lesions: float = 0.25  # share of a batch that is canvases of lesion cubes, where they are given
+    transplant: float = 0.0  # share of other crops that are given a tumour of the cubes
     fade: float = 0.0  # share of crops whose tumour loses contrast
     rate: float = 3e-3  # peak; AdamW on 50,000 weights with batch norm stands it
     warmup: float = 0.03  # share of the run in which the rate rises from 0

@@ -34,6 +34,7 @@ from training.loss import RegionLoss
 from training.network import SIZES, Network, build, named_config
 from training.process import Process, process
 from training.recipe import Recipe, rate_at, recipe_of
+from training.transplant import transplant
 from training.warp import warp
 
 DEFAULT_SIZE = "compact"
@@ -204,6 +205,8 @@ def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[T
     drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator)
     images, labels, centres = (tensor.to(device) for tensor in drawn)
     images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
+    if job.lesions and recipe.transplant:
+        images, labels = transplant(images, labels, job.lesions, recipe.transplant, generator)
     if job.lesions and from_cubes:
         patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device)
         images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])

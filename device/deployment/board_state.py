@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from glioslice.errors import GliosliceError
 
 ROOT = "/opt/glioslice"
+PYTHON = f"{ROOT}/current/venv/bin/python"
+"""Where things stand on a board: everything, and the interpreter of the release that runs."""
+
 NEEDED = 600_000_000
 """Bytes free on the board: wheels, environment, and the release before, kept until the end."""
 
-GLIBC = (2, 28)
-"""The oldest that the runtime's wheels take."""
+GLIBC = {"litert": (2, 28), "tflite": (2, 34), "coral": (2, 34)}
+"""The oldest that a runtime's wheels take."""
 
 PYTHONS = {"litert": ((3, 11), (3, 13)), "tflite": ((3, 11), (3, 11)), "coral": ((3, 11), (3, 11))}
 """The first and last Python that this kit and a runtime have wheels for."""
@@ -38,8 +41,9 @@ device=$(readlink -f "$port" 2>/dev/null || echo none)
 pids=$(ls -l /proc/[0-9]*/fd 2>/dev/null |
   awk -v device="$device" -F / '/^\/proc/ { pid = $3 } substr($0, length($0) - length(device) + 1) == device { print pid }')
 holders=
+own=$(systemctl show --property MainPID --value glioslice.service 2>/dev/null || true)
 for pid in $pids; do
-  ! grep -qs glioslice.service "/proc/$pid/cgroup" || continue
+  [ "$pid" != "$own" ] || continue
   holders="$holders $(cat "/proc/$pid/comm" 2>/dev/null || true)"
 done
 say holders "$(echo $holders)"
@@ -133,8 +137,9 @@ def _fatal(state: BoardState, port: str, runtime: str) -> list[tuple[str, str]]:
         wrong.append((f"its Python is {found['python'] or 'missing'}", f"{runtime} needs {span}"))
     elif not found["venv"]:
         wrong.append(("it cannot make environments", "sudo apt install python3-venv"))
-    if _version(found["glibc"]) < GLIBC:
-        wrong.append((f"its C library is {found['glibc'] or 'not glibc'}", "needs glibc 2.28"))
+    if _version(found["glibc"]) < GLIBC[runtime]:
+        needs = f"{runtime} needs glibc {_dotted(GLIBC[runtime])}"
+        wrong.append((f"its C library is {found['glibc'] or 'not glibc'}", needs))
     if not found["systemd"]:
         wrong.append(("it does not run systemd", "the service needs it"))
     if int(found["free"] or 0) < NEEDED:

@@ -7,9 +7,13 @@ import tarfile
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from shutil import rmtree
 
+from device.deployment.board_state import GLIBC
+from device.goldens import GOLDENS
 from glioslice.card import CARD, SHIPPED, read_card_of, shipped
 from glioslice.errors import GliosliceError
+from glioslice.files import write_bytes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / "build" / "deploy"
@@ -20,8 +24,6 @@ RUNTIMES = {
     "coral": "tflite-runtime==2.14.0",
 }
 """What a board gets, as the products were judged on it; the Edge TPU's library wants tflite."""
-
-GLIBCS = ("2_17", "2_27", "2_28", "2014")
 
 DIGESTS = "SHA256SUMS"
 
@@ -66,12 +68,13 @@ def make_payload(model: Path, machine: str, python: tuple[int, int], runtime: st
     read_card_of(model)
     wheels = fetched(machine, python, runtime)
     files = {f"wheels/{path.name}": path.read_bytes() for path in wheels}
-    for path in (model, model.parent / CARD):
+    goldens = model.parent / GOLDENS  # a float file needs none; the self-test misses others
+    for path in (model, model.parent / CARD, *([goldens] if goldens.is_file() else [])):
         files[f"model/{path.name}"] = path.read_bytes()
     return Payload(files, f"model/{model.name}")
 
 
-def chosen_model(asked: str, runtime: str) -> Path:
+def chosen_model(asked: str) -> Path:
     """Return the model file that `--model` names: a shipped size or a .tflite file."""
     if asked in SHIPPED:
         return shipped(asked) / f"{asked}-int8.tflite"
@@ -82,27 +85,47 @@ def chosen_model(asked: str, runtime: str) -> Path:
 
 
 def fetched(machine: str, python: tuple[int, int], runtime: str) -> list[Path]:
-    """Return the wheels, made or downloaded into build/deploy/ where they are not there yet."""
-    tag = "".join(map(str, python))
-    folder = CACHE / f"{machine}-cp{tag}-{runtime}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("glioslice-*.whl"):
-        old.unlink()
-    _pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
-    [ours] = folder.glob("glioslice-*.whl")
-    platforms = [w for g in GLIBCS for w in ("--platform", f"manylinux{_joined(g)}_{machine}")]
-    abis = [word for abi in (f"cp{tag}", "abi3", "none") for word in ("--abi", abi)]
-    _pip(
-        "download", "--only-binary=:all:", *platforms, *abis, "--implementation", "cp",
-        "--python-version", ".".join(map(str, python)), "--dest", str(folder),
-        "--find-links", str(folder), str(ours), RUNTIMES[runtime],
-        *(("numpy<2",) if runtime != "litert" else ()),
-    )  # fmt: skip
-    return sorted(folder.glob("*.whl"))
+    """Return the wheels: ours made anew, the others downloaded into build/deploy/ once.
+
+    Raises GliosliceError if pip cannot make or find one.
+    """
+    tag = f"cp{python[0]}{python[1]}"
+    folder = CACHE / f"{machine}-{tag}-{runtime}"
+    ours, others, asked = folder / "ours", folder / "others", folder / "asked"
+    rmtree(ours, ignore_errors=True)
+    _pip("wheel", "--no-deps", "--wheel-dir", str(ours), str(ROOT))
+    [wheel] = ours.glob("*.whl")
+    pins = _pins(python)
+    words = [word for name in _platforms(machine, runtime) for word in ("--platform", name)]
+    words += [word for abi in (tag, "abi3", "none") for word in ("--abi", abi)]
+    words += ["--python-version", ".".join(map(str, python)), RUNTIMES[runtime]]
+    words += [] if runtime == "litert" else ["numpy<2"]
+    wanted = "\n".join([*words, pins, (ROOT / "pyproject.toml").read_text()])
+    if not asked.is_file() or asked.read_text() != wanted:
+        asked.unlink(missing_ok=True)
+        rmtree(others, ignore_errors=True)  # of two versions of a package pip installs neither
+        (folder / "constraints.txt").write_text(pins)
+        _pip(
+            "download", "--only-binary=:all:", "--implementation", "cp", *words, str(wheel),
+            "--constraint", str(folder / "constraints.txt"), "--dest", str(others),
+        )  # fmt: skip
+        (others / wheel.name).unlink()
+        write_bytes(asked, wanted.encode())
+    return sorted([wheel, *others.glob("*.whl")], key=lambda path: path.name)
 
 
-def _joined(glibc: str) -> str:
-    return glibc if "_" not in glibc else f"_{glibc}"
+def _platforms(machine: str, runtime: str) -> list[str]:
+    """Return the names of all that wheels may be built for, of a runtime that sets the oldest."""
+    minors = range(17, GLIBC[runtime][1] + 1)
+    return [*(f"manylinux_2_{minor}_{machine}" for minor in minors), f"manylinux2014_{machine}"]
+
+
+def _pins(python: tuple[int, int]) -> str:
+    """Return the versions that were tested together, as far as they have wheels."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    # The numpy that conversion needs is older than Python 3.13.
+    new = python >= (3, 13)
+    return "\n".join(line for line in lines if not (new and line.startswith("numpy==")))
 
 
 def _pip(*words: str) -> None:

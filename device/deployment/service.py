@@ -8,7 +8,7 @@ A release is made beside the one that runs and is `complete` only when it is on 
 line or lost power leaves the old one in place, and the next deployment begins the new one again.
 """
 
-from device.deployment.board_state import ROOT
+from device.deployment.board_state import PYTHON, ROOT
 
 UNIT = "/etc/systemd/system/glioslice.service"
 
@@ -21,7 +21,6 @@ def unit(port: str, model: str, *, coral: bool) -> str:
     The process is a user of its own making, sees no network and no home, writes nothing, and may
     open one device; a Coral stick is a USB device that appears anew when it is first used.
     """
-    program = f"{ROOT}/current/venv/bin/python -m device"
     delegate = " --delegate libedgetpu.so.1" if coral else ""
     devices = [f"DeviceAllow={port} rw", *(["DeviceAllow=char-usb_device rw"] if coral else [])]
     lines = [
@@ -33,7 +32,7 @@ def unit(port: str, model: str, *, coral: bool) -> str:
         "[Service]",
         "Type=notify",
         "WatchdogSec=60",
-        f"ExecStart={program} --port {port} --model {ROOT}/current/{model}{delegate}",
+        f"ExecStart={PYTHON} -m device --port {port} --model {ROOT}/current/{model}{delegate}",
         "Restart=always",
         "RestartSec=2",
         "DynamicUser=yes",
@@ -53,7 +52,7 @@ def unit(port: str, model: str, *, coral: bool) -> str:
         "ProtectKernelModules=yes",
         "ProtectKernelLogs=yes",
         "ProtectControlGroups=yes",
-        "ProtectClock=yes" if not coral else "",
+        *([] if coral else ["ProtectClock=yes"]),
         "ProtectHostname=yes",
         "RestrictNamespaces=yes",
         "RestrictRealtime=yes",
@@ -66,7 +65,7 @@ def unit(port: str, model: str, *, coral: bool) -> str:
         "[Install]",
         "WantedBy=multi-user.target",
     ]
-    return "\n".join(line for line in lines if line or not coral) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def standing(release: str) -> str:
@@ -120,7 +119,7 @@ def checking(model: str) -> str:
     """Return a script that tests the release that runs."""
     return f"""
 cd /
-{ROOT}/current/venv/bin/python -m device selftest --model {ROOT}/current/{model}
+{PYTHON} -m device selftest --model {ROOT}/current/{model}
 systemctl is-active glioslice.service >/dev/null ||
   {{ echo "the service does not run: journalctl -u glioslice.service says why" >&2; exit 1; }}
 """

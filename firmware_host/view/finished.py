@@ -20,6 +20,7 @@ from firmware_host.view.scene import Scene
 from glioslice.cases import Case, phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
+from glioslice.plausible import oddities
 from glioslice.slices import Crop, brain_of, crop_of, cut
 
 PHANTOM = re.compile(r"phantom-(\d{1,4})")
@@ -43,6 +44,7 @@ def show(arguments: argparse.Namespace) -> None:
     images = found.case.images if found.case else None
     model = found.report.get("model")
     about = {"name": found.name, "mode": "finished case", "port": "", "model": model}
+    about["warnings"] = warnings_of(found)
     with opened(arguments.view or 0, "finished") as page:
         assert page is not None
         page.begin(Scene(found.crop, images), about, dict)
@@ -75,6 +77,14 @@ def read(mask: Path, case: Path | None, reports: list[Path], form: str | None) -
     if cut(labels, crop).sum() != labels.sum():  # a mask that reaches past the brain
         crop = around(labels)
     return Finished(labels, crop, images, images.name, report)
+
+
+def warnings_of(found: Finished) -> list[str]:
+    """Return what the report warns of, else what the images do, where they are at hand."""
+    told = found.report.get("warnings")
+    if isinstance(told, list):
+        return [str(line) for line in told]
+    return oddities(found.case.images) if found.case else []
 
 
 def around(labels: NDArray[np.uint8]) -> Crop:

@@ -155,10 +155,12 @@ function paint() {
     drawLatency($("latency"), [...times.values()], given?.grid[2] ?? 1);
     if (!given) return;
     const { z } = viewer.place;
+    const unsure = (numbers.quality?.unsure ?? []).map((place) => place - given.first);
     $("slice").value = z;
-    $("where").textContent = `Z ${z + given.first} of ${given.deep}${z === newest ? ", newest" : ""}`;
+    $("where").textContent = `Z ${z + given.first} of ${given.deep}${z === newest ? ", newest" : ""}`
+      + (unsure.includes(z) ? ", unsure" : "");
     const failed = new Set(numbers.failed ?? []);
-    drawProfile($("profile"), given.grid[2], areas, failed, given.regions, z);
+    drawProfile($("profile"), given.grid[2], areas, failed, unsure, given.regions, z);
   });
 }
 viewer.onMoved = () => {

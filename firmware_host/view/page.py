@@ -77,6 +77,13 @@ class Page:
         """Ask for these numbers from now on."""
         self._inbox.put(partial(setattr, self, "_numbers", numbers))
 
+    def forget(self) -> None:
+        """Let go of the images, within a second; what the tabs have stays."""
+        gone = threading.Event()
+        self._inbox.put(partial(setattr, self, "_scene", None))
+        self._inbox.put(gone.set)
+        gone.wait(1.0)
+
     def end(self, state: str, reason: str = "") -> None:
         """Say how it ended: `complete`, or `ended` with the reason; the numbers stay."""
         self._inbox.put(partial(self._state.update, state=state, told=reason))
@@ -123,8 +130,15 @@ class Page:
         self._feed.say({**self._numbers(), **self._state})
 
 
+def say_address(url: str) -> None:
+    """Say where the page is."""
+    print(f"page: {url} (keep this address to yourself)", flush=True)
+
+
 @contextmanager
-def opened(port: int | None, state: str = "complete") -> Iterator[Page | None]:
+def opened(
+    port: int | None, state: str = "complete", address: Callable[[str], None] = say_address
+) -> Iterator[Page | None]:
     """Yield a page at `port` (0: any), None without one; say `state`, and wait for Ctrl-C.
 
     A run that fails says so on the page, and its error is raised once the page is closed.
@@ -135,7 +149,7 @@ def opened(port: int | None, state: str = "complete") -> Iterator[Page | None]:
     page = Page(port)
     try:
         with _browser(page.url):
-            print(f"page: {page.url} (keep this address to yourself)", flush=True)
+            address(page.url)
             try:
                 yield page
             except GliosliceError as error:

@@ -24,6 +24,7 @@ export function showCase(given) {
   $("digest").textContent = given.model ? `SHA-256 ${given.model.sha256}` : "";
   $("mode").textContent = given.mode ?? "";
   $("port").textContent = given.port ?? "";
+  showWarnings(given.warnings ?? []);
   const rows = given.regions.map(({ name, title, colour }) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
@@ -38,6 +39,17 @@ export function showCase(given) {
     return row;
   });
   $("regions").tBodies[0].replaceChildren(...rows);
+}
+
+// What in the input looks unlike what the networks know.
+function showWarnings(found) {
+  $("warnings").hidden = !found.length;
+  $("warnings").querySelector("summary").textContent = found.length === 1 ? "Warning" : `Warnings: ${found.length}`;
+  $("warnings").querySelector("ul").replaceChildren(...found.map((words) => {
+    const line = document.createElement("li");
+    line.textContent = words;
+    return line;
+  }));
 }
 
 function cell(id) {
@@ -140,8 +152,9 @@ function line(pen, colour, x, y, toX, toY) {
   pen.stroke();
 }
 
-// A column for each slice, feet to head: how much of each region it holds, and what is missing.
-export function drawProfile(canvas, slices, areas, failed, regions, here) {
+// A column for each slice, feet to head: how much of each region it holds, what is missing, and a
+// triangle over those of which the network is unsure.
+export function drawProfile(canvas, slices, areas, failed, unsure, regions, here) {
   const sheet = paper(canvas);
   if (!sheet) return;
   const { pen, width, height } = sheet;
@@ -153,15 +166,25 @@ export function drawProfile(canvas, slices, areas, failed, regions, here) {
     pen.fillStyle = area ? "#33404e" : failed.has(index) ? "#ffb454" : "#1d2530";
     pen.fillRect(index * wide, base, Math.ceil(wide), 3);
     for (const { name, colour } of area ? regions : []) {
-      const tall = ((base - 4) * area[name]) / most;
+      const tall = ((base - 10) * area[name]) / most;
       pen.fillStyle = `rgb(${colour})`; // the smaller ones over the larger: they nest
       pen.fillRect(index * wide, base - tall, Math.ceil(wide), tall);
     }
+  }
+  pen.fillStyle = "#ffdca8";
+  for (const index of unsure) {
+    const middle = (index + 0.5) * wide;
+    pen.beginPath();
+    pen.moveTo(middle - 3.5, 1);
+    pen.lineTo(middle + 3.5, 1);
+    pen.lineTo(middle, 7);
+    pen.fill();
   }
   pen.strokeStyle = "#ffffff";
   pen.strokeRect(Math.floor(here * wide) + 0.5, 1.5, Math.max(2, wide), base + 1);
   pen.fillStyle = "#a3b1bf";
   pen.fillText("feet", 4, height - 1);
   pen.textAlign = "right";
-  pen.fillText(failed.size ? `head (orange: the board failed)` : "head", width - 4, height - 1);
+  const marks = [unsure.length && "\u25bc: unsure", failed.size && "orange: the board failed"].filter(Boolean);
+  pen.fillText(marks.length ? `head (${marks.join(", ")})` : "head", width - 4, height - 1);
 }

@@ -1,13 +1,15 @@
-"""What the payloads hold: slices up, masks down. Every codec here is lossless.
+"""What the payloads hold: slices up, masks down. All codecs but one, `lossy`, lose nothing.
 
 A codec has a small number, which crosses the line, and a name. A board offers codecs in BoardHello
-as a set of bits, the host chooses the first of its preference that is offered.
+as a set of bits, the host chooses the best that is offered.
 
 An image is int8 (X, Y, channels) as the network sees it:
 
     0 raw   the bytes, channels fastest
     1 zlib  the same, channel by channel (channels, X, Y), as a zlib stream
     2 webp  four channels as R, G, B, A of a VP8L bitstream of X rows and Y columns, each + 128
+    3 lossy the channels one above another, (channels * X, Y), each + 128, as grey levels of a VP8
+            bitstream: what comes out is close to what went in, and the same on every machine
 
 A mask is uint8 (X, Y), labels 0 to 3:
 
@@ -16,59 +18,83 @@ A mask is uint8 (X, Y), labels 0 to 3:
             bits first, the top bit set on all but the last byte
     2 webp  nothing for an empty mask; else u16 row, u16 column of the tumour's bounding box and a
             VP8L bitstream of the box, labels as grey values
+    3 change
+            what differs from the mask before, see mask_codec
+
+The mask before is that of the last message with one in the same run and session, an empty one if it
+was an Empty; the first has none. The other codecs have no use for it.
 """
 
-import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.wire import vp8l
+from glioslice.wire import mask_codec, vp8, vp8l
+from glioslice.wire.mask_alone import from_box, from_raw, from_runs, to_box, to_runs
+from glioslice.wire.mask_planes import LABELS
 from glioslice.wire.vp8l import CodecError
 
 __all__ = [
     "IMAGES",
+    "LOSSLESS",
     "MASKS",
-    "PREFERENCE",
+    "RUNS",
     "Codec",
     "CodecError",
+    "MaskCodec",
     "choose",
     "decode_image",
     "decode_mask",
     "encode_image",
     "encode_mask",
+    "encoder_of",
     "offered",
 ]
 
 ImageArray = NDArray[np.int8]
 MaskArray = NDArray[np.uint8]
 Shape = tuple[int, ...]
-Array = TypeVar("Array", ImageArray, MaskArray)
 
-LABELS = 4
-CORNER = struct.Struct("<HH")
-MAX_RUN_BYTES = 4
+RUNS = 1
+"""The mask codec that needs no more than numpy."""
 
 IMAGE_EFFORT = (1, 30)
 """WebP method and quality. On z-scored slices the next efforts saved 2 to 4 % for two to four times
 the time; the one below works without predictors and took a third more bytes."""
 
-MASK_EFFORT = (3, 50)
+LOSSY_EFFORT = (6, 40)
+"""WebP method and quality, chosen by the curve in docs/wire.md. What a board decodes does not
+depend on them, so they may change without a new number."""
 
 
 @dataclass(frozen=True)
-class Codec(Generic[Array]):
-    """A number and a name, and both ways. `decode` is given the shape that must come out."""
+class Codec:
+    """A number and a name."""
 
     number: int
     name: str
-    encode: Callable[[Array], bytes]
-    decode: Callable[[bytes, Shape], Array]
+
+
+@dataclass(frozen=True)
+class ImageCodec(Codec):
+    """Both ways of images. `decode` is given the shape that must come out."""
+
+    encode: Callable[[ImageArray], bytes]
+    decode: Callable[[bytes, Shape], ImageArray]
     channels: int | None = None
+    lossless: bool = True
+
+
+@dataclass(frozen=True)
+class MaskCodec(Codec):
+    """Both ways of masks. Each is given the mask before, None if there is none."""
+
+    encode: Callable[[MaskArray, MaskArray | None], bytes]
+    decode: Callable[[bytes, tuple[int, int], MaskArray | None], MaskArray]
 
 
 def exactly(data: bytes, size: int) -> bytes:
@@ -117,117 +143,82 @@ def webp_to_image(payload: bytes, shape: Shape) -> ImageArray:
     return (pixels ^ np.uint8(128)).view(np.int8)
 
 
-def raw_mask(payload: bytes, shape: Shape) -> MaskArray:
-    """Return a mask from its bytes."""
-    return np.frombuffer(exactly(payload, count(shape)), np.uint8).reshape(shape)
+def image_to_lossy(image: ImageArray) -> bytes:
+    """Return the channels one above another as one VP8 bitstream."""
+    levels = np.moveaxis(image.view(np.uint8) ^ np.uint8(128), -1, 0)
+    return vp8.encode(levels.reshape(-1, image.shape[1]), *LOSSY_EFFORT)
 
 
-def to_runs(mask: MaskArray) -> bytes:
-    """Return a mask as runs of equal labels."""
-    labels = mask.ravel()
-    starts = np.concatenate(([0], np.flatnonzero(np.diff(labels)) + 1))
-    lengths = np.diff(np.append(starts, labels.size))
-    payload = bytearray()
-    for value in ((lengths - 1) * LABELS + labels[starts]).tolist():
-        while value > 0x7F:
-            payload.append(value & 0x7F | 0x80)
-            value >>= 7
-        payload.append(value)
-    return bytes(payload)
+def lossy_to_image(payload: bytes, shape: Shape) -> ImageArray:
+    """Return the channels from a VP8 bitstream."""
+    rows, columns, channels = shape
+    levels = vp8.decode(payload, (channels * rows, columns)) ^ np.uint8(128)
+    image = np.empty(shape, np.int8)
+    for channel, plane in enumerate(levels.view(np.int8).reshape(channels, rows, columns)):
+        image[..., channel] = plane  # five times as fast as a copy of the moved axis
+    return image
 
 
-def from_runs(payload: bytes, shape: Shape) -> MaskArray:
-    """Return a mask from its runs, which must fill it exactly."""
-    values, value, shift = [], 0, 0
-    for byte in payload:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            values.append(value)
-            value = shift = 0
-        elif shift >= 7 * MAX_RUN_BYTES:
-            raise CodecError("a run longer than any mask")
-    runs = np.array(values, np.int64)
-    lengths = runs // LABELS + 1
-    if shift or lengths.sum() != count(shape):
-        raise CodecError(f"runs over {lengths.sum()} pixels came where {count(shape)} are")
-    return np.repeat((runs % LABELS).astype(np.uint8), lengths).reshape(shape)
-
-
-def mask_to_webp(mask: MaskArray) -> bytes:
-    """Return the bounding box of a mask's tumour and a VP8L bitstream of it."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return b""
-    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return CORNER.pack(int(rows[0]), int(columns[0])) + vp8l.encode(box, *MASK_EFFORT)
-
-
-def webp_to_mask(payload: bytes, shape: Shape) -> MaskArray:
-    """Return a mask from its bounding box."""
-    mask = np.zeros(shape, np.uint8)
-    if not payload:
-        return mask
-    if len(payload) < CORNER.size:
-        raise CodecError("a mask that ends within its bounding box")
-    row, column = CORNER.unpack_from(payload)
-    stream = payload[CORNER.size :]
-    rows, columns = vp8l.size_of(stream)
-    if row + rows > shape[0] or column + columns > shape[1]:
-        raise CodecError(f"a box of {rows} x {columns} at ({row}, {column}) outside of {shape}")
-    pixels = vp8l.decode(stream, (rows, columns), "RGB")
-    if (pixels != pixels[..., :1]).any():
-        raise CodecError("a mask that is not grey")
-    mask[row : row + rows, column : column + columns] = pixels[..., 0]
-    return mask
-
-
-IMAGES: dict[int, Codec[ImageArray]] = {
+IMAGES: dict[int, ImageCodec] = {
     codec.number: codec
     for codec in (
-        Codec[ImageArray](0, "raw", lambda image: image.tobytes(), raw_image),
-        Codec[ImageArray](1, "zlib", deflate, inflate),
-        Codec[ImageArray](2, "webp", image_to_webp, webp_to_image, channels=4),
+        ImageCodec(3, "lossy", image_to_lossy, lossy_to_image, lossless=False),
+        ImageCodec(2, "webp", image_to_webp, webp_to_image, channels=4),
+        ImageCodec(1, "zlib", deflate, inflate),
+        ImageCodec(0, "raw", lambda image: image.tobytes(), raw_image),
     )
 }
-MASKS: dict[int, Codec[MaskArray]] = {
+MASKS: dict[int, MaskCodec] = {
     codec.number: codec
     for codec in (
-        Codec[MaskArray](0, "raw", lambda mask: mask.tobytes(), raw_mask),
-        Codec[MaskArray](1, "runs", to_runs, from_runs),
-        Codec[MaskArray](2, "webp", mask_to_webp, webp_to_mask),
+        MaskCodec(3, "change", mask_codec.encode, mask_codec.decode),
+        MaskCodec(2, "webp", lambda mask, _: to_box(mask), lambda p, s, _: from_box(p, s)),
+        MaskCodec(RUNS, "runs", lambda mask, _: to_runs(mask), lambda p, s, _: from_runs(p, s)),
+        MaskCodec(0, "raw", lambda mask, _: mask.tobytes(), lambda p, s, _: from_raw(p, s)),
     )
 }
-PREFERENCE = (2, 1, 0)
-"""Of images and of masks alike, smallest first."""
+"""Of images and of masks, the best first: the smallest."""
+
+LOSSLESS = {number: codec for number, codec in IMAGES.items() if codec.lossless}
+NEED_PILLOW = ("webp", "lossy")
 
 
-def offered(codecs: Mapping[int, Codec[Array]]) -> int:
+def offered(codecs: Mapping[int, Codec]) -> int:
     """Return the codecs that work here as bits, for BoardHello: without Pillow there is no webp."""
     works = vp8l.available()
-    return sum(1 << number for number, codec in codecs.items() if works or codec.name != "webp")
+    bits = (1 << n for n, codec in codecs.items() if works or codec.name not in NEED_PILLOW)
+    return sum(bits)
 
 
-def choose(theirs: int, codecs: Mapping[int, Codec[Array]], name: str | None = None) -> int:
-    """Return the first codec of our preference that both ends have, or the one called `name`.
+def choose(theirs: int, codecs: Mapping[int, Codec], name: str | None = None) -> int:
+    """Return the first of `codecs` that both ends have, or the one called `name`.
 
     `theirs` are the bits that the board offered. Raises CodecError if there is none.
     """
     both = theirs & offered(codecs)
-    wanted = [n for n in PREFERENCE if name is None or codecs[n].name == name]
-    for number in wanted:
-        if both >> number & 1:
+    for number, codec in codecs.items():
+        if both >> number & 1 and name in (None, codec.name):
             return number
     asked = name or "any of " + ", ".join(codec.name for codec in codecs.values())
     raise CodecError(f"no codec in common with the board: it does not offer {asked}")
 
 
-def find(codecs: Mapping[int, Codec[Array]], number: int) -> Codec[Array]:
+AnyCodec = TypeVar("AnyCodec", bound=Codec)
+
+
+def find(codecs: Mapping[int, AnyCodec], number: int) -> AnyCodec:
     """Return the codec of this number; raises CodecError if there is none."""
     codec = codecs.get(number)
     if codec is None:
         raise CodecError(f"codec {number} is not known; both ends need the same glioslice")
     return codec
+
+
+def encoder_of(number: int) -> bytes:
+    """Return what tells encoders apart that may make other images of the same; b"" if lossless."""
+    if find(IMAGES, number).lossless:
+        return b""
+    return repr((vp8.encoder(), *LOSSY_EFFORT)).encode()
 
 
 def encode_image(number: int, image: ImageArray) -> bytes:
@@ -249,14 +240,22 @@ def decode_image(number: int, payload: bytes, shape: tuple[int, int, int]) -> Im
     return codec.decode(payload, shape)
 
 
-def encode_mask(number: int, mask: MaskArray) -> bytes:
-    """Return a uint8 (X, Y) mask of labels 0 to 3 as the payload of a Mask."""
-    return find(MASKS, number).encode(mask)
+def encode_mask(number: int, mask: MaskArray, previous: MaskArray | None = None) -> bytes:
+    """Return a uint8 (X, Y) mask of labels 0 to 3 as the payload of a Mask.
+
+    `previous` is the one before in the same run and session, None at the first.
+    """
+    return find(MASKS, number).encode(mask, previous)
 
 
-def decode_mask(number: int, payload: bytes, shape: tuple[int, int]) -> MaskArray:
-    """Return the uint8 mask of `shape` (X, Y) in a Mask's payload; raises CodecError."""
-    mask = find(MASKS, number).decode(payload, shape)
+def decode_mask(
+    number: int, payload: bytes, shape: tuple[int, int], previous: MaskArray | None = None
+) -> MaskArray:
+    """Return the uint8 mask of `shape` (X, Y) in a Mask's payload, as `encode_mask` was given it.
+
+    Raises CodecError if it holds none. The array may be read-only.
+    """
+    mask = find(MASKS, number).decode(payload, shape, previous)
     if mask.max() >= LABELS:
         raise CodecError(f"a mask with a label {mask.max()}; there are 0 to {LABELS - 1}")
     return mask

@@ -9,14 +9,14 @@ its name, and the session goes on where it was.
 """
 
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
 from glioslice.wire.link import Counts, Link, LinkError, Settings, State
-from glioslice.wire.transport import BAUD, AdjustablePort, Port, PortError
+from glioslice.wire.pump import Pump
+from glioslice.wire.transport import AdjustablePort, Port
 
 SILENCE = 60.0
 """Seconds without a word after which a peer, or a port that vanished, counts as gone for good."""
@@ -24,11 +24,7 @@ SILENCE = 60.0
 QUIET = 5.0
 """Seconds without a word after which the user is told; a peer says something every second."""
 
-REOPEN = 0.25
-"""Seconds between two tries to open a port that vanished."""
-
 SEND_LIMIT = 65536
-READ_WAIT = 0.2
 FAREWELL = 0.5
 NAP = 0.5
 """Seconds that one wait lasts at most: on Windows, Ctrl-C is seen between two waits only."""
@@ -65,28 +61,15 @@ class Connection:
     ) -> None:
         self.name = port.name
         self.silence = silence
-        self._port, self._say = port, say
-        self._adjustable = port if isinstance(port, AdjustablePort) else None
-        rates = self._adjustable.rates if self._adjustable else ()
+        self._say = say
+        rates = port.rates if isinstance(port, AdjustablePort) else ()
         self._settings = replace(settings or Settings(), rates=rates)
-        self._link = Link(self._settings, active=active)
-        self._rate = self._link.rate  # that of the port: both begin alike
         self._joined = False
         self._earlier = Counts()
-        self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._changed = threading.Condition(self._lock)
-        self._failure: PortError | None = None
-        self._trouble: PortError | None = None
-        self._lost_at: float | None = None
         self._quiet = False
-        self._ending = False
-        self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._read, "wire-read"), (self._write, "wire-write"))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._pump = Pump(port, Link(self._settings, active=active), silence, say)
+        self._lock, self._work = self._pump.lock, self._pump.work
+        self._pump.start()
 
     def __enter__(self) -> "Connection":
         """Return the connection, which the block's end closes."""
@@ -108,6 +91,16 @@ class Connection:
             return self._earlier.plus(self._link.counts)
 
     @property
+    def port(self) -> Port:
+        """The port that it owns."""
+        return self._pump.port
+
+    @property
+    def _link(self) -> Link:
+        """The link of the session of the moment."""
+        return self._pump.link
+
+    @property
     def skipped(self) -> bytes:
         """The last bytes from the line that belonged to no frame, at most 256."""
         with self._lock:
@@ -125,12 +118,12 @@ class Connection:
             if self._joined or self._link.state not in (State.OPENING, State.OPEN):
                 self._joined = False
                 self._earlier = self._earlier.plus(self._link.counts)
-                self._link = Link(self._settings, active=self._link.active)
+                self._pump.link = Link(self._settings, active=self._link.active)
                 self._work.notify()
             while self._link.state is State.OPENING:
                 self._check_port()
                 if time.monotonic() >= deadline:
-                    raise PeerSilent(str(self._trouble) if self._trouble else self._no_answer())
+                    raise PeerSilent(str(self._pump.trouble or self._no_answer()))
                 self._nap(deadline)
             if self._link.state is not State.OPEN:
                 self._check_session()
@@ -152,6 +145,23 @@ class Connection:
             self._link.send(message)
             self._work.notify()
 
+    def hold(self, message: bytes) -> None:
+        """Queue a message that can wait: it leaves once all before it has arrived.
+
+        It leaves at once if that is so, before the next message, and before `receive` or `flush`
+        wait. Until then `take_back` returns it. Raises like `send`.
+        """
+        with self._lock:
+            self._check_port()
+            self._check_session()
+            self._link.hold(message)
+            self._work.notify()
+
+    def take_back(self) -> bytes | None:
+        """Return the message that is held, which will not leave then; None if it has left."""
+        with self._lock:
+            return self._link.take_back()
+
     def receive(self, timeout: float | None = None) -> bytes | None:
         """Return the next message, None if none came within `timeout` seconds.
 
@@ -170,6 +180,7 @@ class Connection:
                 self._check_silence()
                 if time.monotonic() >= deadline:
                     return None
+                self._release()
                 self._nap(deadline)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -179,6 +190,7 @@ class Connection:
         """
         deadline = deadline_of(timeout)
         with self._lock:
+            self._release()
             while self._link.queued:
                 self._check_port()
                 self._check_session()
@@ -191,23 +203,23 @@ class Connection:
     def close(self) -> None:
         """Say goodbye and close the port; what is queued is dropped. Twice does no harm."""
         with self._lock:
-            if self._ending:
+            if self._pump.ending:
                 return
             self._link.close()
             self._work.notify()
             deadline = time.monotonic() + FAREWELL
-            while self._link.next_time() == -math.inf and not (self._failure or self._trouble):
+            while self._link.next_time() == -math.inf and not self._pump.broken:
                 if time.monotonic() >= deadline:
                     break
                 self._nap(deadline)
-            self._ending = True
+        self._pump.stop()
+
+    def _release(self) -> None:
+        if self._link.release():
             self._work.notify()
-        for thread in self._threads:
-            thread.join()
-        self._port.close()
 
     def _nap(self, until: float) -> None:
-        self._changed.wait(max(0.0, min(NAP, until - time.monotonic())))
+        self._pump.changed.wait(max(0.0, min(NAP, until - time.monotonic())))
 
     def _no_answer(self) -> str:
         counts = self._link.counts
@@ -223,9 +235,9 @@ class Connection:
         return f"{self.name}: nobody answers; is the board on and its runner started?"
 
     def _check_port(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if self._ending:
+        if self._pump.failure is not None:
+            raise self._pump.failure
+        if self._pump.ending:
             raise PeerClosed(f"{self.name}: this connection is closed")
 
     def _check_session(self) -> None:
@@ -259,94 +271,6 @@ class Connection:
                 f"{self.name}: nothing heard for {QUIET:.0f} s; the session goes on if the far end "
                 f"is back within {self.silence:.0f}"
             )
-
-    def _read(self) -> None:
-        """Feed what arrives to the link until the connection ends."""
-        while not self._ending and self._failure is None:
-            try:
-                if self._trouble is not None:
-                    self._take_up()
-                    continue
-                data = self._port.read(READ_WAIT)
-            except PortError as error:
-                self._drop(error)
-                continue
-            if not data:
-                continue
-            with self._lock:
-                if self._link.receive_bytes(data, time.monotonic()):
-                    self._lost_at = None
-                    self._work.notify()
-                    self._changed.notify_all()
-
-    def _write(self) -> None:
-        """Give the port what the link wants to send, when it is due, until the connection ends."""
-        while True:
-            with self._lock:
-                if self._ending or self._failure is not None:
-                    return
-                if self._trouble is not None:
-                    self._work.wait(REOPEN)
-                    continue
-                now = time.monotonic()
-                data = self._link.outgoing(now)
-                rate = self._link.rate
-                if not data and rate == self._rate:
-                    self._changed.notify_all()  # `close` waits for the farewell to leave
-                    due = self._link.next_time()
-                    self._work.wait(None if due == math.inf else max(0.0, due - now))
-                    continue
-            try:
-                if self._adjustable and rate is not None and rate != self._rate:
-                    self._adjustable.set_rate(rate)
-                self._rate = rate
-                if data:
-                    self._port.write(data)
-            except PortError as error:
-                self._drop(error)
-
-    def _drop(self, error: PortError) -> None:
-        """Note that the line was lost: the reader opens it again, if it can be."""
-        with self._lock:
-            if self._adjustable is None or error.reason == "ended" or self._ending:
-                self._fail(error)
-                return
-            now = time.monotonic()
-            if self._lost_at is None:
-                self._lost_at = now
-                self._say(f"{error}; waiting up to {self.silence:.0f} s for it to come back")
-            if now - self._lost_at >= self.silence:
-                self._fail(error)
-            self._trouble = self._trouble or error
-
-    def _take_up(self) -> None:
-        """Open the port again, or try again soon; raises PortError if it will never come back."""
-        assert self._adjustable is not None
-        with self._lock:
-            assert self._lost_at is not None and self._trouble is not None
-            if time.monotonic() - self._lost_at >= self.silence:
-                self._fail(self._trouble)
-                return
-        try:
-            self._adjustable.reopen()
-        except PortError as error:
-            if error.reason == "ended":
-                with self._lock:
-                    self._fail(self._trouble)
-                return
-            with self._lock:
-                self._changed.wait(REOPEN)
-            return
-        with self._lock:
-            self._say(f"{self.name}: the line is back")
-            self._rate = self._link.rate if self._link.rate is None else BAUD
-            self._trouble = None
-            self._work.notify()
-
-    def _fail(self, error: PortError) -> None:
-        self._failure = self._failure or error
-        self._work.notify_all()
-        self._changed.notify_all()
 
 
 def deadline_of(timeout: float | None) -> float:

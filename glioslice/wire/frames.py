@@ -17,7 +17,9 @@ CRC_SIZE = 4
 MAX_BODY = 1088
 """Bytes of body: the largest payload of the link, 1024, and room for its header."""
 
-MAX_ENCODED: int = cobs.max_encoded_length(MAX_BODY + CRC_SIZE)
+MAX_ENCODED = MAX_BODY + CRC_SIZE + -(-(MAX_BODY + CRC_SIZE) // 254)
+"""COBS adds a byte for every 254 that begin."""
+
 OVERHEAD = CRC_SIZE + 3
 """Bytes on the line around a body of up to 250 bytes; one more for every further 254."""
 
@@ -34,6 +36,11 @@ class FrameCounts:
     malformed: int = 0
     bad_crc: int = 0
     too_long: int = 0
+
+    @property
+    def bad(self) -> int:
+        """Frames that were none, for whatever reason."""
+        return self.malformed + self.bad_crc + self.too_long
 
 
 def encode(body: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from glioslice.wire.layout import MAX_SIDE, VersionError, check, unpack
 
-VERSION = 2
+VERSION = 3
 MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Numbered from 1 on the wire; 0 is none."""
 
@@ -38,7 +38,7 @@ class BoardHello:
     """What a board is and can do, and what it remembers of a run that its host left. 92 bytes.
 
     0   u8       type 1
-    1   u8       version 2
+    1   u8       version 3
     2   u8       what it can do: bit 0 serve, bit 1 play
     3   u8       labels of its masks: 1 = the kit's
     4   u16 x 2  window X, Y in voxels of 1 mm
@@ -143,7 +143,7 @@ class HostHello:
     """What the host has chosen. 5 bytes.
 
     0  u8  type 2
-    1  u8  version 2
+    1  u8  version 3
     2  u8  mode: 1 serve, 2 play
     3  u8  image codec
     4  u8  mask codec

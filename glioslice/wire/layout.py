@@ -26,3 +26,20 @@ def unpack(layout: struct.Struct, data: bytes, name: str) -> tuple[int, ...]:
     """Return the fields of a message of fixed length."""
     check(len(data) == layout.size, f"a {name} of {len(data)} bytes, not {layout.size}")
     return layout.unpack(data)
+
+
+def read_varint(data: bytes, at: int, most: int, name: str) -> tuple[int, int]:
+    """Return the number at a place of `data`, and the place behind it.
+
+    Raises MessageError, with the message's `name`, if it is cut or more than `most`.
+    """
+    value = shift = 0
+    while True:
+        check(at < len(data), f"{name} that ends within a number")
+        check(shift < most.bit_length(), f"{name} with a number of more than {shift // 7} bytes")
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if not data[at - 1] & 0x80:
+            check(value <= most, f"{name} with the number {value}")
+            return value, at

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from glioslice.wire.mask_planes import (
     CLASSES,
+    LABELS,
     REGIONS,
     Expected,
     Grid,
@@ -38,8 +39,6 @@ Mask = NDArray[np.uint8]
 
 ALONE = 1
 """Chance, in 32768ths, that a mask is coded without the slice before."""
-
-LABELS = 4
 
 
 def encode(mask: Mask, previous: Mask | None, tables: Tables | None = None) -> bytes:

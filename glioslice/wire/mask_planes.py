@@ -24,6 +24,8 @@ from glioslice.labels import EDEMA
 Plane = NDArray[np.uint8]
 
 REGIONS = 3
+LABELS = REGIONS + 1
+"""Of a mask: 0 to 3."""
 REACH = 4
 
 CLASSES = 4
@@ -102,6 +104,8 @@ def expect(previous: Plane, larger: Plane, grid: Grid) -> Expected:
 
 def mixed(plane: Plane, reach: int, grid: Grid) -> Plane:
     """Return where some but not all pixels up to `reach` rows and columns away are 1."""
+    if not plane.any():  # a shortcut: many slices lack a region
+        return np.zeros_like(plane)
     rows = plane.copy()
     for step in range(1, reach + 1):
         rows[step:] += plane[:-step]

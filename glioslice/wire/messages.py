@@ -2,8 +2,8 @@
 
 A session, once the link is open: the board says BoardHello, the host answers HostHello with its
 choice of mode and codecs. To serve, the host sends Start and every Slice, and the board answers
-each with a Mask or an Error. To play, the board sends Start with the Volume and every Mask. Either
-way the board ends the run with End; serving, another Start may follow.
+each with a Mask, within an Empty, or with an Error. To play, the board sends Start with the Volume
+and every mask. Either way the board ends the run with End; serving, another Start may follow.
 
 Numbers are little-endian and packed without gaps; the first byte is the type. What crosses is
 numbers about a volume: no text, date, identifier or path of a scan has a field here.
@@ -17,12 +17,15 @@ from typing import ClassVar, Protocol
 from glioslice.wire.digest import MaskDigest
 from glioslice.wire.hello import MODALITIES, VERSION, BoardHello, HostHello, Mode
 from glioslice.wire.layout import MAX_SIDE, MessageError, VersionError, check, unpack
+from glioslice.wire.masks import UNKNOWN, Empty, Mask
 from glioslice.wire.volume import Volume
 
 __all__ = [
     "MODALITIES",
+    "UNKNOWN",
     "VERSION",
     "BoardHello",
+    "Empty",
     "End",
     "Error",
     "ErrorCode",
@@ -130,36 +133,6 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Mask:
-    """One mask, and the microseconds that the board spent on it.
-
-    0  u8   type 5
-    1  u8   mask codec
-    2  u16  index in the run, from 0
-    4  u32  microseconds from the slice's bytes to the mask's
-    8       payload, see codecs
-    """
-
-    TYPE: ClassVar[int] = 5
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBHI")
-
-    index: int
-    codec: int
-    device_us: int
-    payload: bytes
-
-    def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
-        return self.LAYOUT.pack(self.TYPE, self.codec, self.index, self.device_us) + self.payload
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> "Mask":
-        """Return the message in `data`; raises MessageError."""
-        _, codec, index, device_us = unpack(cls.LAYOUT, data[:8], "Mask")
-        return cls(index, codec, device_us, data[8:])
-
-
-@dataclass(frozen=True)
 class End:
     """Closes a run, with what it held. 45 bytes.
 
@@ -225,9 +198,9 @@ class Error:
         return cls(ErrorCode(code), index, text.decode("ascii"))
 
 
-Message = BoardHello | HostHello | Start | Slice | Mask | End | Error
+Message = BoardHello | HostHello | Start | Slice | Mask | Empty | End | Error
 TYPES: dict[int, type[Message]] = {
-    kind.TYPE: kind for kind in (BoardHello, HostHello, Start, Slice, Mask, End, Error)
+    kind.TYPE: kind for kind in (BoardHello, HostHello, Start, Slice, Mask, Empty, End, Error)
 }
 
 

@@ -20,16 +20,6 @@ class StreamError(GliosliceError):
     """The peer's stream holds no message that this end would take."""
 
 
-def length_prefix(length: int) -> bytes:
-    """Return a message's length as it stands before the message in the stream."""
-    prefix = bytearray()
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix)
-
-
 def read_length(stream: bytearray) -> tuple[int, int] | None:
     """Return the length at the head of `stream` and the bytes it takes; None if it is not whole.
 

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from glioslice.wire.packets import MIN_PAYLOAD
-from glioslice.wire.receiver import length_prefix
+from glioslice.wire.varint import varint
 
 FIRST_TIMEOUT = 0.5
 MIN_TIMEOUT, MAX_BACKOFF = 0.1, 1.0
@@ -73,6 +73,7 @@ class Sender:
         self.arrived = 0
         self.round_trip = RoundTrip()
         self._stream = bytearray()
+        self._held: bytes | None = None
         self._next = 0
         self._flying: dict[int, Segment] = {}
         self._lost: deque[Segment] = deque()
@@ -92,7 +93,28 @@ class Sender:
 
     def add(self, message: bytes) -> None:
         """Append a message to the stream."""
-        self._stream += length_prefix(len(message)) + message
+        self.release()
+        self._stream += varint(len(message)) + message
+
+    def hold(self, message: bytes) -> None:
+        """Append a message once all before it has been acknowledged, or before the next one."""
+        self.release()
+        self._held = message
+        if not self._stream:
+            self.release()
+
+    def take_back(self) -> bytes | None:
+        """Return the message that is held, which will not leave; None if there is none."""
+        held, self._held = self._held, None
+        return held
+
+    def release(self) -> bool:
+        """Append the message that is held; return whether there was one."""
+        held = self.take_back()
+        if held is None:
+            return False
+        self._stream += varint(len(held)) + held
+        return True
 
     def next_segment(self, now: float) -> tuple[int, bytes] | None:
         """Return the offset and bytes of what to send now: lost segments first, then new ones."""
@@ -137,6 +159,8 @@ class Sender:
             latest = max(latest, self._arrived(segment, now))
         del self._stream[: upto - self.base]
         self.base = upto
+        if not self._stream:
+            self.release()
         known = runs[-1][1] if runs else upto
         horizon = math.inf if complete else known
         self._note_lost(

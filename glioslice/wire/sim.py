@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from glioslice.wire.cable import Cable, rate_of, set_rate_of
-from glioslice.wire.lane import Lane, Quality
+from glioslice.wire.lane import SLICE, Lane, Quality
 from glioslice.wire.sim_url import parse_url
 from glioslice.wire.transport import BAUD, RATES, LineLost, PortError, line_errors
 
@@ -30,7 +30,7 @@ WRITE_BUFFER = 4096
 """Bytes that a write leaves behind before it waits, as in a Linux UART."""
 
 READ_BUFFER = 65536
-"""Bytes that wait unread at the host's end; what comes on top is lost, as in a real overrun."""
+"""Bytes that wait unread at either end, as a Linux terminal holds them; more are an overrun."""
 
 WATCH = 0.1
 """Seconds between two looks at whether the process still lives."""
@@ -70,7 +70,7 @@ class SimPort:
         self._up, self._down = Lane(quality, "up"), Lane(quality, "down")
         self._begins = self._near_rate = baud or BAUD
         self._cable = Cable(quality)
-        self._outgoing, self._incoming = bytearray(), bytearray()
+        self._outgoing, self._incoming, self._unread = bytearray(), bytearray(), bytearray()
         self._changed = threading.Condition()
         self._closing = self._closed = False
         self._exit: int | None = None
@@ -217,6 +217,8 @@ class SimPort:
                     return
             now = time.monotonic()
             due = min(self._up.next_time(now), self._down.next_time(now), watched)
+            if self._unread:
+                due = min(due, now + SLICE)
             sources = [self._wake_read]
             if self._down.room(now):
                 sources.append(self._near)
@@ -240,9 +242,10 @@ class SimPort:
                 if not waiting:
                     break
             up = self._up.take(now)
-        if up:
-            with suppress(BlockingIOError):  # nobody reads: an overrun, as at a real UART
-                os.write(self._near, up)
+        self._unread += up[: READ_BUFFER - len(self._unread)]
+        if self._unread:  # a pseudo-terminal takes a quarter of what a UART's would
+            with suppress(BlockingIOError):
+                del self._unread[: os.write(self._near, self._unread)]
         self._down.set_rate(min(far_rate, self._quality.baud))
         while room := self._down.room(now):
             waiting = self._written(room)
@@ -262,8 +265,8 @@ class SimPort:
 
     def _pull_out(self) -> None:
         """Lose what is on its way, and what the process goes on to write."""
-        self._outgoing.clear()
-        self._incoming.clear()
+        for waiting in (self._outgoing, self._incoming, self._unread):
+            waiting.clear()
         for lane in (self._up, self._down):
             lane.clear()
         while self._written(READ_BUFFER):

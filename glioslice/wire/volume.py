@@ -5,6 +5,11 @@ import struct
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
+from glioslice.labels import SCHEMES, LabelScheme
+from glioslice.nifti import Space
+from glioslice.slices import Crop
 from glioslice.wire.layout import MAX_SIDE, check, unpack
 
 MAX_FORM = 5
@@ -67,3 +72,18 @@ class Volume:
             scheme=fields[22],
             forms=(fields[23], fields[24]),
         )
+
+
+def volume_of(space: Space, scheme: LabelScheme, crop: Crop) -> Volume:
+    """Return where the masks of a case belong; spacing and affine are those of its files."""
+    affine = space.affine
+    x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
+    return Volume(
+        shape=crop.shape,
+        origin=crop.origin,
+        z=crop.z,
+        spacing=(x, y, z),
+        affine=tuple(affine[:3].ravel().tolist()),
+        scheme=1 + SCHEMES.index(scheme),
+        forms=space.forms,
+    )

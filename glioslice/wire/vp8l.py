@@ -14,6 +14,7 @@ from glioslice.errors import GliosliceError
 
 SIGNATURE = 0x2F
 HEADER = 5
+CHUNK = b"VP8L"
 CONTAINER = struct.Struct("<4sI4s4sI")
 
 
@@ -35,16 +36,22 @@ def encode(image: NDArray[np.uint8], method: int, quality: int) -> bytes:
 
     `method` and `quality` set how long the encoder looks for a shorter one; nothing is lost.
     """
+    return bitstream_of(image, CHUNK, lossless=True, exact=True, method=method, quality=quality)
+
+
+def bitstream_of(image: NDArray[np.uint8], chunk: bytes, **options: int) -> bytes:
+    """Return the bitstream that Pillow makes of an image with its WebP `options`.
+
+    Raises CodecError if it does not stand in a chunk of that name.
+    """
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(
-        file, "WEBP", lossless=True, exact=True, method=method, quality=quality
-    )
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", **options)
     content = file.getvalue()
-    _, _, _, chunk, size = CONTAINER.unpack_from(content)
-    if chunk != b"VP8L":
-        raise CodecError(f"this Pillow wrote a WebP chunk {chunk!r} where VP8L was expected")
+    _, _, _, found, size = CONTAINER.unpack_from(content)
+    if found != chunk:
+        raise CodecError(f"this Pillow wrote a WebP chunk {found!r} where {chunk!r} was expected")
     return content[CONTAINER.size : CONTAINER.size + size]
 
 
@@ -58,22 +65,34 @@ def size_of(stream: bytes) -> tuple[int, int]:
     return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
 
 
-def decode(stream: bytes, size: tuple[int, int], mode: str) -> NDArray[np.uint8]:
-    """Return the image in `stream`, which must be of `size` (rows, columns), in Pillow's `mode`.
+def decode(stream: bytes, size: tuple[int, int], bands: str) -> NDArray[np.uint8]:
+    """Return the image in `stream`, which must be of `size` (rows, columns).
 
+    `bands` is a mode of Pillow such as RGBA, or one of its bands: then (rows, columns) come out.
     Raises CodecError for anything else.
+    """
+    return pixels_of(stream, CHUNK, size_of(stream), size, bands)
+
+
+def pixels_of(
+    stream: bytes, chunk: bytes, claimed: tuple[int, int], size: tuple[int, int], bands: str
+) -> NDArray[np.uint8]:
+    """Return the pixels in a bitstream that stands in a chunk of that name and claims its size.
+
+    Raises CodecError if they are not of `size`, or it does not decode.
     """
     from PIL import Image
 
-    claimed = size_of(stream)
     if claimed != size:
         raise CodecError(f"an image of {claimed} came where {size} was expected")
     padding = b"\0" * (len(stream) % 2)
     riff = 12 + len(stream) + len(padding)
-    container = CONTAINER.pack(b"RIFF", riff, b"WEBP", b"VP8L", len(stream))
+    container = CONTAINER.pack(b"RIFF", riff, b"WEBP", chunk, len(stream))
     try:
         with Image.open(io.BytesIO(container + stream + padding), formats=("WEBP",)) as image:
-            pixels = np.asarray(image.convert(mode), np.uint8)
+            # One band first: an array of all would be copied twice.
+            wanted = image.getchannel(bands) if len(bands) == 1 else image.convert(bands)
+            pixels = np.asarray(wanted, np.uint8)
     except Exception as error:  # whatever Pillow raises for damaged bytes; its list has changed
         raise CodecError(f"the payload is damaged ({error})") from error
     if pixels.shape[:2] != size:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,43 +13,22 @@ import pytest
 from benchmarks import boards, reference_network
 from device.deployment.remote import Remote
 from glioslice.card import shipped
+from tests.board.sshd import PROGRAM, made_server
 from tests.conftest import ROOT
 
 NANO = shipped("nano") / "nano-int8.tflite"
-CONFIGURATION = """
-ListenAddress 127.0.0.1
-Port {port}
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
-PidFile none
-UsePAM no
-StrictModes no
-PasswordAuthentication no
-"""
 
 
 @pytest.fixture(scope="module")
 def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
     """A board's address, and the options with which ssh reaches it."""
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-    if program is None:
+    if shutil.which(PROGRAM) is None:
         pytest.skip("no ssh server's program on this machine")
-    folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host", "user"):
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
-        subprocess.run(words, check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (folder / "sshd").write_text(CONFIGURATION.format(port=port, folder=folder))
-    host = (folder / "host.pub").read_text()
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {host}")
-    Path("/run/sshd").mkdir(exist_ok=True)
-    options = [f"UserKnownHostsFile={folder}/known", f"IdentityFile={folder}/user"]
-    with subprocess.Popen([program, "-D", "-e", "-f", str(folder / "sshd")]) as server:
+    server = made_server(tmp_path_factory.mktemp("ssh"))
+    with subprocess.Popen(server.command) as process:
         time.sleep(1.0)
-        yield f"ssh://127.0.0.1:{port}", [*options, "IdentitiesOnly=yes"]
-        server.terminate()
+        yield f"ssh://127.0.0.1:{server.port}", list(server.options)
+        process.terminate()
 
 
 @pytest.mark.board

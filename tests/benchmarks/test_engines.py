@@ -37,9 +37,6 @@ from glioslice.card import default_model
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
 
-BUSY = 1.2
-"""What a machine that others work on may add to a ratio."""
-
 GIVEN = np.ones((1, 2, 2, 1), np.float32)
 NOTHING = Model(b"", b"")
 
@@ -182,14 +179,14 @@ def test_the_reference_is_the_same_each_time(networks: tuple[Network, Network]) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_slice_takes_half_of_mobilenets_time(networks: tuple[Network, Network]) -> None:
+def test_a_slice_takes_at_most_half_of_mobilenets_time(networks: tuple[Network, Network]) -> None:
     here, _ = installed()
     made = entries({BOARDS_GET: here[BOARDS_GET]}, networks, threads=(1,))
     # On one thread the process's own time is that of the network; its best tenth is that of
     # moments when nobody else emptied the caches.
     taken = timed([e for e in made if e.precision == "int8"], 60, clock=time.process_time)
     mine, other = (float(np.percentile(times, 10)) for _, times in taken)
-    assert mine / other <= AIM * BUSY
+    assert mine / other <= AIM
 
 
 @pytest.mark.slow

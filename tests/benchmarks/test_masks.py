@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import mask_learning, masks
-from benchmarks.mask_figures import Coded, framed, measured, page, streamed
+from benchmarks.mask_figures import Coded, measured, page
 from benchmarks.mask_learning import cost, learn, questions, samples_of, tally, words
+from benchmarks.mask_line import framed, played
 from benchmarks.mask_vectors import FILE, vectors
 from benchmarks.masks import PAGE, RESULT, coded, masks_of
 from benchmarks.runs import left_out
@@ -91,9 +92,20 @@ def test_a_mask_that_does_not_come_back_is_told(spheres: Masks) -> None:
 
 def test_bytes_on_the_line() -> None:
     """Frame 7, packet 9, length 1 and message 8: so docs/wire.md has it."""
-    assert framed(50) == 50 + 7 + 9 + 1 + 8
-    assert framed(0) < streamed(50) < framed(50)
-    assert measured([Coded(10, 1, 2), Coded(20, 3, 4)])["bytes"]["mean"] == 15
+    assert framed(bytes(50)) == 50 + 7 + 9 + 1 + 8
+    assert measured([Coded(bytes(10), 1, 2), Coded(bytes(20), 3, 4)])["bytes"]["mean"] == 15
+
+
+def test_a_slow_line_carries_empty_masks_together() -> None:
+    tumour = [bytes([1, 2, 3]) * 17] * 30
+    volume = [*[b""] * 40, *tumour, *[b""] * 50]
+    messages = 30 * (51 + 9)  # with 3 bytes of time and 1 of length
+    # A packet is 18 bytes and ends up in few frames; of each empty mask quality and time are left.
+    assert messages + 90 * 4 < played(volume, 0.0) < messages + 90 * 4 + 200
+    assert played(volume, 0.0) < played(volume, 1 / 90) < played(volume, 0.5)
+    alone = framed(b"")
+    assert played(tumour, 0.5) == 30 * framed(tumour[0])
+    assert played([b""] * 10, 0.5) == 10 * (alone - 1)  # an Empty has no codec
 
 
 def test_the_committed_figures_are_of_the_shipped_tables_and_on_the_page() -> None:

@@ -71,17 +71,16 @@ def test_every_patient_of_the_fold_is_scored(run: Run) -> None:
 def test_what_is_called_how() -> None:
     assert Run("compact", 2).name == "compact-2"
     assert Run("benchmarks.rivals:MESHNET", 1).name == "meshnet-1"
-    assert named("compact-2-no-cubes") == Run("compact", 2, "no-cubes")
+    assert named("compact-2-transplanted") == Run("compact", 2, "transplanted")
     with pytest.raises(GliosliceError, match="no run 'compact-9'; there are compact-1"):
         named("compact-9")
     assert len({run.name for run in PLAN}) == len(PLAN)
 
 
 def test_the_command_leaves_the_fold_out() -> None:
-    words = folds.train_words(Run("nano", 3, "no-cubes"), Path("data"))
+    words = folds.train_words(3, Path("data"))
     assert set(words[words.index("--hold-out") + 1].split(",")) == set(left_out(3))
-    assert words[words.index("--size") + 1] == "nano"
-    assert words[-2:] == ["--set", "lesions=0"]
+    assert Run("nano", 3, "transplanted").words == ("--size", "nano", "--set", "transplant=0.4")
 
 
 def test_the_rivals_are_what_the_page_says() -> None:
@@ -90,6 +89,6 @@ def test_the_rivals_are_what_the_page_says() -> None:
         name, config = named_config(rival)
         network = build(config)
         sizes[name] = parameters(network)
-        assert macs(network, (160, 192)) > 137e6  # none of them is cheaper than compact
+        assert macs(network, (160, 192)) > 220e6  # no slice of ours may cost so much
     assert sizes["meshnet"] <= 100_000
     assert 1.5e6 < sizes["plain_unet"] < 2.5e6

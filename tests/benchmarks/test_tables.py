@@ -93,16 +93,16 @@ def test_a_variant_stays_only_beyond_the_spread_of_seeds(kept: Path) -> None:
             write(Run("compact", fold, variant), score_of(case, (dice, dice, dice)))
 
     both("recipe", 0.80, 0.60)
-    assert tables.verdict("no-cubes", tables.seed_spread()) == "not decided: a run is missing"
+    assert tables.verdict("transplanted", tables.seed_spread()) == "not decided: a run is missing"
     both("seed-1", 0.81, 0.61)
-    both("no-cubes", 0.84, 0.64)
+    both("transplanted", 0.84, 0.64)
     assert tables.seed_spread() is None
-    assert tables.verdict("no-cubes", None) == "not decided: a run is missing"
+    assert tables.verdict("transplanted", None) == "not decided: a run is missing"
     both("seed-2", 0.80, 0.64)
     spread = tables.seed_spread()
     assert spread == pytest.approx(0.02)
-    assert tables.gain("no-cubes") == pytest.approx(0.74 - (0.70 + 0.71 + 0.72) / 3)
-    assert tables.verdict("no-cubes", spread) == "+0.030: stays"
-    both("no-cubes", 0.82, 0.62)
-    assert tables.verdict("no-cubes", spread) == "+0.010: does not stay"
+    assert tables.gain("transplanted") == pytest.approx(0.74 - (0.70 + 0.71 + 0.72) / 3)
+    assert tables.verdict("transplanted", spread) == "+0.030: stays"
+    both("transplanted", 0.82, 0.62)
+    assert tables.verdict("transplanted", spread) == "+0.010: does not stay"
     assert tables.verdict("recipe", spread) == "the baseline"

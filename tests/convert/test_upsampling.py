@@ -15,14 +15,16 @@ WINDOW = (32, 48)
 
 
 @pytest.mark.slow
-def test_a_bilinear_network_is_taken_whole() -> None:
+@pytest.mark.parametrize("stem", [1, 2])
+def test_a_bilinear_network_is_taken_whole(stem: int) -> None:
     torch.manual_seed(0)
-    network = UNet(NetworkConfig((4, 6, 8), upsampling="bilinear")).eval()
+    network = UNet(NetworkConfig((4, 6, 8), upsampling="bilinear", stem=stem)).eval()
     slices = np.random.default_rng(0).normal(size=(4, *WINDOW, 4)).astype(np.float32)
     files = export(with_thresholds(network, (0.5,) * 3), WINDOW, slices)
     for precision, content in files.items():
         graph = check_graph(pack(content), precision, WINDOW, 4)
-        assert graph.names.count("RESIZE_BILINEAR") == 2
+        assert graph.names.count("RESIZE_BILINEAR") == 1 + stem  # the logits' is one more
+        assert graph.names.count("PAD") == stem - 1
     for target in ("pi", "coral"):
         assert TARGETS[target](pack(files["int8"]), "tiny").ok
     interpreter = Interpreter(model_content=files["fp32"])

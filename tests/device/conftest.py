@@ -1,6 +1,8 @@
 """A board in a thread, the line to it, and a host that says what a test tells it to."""
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,10 +21,11 @@ from glioslice.cases import MODALITIES
 from glioslice.nifti import Space
 from glioslice.phantom import make_phantom
 from glioslice.slices import paste, quantise
-from glioslice.wire.codecs import decode_mask, encode_image
+from glioslice.wire.codecs import decode_mask, encode_image, encode_mask
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
     BoardHello,
+    Empty,
     End,
     Error,
     HostHello,
@@ -45,11 +48,17 @@ TURNED = np.array([[0, 0, 1.0, -7], [0, 1.004, 0, 30], [0.996, 0, 0, 5], [0, 0, 
 
 
 class Host:
-    """The desk's end of a line, or of what is left of one."""
+    """The desk's end of a line, or of what is left of one.
+
+    It hears an Empty as so many masks in the codec that it chose last; `empties` are as they came.
+    """
 
     def __init__(self, wire: "Wire") -> None:
         self._wire = wire
         self.connection = Connection(wire, active=True)
+        self.empties: list[Empty] = []
+        self._heard: deque[Message] = deque()
+        self._codec = 0
 
     def kill(self) -> None:
         """End without a goodbye."""
@@ -60,17 +69,31 @@ class Host:
         self.connection.open(5.0)
         hello = self.hear()
         assert isinstance(hello, BoardHello)
-        self.hello = hello
         return hello
 
     def say(self, *messages: Message) -> None:
         for message in messages:
+            if isinstance(message, HostHello):
+                self._codec = message.mask_codec
             send(self.connection, message)
 
     def hear(self) -> Message:
-        message = receive(self.connection, 5.0)
-        assert message is not None, "the board says nothing"
-        return message
+        if not self._heard:
+            message = receive(self.connection, 5.0)
+            assert message is not None, "the board says nothing"
+            if isinstance(message, BoardHello):
+                self.hello = message
+            if isinstance(message, Empty):
+                self.empties.append(message)
+                self._heard.extend(self._masks(message))
+            else:
+                self._heard.append(message)
+        return self._heard.popleft()
+
+    def _masks(self, message: Empty) -> Iterator[Mask]:
+        payload = encode_mask(self._codec, np.zeros(self.hello.window, np.uint8))
+        for index, microseconds, quality in message.each():
+            yield Mask(index, self._codec, microseconds, payload, quality)
 
     def hear_run(self) -> tuple[list[Mask], list[Error], End]:
         """Everything up to End."""
@@ -127,6 +150,16 @@ class Running:
     def host(self) -> Host:
         return Host(Wire(self.port))
 
+    def logged(self, text: str) -> str:
+        """The first line of the log that holds this text, once it is there."""
+        deadline = time.monotonic() + 5.0
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if text in line:
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"'{text}' is not in {self.lines}")
+
     def ended(self, seconds: float = 5.0) -> bool:
         self.thread.join(seconds)
         return not self.thread.is_alive()
@@ -146,18 +179,26 @@ class Patient:
 
     def volume(self, masks: list[Mask]) -> NDArray[np.uint8]:
         """Labels (X, Y, Z) of masks that came back in order."""
-        window = self.crop.window
-        return paste(np.stack([decode_mask(m.codec, m.payload, window) for m in masks]), self.crop)
+        return paste(np.stack(decoded(masks, self.crop.window)), self.crop)
+
+
+def decoded(masks: list[Mask], window: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """The labels of masks in the order in which they came, the first of a run and those after."""
+    labels: list[NDArray[np.uint8]] = []
+    for mask in masks:
+        before = labels[-1] if labels else None
+        labels.append(decode_mask(mask.codec, mask.payload, window, before))
+    return labels
 
 
 def digest(masks: list[Mask], window: tuple[int, int]) -> str:
     total = MaskDigest()
-    for mask in masks:
-        total.add(mask.index, decode_mask(mask.codec, mask.payload, window).tobytes())
+    for mask, labels in zip(masks, decoded(masks, window), strict=True):
+        total.add(mask.index, labels.tobytes())
     return total.hexdigest()
 
 
-def serve(host: Host, patient: Patient, image: int = 2, mask: int = 2) -> tuple[list[Mask], End]:
+def serve(host: Host, patient: Patient, image: int = 2, mask: int = 3) -> tuple[list[Mask], End]:
     """A whole session by the book, which must succeed."""
     hello = host.join()
     slices = patient.slices(hello, image)
@@ -167,7 +208,7 @@ def serve(host: Host, patient: Patient, image: int = 2, mask: int = 2) -> tuple[
     return masks, end
 
 
-def play(host: Host, mask: int = 2) -> tuple[Volume, list[Mask], End]:
+def play(host: Host, mask: int = 3) -> tuple[Volume, list[Mask], End]:
     """A whole playing run, which must succeed, in a session that is open."""
     host.say(HostHello(Mode.PLAY, 0, mask))
     begun = host.hear()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment import service
+from device.deployment import payload, service
 from device.deployment.board_state import BoardState, findings, probe, read_state
 from device.deployment.payload import Payload, chosen_model
 from device.deployment.remote import Remote
@@ -46,7 +46,7 @@ def test_a_ready_board_has_nothing_to_change() -> None:
         ({"python": "3.9"}, "must: its Python is 3.9: litert needs 3.11 to 3.13"),
         ({"python": ""}, "must: its Python is missing: litert needs 3.11 to 3.13"),
         ({"venv": ""}, "must: it cannot make environments: sudo apt install python3-venv"),
-        ({"glibc": "2.24"}, "must: its C library is 2.24: needs glibc 2.28"),
+        ({"glibc": "2.24"}, "must: its C library is 2.24: litert needs glibc 2.28"),
         ({"systemd": ""}, "must: it does not run systemd"),
         ({"free": "100000000"}, "must: 100 MB are free: 600 MB are needed in /opt/glioslice"),
         ({"dialout": ""}, "must: it has no group dialout"),
@@ -125,10 +125,10 @@ def test_the_archive_is_the_same_bytes_and_names_each_digest(tmp_path: Path) -> 
 
 
 def test_models_by_size_or_file() -> None:
-    assert chosen_model("nano", "litert") == ROOT / "models" / "nano" / "nano-int8.tflite"
-    assert chosen_model("x/y.tflite", "coral") == Path("x/y.tflite")
+    assert chosen_model("nano") == ROOT / "models" / "nano" / "nano-int8.tflite"
+    assert chosen_model("x/y.tflite") == Path("x/y.tflite")
     with pytest.raises(GliosliceError, match=r"--model huge: a .tflite file, or one of nano"):
-        chosen_model("huge", "litert")
+        chosen_model("huge")
 
 
 def test_the_unit_opens_one_device_and_no_network() -> None:
@@ -140,5 +140,45 @@ def test_the_unit_opens_one_device_and_no_network() -> None:
     assert set(wanted) < set(text.splitlines())
     assert "--delegate" not in text
     coral = service.unit("/dev/ttyGS0", "model/m.tflite", coral=True)
+    assert set(text.splitlines()) - set(coral.splitlines()) >= {"ProtectClock=yes"}
+    assert text.splitlines().count("") == coral.splitlines().count("")
     assert "--delegate libedgetpu.so.1" in coral
     assert "DeviceAllow=char-usb_device rw" in coral
+
+
+def test_wheels_are_downloaded_once_and_goldens_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def pip(*words: str) -> None:
+        asked.append(list(words))
+        flag = "--wheel-dir" if words[0] == "wheel" else "--dest"
+        folder = Path(words[words.index(flag) + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "glioslice-0-py3-none-any.whl").write_bytes(b"ours")
+        if words[0] == "download":
+            (folder / f"numpy-{len(asked)}.whl").write_bytes(b"numpy")
+
+    monkeypatch.setattr(payload, "CACHE", tmp_path)
+    monkeypatch.setattr(payload, "_pip", pip)
+    board = ("aarch64", (3, 11), "tflite")
+    made = payload.make_payload(chosen_model("nano"), *board)
+    assert set(made.files) == {
+        "wheels/glioslice-0-py3-none-any.whl", "wheels/numpy-2.whl", "model/nano-int8.tflite",
+        "model/card.json", "model/goldens.json",
+    }  # fmt: skip
+    assert payload.make_payload(chosen_model("nano"), *board) == made
+    assert [words[0] for words in asked] == ["wheel", "download", "wheel"]
+    # tflite-runtime's wheels ask for a newer C library than LiteRT's.
+    assert "manylinux_2_34_aarch64" in asked[1] and "manylinux_2_17_aarch64" in asked[1]
+    assert "manylinux_2_36_aarch64" not in asked[1]
+    pins = (tmp_path / "aarch64-cp311-tflite" / "constraints.txt").read_text()
+    assert "numpy==1.26.4" in pins
+
+    (tmp_path / "aarch64-cp311-tflite" / "asked").unlink()  # as when a pin has changed
+    names = {path.name for path in payload.fetched(*board)}
+    assert names == {"glioslice-0-py3-none-any.whl", "numpy-5.whl"}
+    payload.fetched("aarch64", (3, 13), "litert")
+    assert "manylinux_2_34_aarch64" not in asked[-1]
+    assert "numpy==" not in (tmp_path / "aarch64-cp313-litert" / "constraints.txt").read_text()

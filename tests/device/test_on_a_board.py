@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import boards
+from device.deployment.board_state import PYTHON
 from device.deployment.remote import Remote
 
 MAX_MS = "100"
@@ -18,7 +19,7 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.board
 def test_the_self_test_passes(target: str) -> None:
-    assert "self-test passed" in Remote(target).run(f"{boards.PYTHON} -m device selftest")
+    assert "self-test passed" in Remote(target).run(f"{PYTHON} -m device selftest")
 
 
 @pytest.mark.board

@@ -16,7 +16,7 @@ from glioslice.wire.messages import Error, ErrorCode, HostHello, Mask, Mode, Sta
 from tests.device.conftest import MODEL, Host, Patient, Running, digest, play
 
 Begin = Callable[..., Running]
-SERVE = HostHello(Mode.SERVE, 2, 2)
+SERVE = HostHello(Mode.SERVE, 2, 3)
 KEY = 0x1234567890ABCDEF
 
 
@@ -159,7 +159,7 @@ def test_a_played_case_goes_on_for_the_host_that_comes_back(
     board = start(make_board(engine, shipped("nano") / MODEL, read_played(lying, engine)))
     host = board.host()
     host.join()
-    host.say(HostHello(Mode.PLAY, 0, 2))
+    host.say(HostHello(Mode.PLAY, 0, 3))
     assert isinstance(host.hear(), Start)
     for _ in range(3):
         assert isinstance(host.hear(), Mask)

@@ -129,7 +129,7 @@ def test_a_delegate_that_takes_nothing_fails(
 ) -> None:
     finding = selftest.check_kernels(engine, "libedgetpu.so.1")
     assert finding.passed is False and "libedgetpu.so.1 took nothing" in finding.text
-    took = Placement(ops=1, left=(), parts=1, compiled=1)
+    took = Placement(ops=1, left=(), places=(), parts=1, compiled=1)
     monkeypatch.setattr(engine, "placement", lambda: took)
     assert selftest.check_kernels(engine, "libedgetpu.so.1").passed
     monkeypatch.setattr(engine, "placement", lambda: replace(took, left=("edgetpu-custom-op",)))
@@ -148,7 +148,9 @@ def test_kernels_without_goldens_may_differ_a_little(
         labels.flat[: pixels // 5 + 1] ^= 3
         return np.stack([labels > 0, (labels == 1) | (labels == 3), labels == 3])
 
-    other = SimpleNamespace(kernels=BUILT_IN, runtime="another 1.0", invoke=invoke)
+    other = SimpleNamespace(
+        kernels=BUILT_IN, runtime="another 1.0", invoke=invoke, regions=lambda logits: logits
+    )
     finding = selftest.check_masks(cast(Engine, other), goldens, golden_slices(engine))
     assert finding.passed is passed
     assert "another 1.0, built-in has none" in finding.text

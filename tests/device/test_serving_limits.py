@@ -1,13 +1,15 @@
 """What serving a whole volume costs: memory, and time outside the network."""
 
+import json
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 
 from device import bench
-from device.board import make_board
-from device.engine import Engine
 from device.vitals import peak_memory_mb
-from glioslice.card import default_model
 from glioslice.wire.messages import HostHello, Mask, Mode, Start
 from glioslice.wire.ports import open_port
 from glioslice.wire.sim import SimPort
@@ -16,6 +18,7 @@ from tests.device.conftest import Host, Wire
 from tests.device.test_runner_process import RUNNER
 
 LIMIT_MB, OUTSIDE_MS = 150, 4.0
+PATIENCE_S = 30
 SLICES, ON_THEIR_WAY, BAUD = 155, 8, 4_000_000
 
 
@@ -30,7 +33,7 @@ def test_memory_of_the_serving_process(monkeypatch: pytest.MonkeyPatch) -> None:
         host.connection.open(120.0)
         host.hear()
         golden = bench.golden_messages()
-        host.say(HostHello(Mode.SERVE, golden[0].codec, 2), Start(SLICES))
+        host.say(HostHello(Mode.SERVE, golden[0].codec, 3), Start(SLICES))
         for index in range(SLICES + ON_THEIR_WAY):
             if index < SLICES:
                 one = golden[index % len(golden)]
@@ -47,9 +50,13 @@ def test_memory_of_the_serving_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_time_outside_the_network() -> None:
-    """The best of some rounds: another process may hold the core in any of them."""
-    engine = Engine(default_model())
-    board = make_board(engine, default_model())
-    messages = bench.golden_messages()
-    rounds = [[one.decode + one.encode for one in bench.served(board, messages)] for _ in range(12)]
-    assert min(np.median(times) for times in rounds) / 1e6 <= OUTSIDE_MS
+    """The best of some runs: another process may hold the core in any of them, for seconds."""
+    best, end = np.inf, time.monotonic() + PATIENCE_S
+    while best > OUTSIDE_MS and time.monotonic() < end:
+        done = subprocess.run(
+            [sys.executable, "-m", "device", "bench", "--seconds", "2", "--json", "-"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        stages = json.loads(done.stdout)["runs"][0]["ms"]
+        best = min(best, stages["decode"]["p50"] + stages["encode"]["p50"])
+    assert best <= OUTSIDE_MS

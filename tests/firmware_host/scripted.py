@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.slices import Crop, cut
-from glioslice.wire.codecs import IMAGES, MASKS, decode_image, encode_mask, offered
+from glioslice.wire.codecs import LOSSLESS, MASKS, decode_image, encode_mask, offered
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
 from glioslice.wire.messages import (
@@ -43,7 +43,7 @@ HELLO = BoardHello(
     scale=0.04,
     zero_point=-3,
     clip=1.0,
-    image_codecs=offered(IMAGES),
+    image_codecs=offered(LOSSLESS),  # `rule` looks at single values
     mask_codecs=offered(MASKS),
     sha256=SHA256,
     model="rule",
@@ -76,6 +76,7 @@ class ScriptedBoard:
         self.connection, self.behaviour, self.mute = connection, behaviour, mute
         self.heard: list[Message] = []
         self.held: list[Mask] = []
+        self.last: NDArray[np.uint8] | None = None
         self.digest = MaskDigest()
         self.sent = self.failed = 0
 
@@ -125,7 +126,9 @@ class ScriptedBoard:
     def answer(self, index: int, codec: int, mask: NDArray[np.uint8]) -> None:
         self.digest.add(index, mask.tobytes())
         self.sent += 1
-        message = Mask(index, codec, 1500 + index, encode_mask(codec, mask))
+        payload = encode_mask(codec, mask, self.last)
+        message = Mask(index, codec, 1500 + index, payload, min(254, 100 + 10 * index))
+        self.last = mask
         if self.behaviour == "hold":  # answers only once four slices are here
             self.held.append(message)
             if len(self.held) < 4:
@@ -172,6 +175,7 @@ class ScriptedBoard:
         if self.behaviour == "restarts":
             self.open()
         self.behaviour, self.sent, self.digest = "serve", 0, MaskDigest()
+        self.last = None
         self.serve()
 
     def play(self, volume: Volume, labels: NDArray[np.uint8], hello: BoardHello = HELLO) -> None:

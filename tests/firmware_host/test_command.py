@@ -14,6 +14,7 @@ import nibabel as nib
 import pytest
 
 from firmware_host import stream
+from firmware_host import words as command_line
 from glioslice.wire.codecs import IMAGES
 from glioslice.wire.ports import open_port
 from tests.conftest import ROOT, Write
@@ -161,7 +162,7 @@ def test_help_shows_an_example_and_the_script_starts_from_anywhere(tmp_path: Pat
 
 
 def test_names_of_the_wire_are_those_of_the_command() -> None:
-    assert set(stream.CODECS) == {codec.name for codec in IMAGES.values()}
+    assert set(command_line.CODECS) == {"lossless", *(codec.name for codec in IMAGES.values())}
 
 
 LOADING = """

@@ -10,21 +10,21 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from firmware_host import doctor, stream
+from firmware_host import asking, doctor, finding, stream
 from firmware_host.verdicts import ADVICE, Verdict, verdict
 from glioslice.errors import GliosliceError
 from glioslice.wire import packets
 from glioslice.wire.connection import Connection
 from glioslice.wire.frames import encode
+from glioslice.wire.messages import VERSION
 from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
 
-TIMES = doctor.Times(listen=0.3, call=1.0, short_call=0.4)
+TIMES = asking.Times(listen=0.3, call=1.0, short_call=0.4)
 
 
 class NearEnd:
@@ -116,7 +116,7 @@ PEERS: dict[str, tuple[Peer, str, str]] = {
     "login console": (answering(login), "a login console answers", "disable its serial console"),
     "loop-back": (answering(lambda data: data), "our own bytes", "loop-back plug"),
     "wrong baud rate": (answering(lambda data: b"\xfe\x80\xf8" * 9), "none of them", "--baud"),
-    "old protocol": (runner("version"), "speaks version 3 of the protocol", "same glioslice"),
+    "old protocol": (runner("version"), f"speaks version {VERSION + 1} of", "same glioslice"),
     "mute runner": (runner("mute"), "does not introduce itself", "restart it"),
     "healthy": (runner("serve"), "a board answers", "stream to it"),
 }
@@ -173,7 +173,7 @@ def test_a_port_that_does_not_open(
     def refuse(*words: object, **more: object) -> None:
         raise PortError("it does not open", reason)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(doctor, "open_port", refuse)
+    monkeypatch.setattr(asking, "open_port", refuse)
     found = doctor.examine("/dev/ttyX")
     assert (found.name, found.healthy) == (name, False)
     assert advice in found.advice
@@ -192,9 +192,7 @@ def test_ports_as_the_system_refuses_them(line: tuple[int, str], tmp_path: Path)
 
 def consult(*words: str, ports: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the command on a machine with these serial ports; return its exit code."""
-    listed = [SimpleNamespace(device=name, description="an adapter") for name in ports]
-    listed_ports = [f"{port.device}  {port.description}" for port in listed]
-    monkeypatch.setattr(doctor, "listed_ports", lambda: listed_ports)
+    monkeypatch.setattr(finding, "listed", lambda: [(name, "an adapter") for name in ports])
     with pytest.raises(SystemExit) as end:
         stream.main(["--doctor", *words], far_end=far_end)
     return int(end.value.code or 0)
@@ -211,7 +209,8 @@ def test_without_a_port_the_ports_are_listed(
     assert "no port: this machine has no serial port" in capsys.readouterr().out
     assert consult(ports=["/dev/ttyA", "/dev/ttyB"], monkeypatch=monkeypatch) == 2
     said = capsys.readouterr().out
-    assert "/dev/ttyA  an adapter\n/dev/ttyB  an adapter\n" in said
+    assert "/dev/ttyA  an adapter  no board: there is no such port" in said
+    assert "several ports: 2 serial ports, a board at none" in said
     assert "what to do: name the board's: --doctor --port PORT" in said
     assert consult(ports=["/dev/ttyNONE1"], monkeypatch=monkeypatch) == 2  # the only one is it
     assert "no such port: /dev/ttyNONE1" in capsys.readouterr().out

@@ -17,16 +17,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from device.board import make_board
+from device.engine import Engine
+from firmware_host.inputs import prepare
 from glioslice.card import shipped
-from glioslice.cases import MODALITIES
+from glioslice.cases import MODALITIES, Case, find_case, read_case
+from glioslice.labels import to_labels, to_scheme
 from glioslice.nifti import Space
 from glioslice.phantom import make_phantom
+from glioslice.slices import paste
+from glioslice.wire.codecs import decode_image, encode_image
 from tests.conftest import BRATS_2018, BRATS_2023, LPS, ROOT, Write, save
 from tests.firmware_host.test_command import hear_signals, left_behind, processes
 
 STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
 BAD_LINE = "sim://?baud=921600&errors=1e-5&loss=0.005"
 MODEL = "compact-int8.tflite"
+LOSSY = 3
 KILLS = 50
 TURNED = np.array([[0, 0, -1, 9], [1, 0, 0, -40], [0, 1, 0, 7], [0, 0, 0, 1.0]])
 
@@ -49,7 +56,8 @@ def evaluated(case: Path, folder: Path) -> Path:
 def stream_and_compare(case: Path, wanted: Path, out: Path, mode: str) -> None:
     """The mask that comes over the line is that of evaluation to the byte."""
     words = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
-    words += ["--report", out / "r.json", *(["--play"] if mode == "play" else [])]
+    words += ["--report", out / "r.json"]
+    words += ["--play"] if mode == "play" else ["--images", "lossless"]
     done = stream(*words)
     assert done.returncode == 0, done.stderr
     assert (out / "m.nii.gz").read_bytes() == wanted.read_bytes()
@@ -58,6 +66,7 @@ def stream_and_compare(case: Path, wanted: Path, out: Path, mode: str) -> None:
     assert (report["case"], report["complete"], report["mode"]) == (case.name, True, mode)
     assert report["masks"] == report["slices"]
     assert report["images"] == ("webp" if mode == "serve" else None)
+    assert report["lossless"] is (True if mode == "serve" else None)
     assert (out / "m.png").stat().st_size > 1000
 
 
@@ -107,6 +116,45 @@ def test_a_real_patient_over_a_bad_line(
     case = real_cases / name
     wanted, out = evaluated(case, tmp_path / "wanted"), tmp_path / "out"
     stream_and_compare(case, wanted, out, mode)
+
+
+def decoded_and_segmented(case: Case) -> NDArray[np.uint8]:
+    """Return the kit's labels (X, Y, Z) by local inference on slices that were sent as lossy."""
+    engine = Engine(shipped("compact") / MODEL)
+    crop, slices = prepare(case.images, make_board(engine, shipped("compact") / MODEL).hello)
+    x, y, channels = slices.shape[1:]
+    came = [decode_image(LOSSY, encode_image(LOSSY, one), (x, y, channels)) for one in slices]
+    assert all((back != one).any() for back, one in zip(came, slices, strict=True))
+    masks = [to_labels(engine.regions(engine.invoke(one))) for one in came]
+    return paste(np.stack(masks), crop)
+
+
+def stream_lossily(case: Path, out: Path) -> None:
+    """By default slices lose something, and masks are those of what the board decodes."""
+    words = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
+    done = stream(*words, "--report", out / "r.json")
+    assert done.returncode == 0, done.stderr
+    read = read_case(find_case(case))
+    came = np.asarray(nib.Nifti1Image.from_filename(out / "m.nii.gz").dataobj)
+    wanted = decoded_and_segmented(read)
+    np.testing.assert_array_equal(read.space.to_lps(came), to_scheme(wanted, read.scheme))
+    assert np.unique(wanted).size > 2  # a tumour
+    report = json.loads((out / "r.json").read_text())
+    assert (report["images"], report["lossless"], report["complete"]) == ("lossy", False, True)
+    assert report["bytes_up"] < 6000 * report["slices"]
+
+
+@pytest.mark.slow
+def test_lossy_slices_give_the_masks_of_what_was_decoded(
+    slab: NDArray[np.float32], tmp_path: Path
+) -> None:
+    stream_lossily(write_slab(tmp_path / "Slab_1", slab, "2023"), tmp_path / "out")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_real_patient_as_lossy_slices(real_cases: Path, tmp_path: Path) -> None:
+    stream_lossily(real_cases / "Brats18_2013_11_1", tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from firmware_host import inputs
 from glioslice.cases import find_case, read_case
-from glioslice.wire.messages import HostHello, Mode, Slice, Start
+from glioslice.wire.messages import VERSION, HostHello, Mode, Slice, Start
 from tests.conftest import BRATS_2023, LPS, Write
 from tests.firmware_host.conftest import Desk
 from tests.firmware_host.scripted import HELLO, SHA256, ScriptedBoard
@@ -21,9 +21,9 @@ Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
 Listing = Callable[[], list[str]]
 
 KEYS = [
-    "case", "complete", "mode", "images", "slices", "masks", "seconds", "slices_per_second",
-    "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml", "diameters_mm", "model",
-    "labels", "warnings",
+    "case", "complete", "mode", "images", "lossless", "slices", "masks", "seconds",
+    "slices_per_second", "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml",
+    "diameters_mm", "quality", "model", "dice", "labels", "warnings",
 ]  # fmt: skip
 
 
@@ -59,7 +59,8 @@ def test_masks_land_on_their_voxels_and_the_report_says_all(
     report = json.loads((out.parent / "r.json").read_text())
     assert list(report) == KEYS
     assert (report["case"], report["complete"], report["mode"]) == ("Case_1", True, "serve")
-    assert (report["images"], report["slices"], report["masks"]) == ("webp", 14, 14)
+    assert (report["images"], report["lossless"]) == ("webp", True)
+    assert (report["slices"], report["masks"]) == (14, 14)
     assert report["device_ms"] == pytest.approx({"p50": 1.5065, "p90": 1.5117, "p99": 1.51287})
     assert report["bytes_up"] >= len(ended.sent) - 200 > 0 < report["bytes_down"]
     assert report["slices_per_second"] == pytest.approx(14 / report["seconds"], rel=0.05)
@@ -96,7 +97,7 @@ def test_nothing_but_numbers_crosses(desk: Desk, write_case: Write, tmp_path: Pa
     ended = desk("serve", serve, "--input", case, "--output", tmp_path / "m.nii.gz")
     assert ended.code == 0
     first, start, *slices = ended.board.heard
-    assert first == HostHello(Mode.SERVE, 2, 2)
+    assert first == HostHello(Mode.SERVE, 2, 3)
     assert isinstance(start, Start) and (start.slices, start.volume) == (14, None)
     assert [type(message) for message in slices] == [Slice] * 14
     for secret in (b"Mustermann", b"1961", str(tmp_path).encode(), b"nii"):
@@ -117,7 +118,7 @@ def test_another_orientation_and_edition_come_back(
     )
 
 
-@pytest.mark.parametrize("codec", ["raw", "zlib", "webp"])
+@pytest.mark.parametrize("codec", ["raw", "zlib", "webp", "lossless"])
 def test_every_codec_gives_the_same_mask(
     codec: str, desk: Desk, write_case: Write, volumes: Volumes, tmp_path: Path
 ) -> None:
@@ -126,7 +127,8 @@ def test_every_codec_gives_the_same_mask(
     assert desk("serve", serve, *words, "--report", report).code == 0
     written = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "m.nii").dataobj)
     np.testing.assert_array_equal(written, np.array([0, 1, 2, 4])[expected(volumes[0])])
-    assert json.loads(report.read_text())["images"] == codec
+    named = "webp" if codec == "lossless" else codec
+    assert json.loads(report.read_text())["images"] == named
 
 
 def test_without_input_the_phantom_is_streamed_and_that_is_said(
@@ -211,7 +213,8 @@ def test_a_board_of_another_version(
 ) -> None:
     words = ("--input", write_case(), "--output", tmp_path / "m.nii.gz")
     assert desk("version", serve, *words).code == 2
-    assert "speaks version 3 of the protocol, this side version 2" in capsys.readouterr().err
+    said = f"speaks version {VERSION + 1} of the protocol, this side version {VERSION}"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

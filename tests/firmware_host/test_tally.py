@@ -34,16 +34,33 @@ def test_the_diameter_of_corners() -> None:
     region[4, 7] = True
     assert diameter_mm(region) == 1.0
     region[4 + 12, 7 + 16] = True  # two parts, 20 apart
-    assert diameter_mm(region) == 21.0
+    assert diameter_mm(region) == 1.0
+    region[5, 8] = True  # touches at a corner
+    assert diameter_mm(region) == pytest.approx(1 + math.sqrt(2))
+
+
+def parts_of(points: set[tuple[int, int]]) -> list[set[tuple[int, int]]]:
+    """Return the pixels part by part, as somebody would who follows neighbours by hand."""
+    found, left = [], set(points)
+    while left:
+        part, edge = set(), {left.pop()}
+        while edge:
+            part |= edge
+            edge = {
+                p for p in left if any(max(abs(p[0] - q[0]), abs(p[1] - q[1])) < 2 for q in edge)
+            }
+            left -= edge
+        found.append(part)
+    return found
 
 
 @given(arrays(np.bool_, (9, 12), elements=st.booleans()))
-def test_the_diameter_is_that_of_the_farthest_pair(
+def test_the_diameter_is_that_of_the_farthest_pair_in_a_part(
     region: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
 ) -> None:
-    points = np.argwhere(region)
-    farthest = max((math.dist(a, b) for a in points for b in points), default=None)
-    assert diameter_mm(region) == pytest.approx(0.0 if farthest is None else farthest + 1)
+    parts = parts_of({(int(x), int(y)) for x, y in np.argwhere(region)})
+    farthest = max((math.dist(a, b) + 1 for part in parts for a in part for b in part), default=0.0)
+    assert diameter_mm(region) == pytest.approx(farthest)
 
 
 def arrived() -> Run:
@@ -79,11 +96,11 @@ def test_a_mask_that_comes_anew_takes_the_place_of_the_old() -> None:
 def test_the_table_of_slices() -> None:
     run = arrived()
     lines = csv_of(run, Tally().catch_up(run)).splitlines()
-    assert lines[0] == "z,state,WT_ml,TC_ml,ET_ml,WT_mm,TC_mm,ET_mm,device_ms"
-    assert lines[1] == "3,mask,0.024,0.004,0.004,6.8,2.4,2.4,1.500"
-    assert lines[2] == "4,failed,,,,,,,"
-    assert lines[4] == "6,missing,,,,,,,"
-    assert {line.count(",") for line in lines} == {8}
+    assert lines[0] == "z,state,WT_ml,TC_ml,ET_ml,WT_mm,TC_mm,ET_mm,device_ms,quality"
+    assert lines[1] == "3,mask,0.024,0.004,0.004,6.8,2.4,2.4,1.500,"
+    assert lines[2] == "4,failed,,,,,,,,"
+    assert lines[4] == "6,missing,,,,,,,,"
+    assert {line.count(",") for line in lines} == {9}
 
 
 def test_line_use() -> None:

@@ -23,6 +23,7 @@ OPTIONS = {
     "MAX_POOL_2D": schema.Pool2DOptionsT,
     "PAD": schema.PadOptionsT,
     "QUANTIZE": schema.QuantizeOptionsT,
+    "RESIZE_BILINEAR": schema.ResizeBilinearOptionsT,
     "RESIZE_NEAREST_NEIGHBOR": schema.ResizeNearestNeighborOptionsT,
     "RELU": None,
 }

@@ -81,7 +81,8 @@ def test_litert_rounds_twice(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     graph = reference.load(content)
     x = random_int8(np.random.default_rng(0), graph.input.shape)
     monkeypatch.setattr(reference_ops, "rescale", round_once)
-    assert graph.ops[0].output.index in differing(content, x)  # from the first convolution on
+    first = next(op for op in graph.ops if op.name == "CONV_2D")
+    assert first.output.index in differing(content, x)
 
 
 def round_in_float32(x: Integers, by: NDArray[np.float32]) -> Integers:
@@ -90,15 +91,26 @@ def round_in_float32(x: Integers, by: NDArray[np.float32]) -> Integers:
     return steps
 
 
+def ties_up(x: Integers, power: Integers) -> Integers:
+    """What XNNPACK computes of the mean of four pixels."""
+    return (x + (1 << (power - 1))) >> power
+
+
+DIFFER = {"CONV_2D": 0.15, "RESIZE_BILINEAR": 0.35, "ADD": 0.0001}
+"""The ops whose values may differ by a step between the two, and the share of them that may."""
+
+
 @pytest.mark.slow
 @quiet
 @by_file
-def test_xnnpack_differs_in_the_rounding_of_convolutions(
+def test_xnnpack_differs_in_rounding_alone(
     file: Path, brain: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And in nothing else: each op by itself, on what XNNPACK has computed so far.
+    """Each op by itself, on what XNNPACK has computed so far.
 
-    Measured over both files: a convolution differs in 0.01 to 0.6 % of its values, by one step.
+    Measured over both files: a convolution differs in up to 0.4 % of its values, by one step, or in
+    a tenth where a channel's value over the background lies between two; a bilinear resize in those
+    negative ones that do, up to 29 %; a sum, whose factors XNNPACK shortens, in a pixel or two.
     """
     content = file.read_bytes()
     graph = reference.load(content)
@@ -112,8 +124,12 @@ def test_xnnpack_differs_in_the_rounding_of_convolutions(
                 xnnpack.get_tensor(op.output.index),
             )
             steps = abs(compute(op, *given).astype(int) - theirs)
-            assert steps.max() <= (op.name == "CONV_2D")
-            assert (steps > 0).mean() < 0.01
+            assert steps.max() <= (op.name in DIFFER)
+            assert (steps > 0).mean() < DIFFER.get(op.name, 1)
+            if op.name == "RESIZE_BILINEAR":
+                with monkeypatch.context() as patch:
+                    patch.setattr(reference_ops, "divide_by_power", ties_up)
+                    np.testing.assert_array_equal(compute(op, *given), theirs)
             if op.name == "CONV_2D":
                 by = op.inputs[0].scales * op.inputs[1].scales / op.output.scales  # in float32 too
                 with monkeypatch.context() as patch:
@@ -128,9 +144,8 @@ def test_xnnpack_differs_in_the_rounding_of_convolutions(
 def test_xnnpack_ends_some_steps_away(file: Path, brain: NDArray[np.float32]) -> None:
     """Those single steps add up from op to op.
 
-    Measured: 21 to 33 % of the logits differ, 0.1 to 0.6 % by more than two steps, the largest by 6
-    (7 on two other heads); of some 3,000 pixels in a region, 6 to 12 are in it for one and not for
-    the other.
+    Measured: up to 90 % of the logits differ, the largest by 16 steps; of some 3,000 pixels in a
+    region, 5 to 18 are in it for one and not for the other.
     """
     content = file.read_bytes()
     graph = reference.load(content)
@@ -140,8 +155,7 @@ def test_xnnpack_ends_some_steps_away(file: Path, brain: NDArray[np.float32]) ->
         theirs = litert(content, x, XNNPACK).get_tensor(graph.output.index)
         ours = reference.run(graph, x)[graph.output.index]
         steps = abs(ours.astype(int) - theirs)
-        assert 0 < steps.max() <= 8
-        assert (steps > 2).mean() < 0.01
+        assert 0 < steps.max() <= 20
         assert np.count_nonzero((ours > zero) != (theirs > zero)) <= 0.01 * np.sum(ours > zero)
 
 
@@ -151,7 +165,8 @@ def test_a_network_of_other_parts(sides: tuple[int, int]) -> None:
     """What TensorFlow's converter makes of skips that are concatenated, strides and dilations."""
     content = converted(sides)
     graph = reference.load(content)
-    assert {op.name for op in graph.ops} == set(reference.KERNELS) - {"QUANTIZE"}
+    known = set(reference.KERNELS) - {"QUANTIZE", "RESIZE_BILINEAR"}
+    assert {op.name for op in graph.ops} == known
     for seed in range(4):
         assert not differing(content, random_int8(np.random.default_rng(seed), graph.input.shape))
 

@@ -42,6 +42,8 @@ def everything() -> bytes:
     e = file.op("AVERAGE_POOL_2D", [d], image(1, 2, 2, 4), **square)
     size = file.constant(np.array([3, 3], np.int32))
     f = file.op("RESIZE_NEAREST_NEIGHBOR", [e, size], image(1, 3, 3, 4))
+    size = file.constant(np.array([3, 3], np.int32))
+    f = file.op("RESIZE_BILINEAR", [f, size], image(1, 3, 3, 4))
     g = file.op("CONCATENATION", [f, d], image(1, 3, 3, 8), axis=3)
     widths = file.constant(np.array([[0, 0], [1, 0], [0, 1], [0, 0]], np.int32))
     h = file.op("PAD", [g, widths], image(1, 4, 4, 8))
@@ -50,6 +52,8 @@ def everything() -> bytes:
 
 
 EVERYTHING = everything()
+WITHDRAWN = ("new_height", "new_width")
+"""Options that the schema has given up: their places stay."""
 
 
 def camel(option: str) -> str:
@@ -84,7 +88,8 @@ def assert_as_the_schema_reads_it(content: bytes, graph: Graph) -> None:
         assert [t.index for t in op.inputs] == list(operator.inputs)
         assert [op.output.index] == list(operator.outputs)
         for name, value in op.options.items():
-            assert getattr(operator.builtinOptions, camel(name)) == value
+            if name not in WITHDRAWN:
+                assert getattr(operator.builtinOptions, camel(name)) == value
 
 
 @pytest.mark.parametrize("size", SHIPPED)
@@ -131,7 +136,7 @@ def set_all(part: Any, **values: Any) -> None:
         setattr(part, name, value)
 
 
-CONV, POOL, JOIN, FILTER = 0, 3, 6, 1  # ops of EVERYTHING and a tensor
+CONV, POOL, JOIN, FILTER = 0, 3, 7, 1  # ops of EVERYTHING and a tensor
 DAMAGE: dict[str, Callable[[Any, Any], Any]] = {
     "holds 2 graphs": lambda model, main: model.subgraphs.append(main),
     "has 2 outputs": lambda model, main: set_all(main, outputs=[main.outputs[0], 0]),

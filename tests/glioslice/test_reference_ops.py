@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
-from hypothesis import example, given, settings
+import pytest
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from glioslice import reference
+from glioslice.errors import GliosliceError
 from tests.glioslice.small_files import SmallFile, litert, random_int8
 
 MANY = settings(max_examples=100, deadline=None)
@@ -178,12 +180,32 @@ def test_quantize(scales: tuple[float, float], zeros: tuple[int, int]) -> None:
     assert_same(file.content(), x)
 
 
+def resized(name: str, shape: tuple[int, ...], size: tuple[int, int]) -> bytes:
+    file = SmallFile()
+    x, constant = file.tensor(shape), file.constant(np.array(size, np.int32))
+    file.op(name, [x, constant], file.tensor((shape[0], *size, shape[3])))
+    return file.content()
+
+
 @MANY
 @given(SHAPES, st.tuples(st.integers(1, 300), st.integers(1, 300)), SEEDS)
 @example((1, 2, 2, 1), (82, 94), 0)  # in float32, 41 times 2 / 82 is less than 1
 def test_resize_nearest_neighbor(shape: tuple[int, ...], size: tuple[int, int], seed: int) -> None:
-    file = SmallFile()
-    x, constant = file.tensor(shape), file.constant(np.array(size, np.int32))
-    y = file.tensor((shape[0], *size, shape[3]))
-    file.op("RESIZE_NEAREST_NEIGHBOR", [x, constant], y)
-    assert_same(file.content(), random_int8(np.random.default_rng(seed), shape))
+    content = resized("RESIZE_NEAREST_NEIGHBOR", shape, size)
+    assert_same(content, random_int8(np.random.default_rng(seed), shape))
+
+
+@MANY
+@given(SHAPES, st.tuples(st.integers(1, 60), st.integers(1, 60)), SEEDS)
+@example((1, 9, 5, 2), (18, 10), 0)  # what a network does
+def test_resize_bilinear(shape: tuple[int, ...], size: tuple[int, int], seed: int) -> None:
+    steps = ((n, m, (1024 * n + m // 2) // m) for n, m in zip(shape[1:3], size, strict=True))
+    assume(all((m - 1) * step < 1024 * n for n, m, step in steps))  # else: the test below
+    content = resized("RESIZE_BILINEAR", shape, size)
+    assert_same(content, random_int8(np.random.default_rng(seed), shape))
+
+
+def test_a_resize_that_reads_past_the_image_is_refused() -> None:
+    x = np.zeros((1, 3, 1, 1), np.int8)
+    with pytest.raises(GliosliceError, match="read past the image"):
+        reference.invoke(resized("RESIZE_BILINEAR", x.shape, (129, 1)), x)

@@ -1,5 +1,6 @@
 """A checkpoint that is not what its card says is refused with one clear line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ def write(folder: Path, network: UNet, name: str = "nano") -> Path:
 
 
 def test_weights_come_back(tmp_path: Path) -> None:
-    network = UNet(SIZES["nano"])
+    network = UNet(replace(SIZES["nano"], stem=2))
     loaded, card = load_model(write(tmp_path, network))
     assert card.content["network"]["parameters"] == 25_787
+    assert loaded.config == network.config
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
 

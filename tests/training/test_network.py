@@ -21,6 +21,10 @@ def test_parameters_and_macs_by_hand() -> None:
     at = [64, 64, 16, 16, 16, 64, 64]  # 8 x 8 pixels, a quarter of them below
     weights = [i * o * k for i, o, k in convolutions]
     assert macs(network, (8, 8)) == sum(w * p for w, p in zip(weights, at, strict=True))
+    halved = UNet(NetworkConfig(widths=(2, 3), inputs=1, outputs=1, stem=2))
+    assert parameters(halved) == parameters(network)
+    assert macs(halved, (8, 8)) == macs(network, (8, 8)) // 4
+    assert halved(torch.zeros(1, 1, 8, 12)).shape == (1, 1, 8, 12)
 
 
 def test_folding_keeps_the_outputs() -> None:

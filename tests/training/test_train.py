@@ -93,7 +93,7 @@ def test_cubes_need_to_be_somebodys(data: Path, cubes: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("crop=100", "a multiple of 16 up to 160"), ("speed=1", "a recipe has epochs, steps"),
+    [("crop=100", "a multiple of 32 up to 160"), ("speed=1", "a recipe has epochs, steps"),
      ("crop=wide", "crop is int"), ("judge_every=0", "must be at least 1")],
 )  # fmt: skip
 def test_settings_that_no_recipe_has(data: Path, tmp_path: Path, word: str, said: str) -> None:

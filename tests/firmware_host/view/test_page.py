@@ -210,6 +210,23 @@ def test_a_finished_case(command: Start, tab: Open, write_case: Write) -> None:
     assert again.stop() == 0
 
 
+def test_what_to_look_at_is_marked(command: Start, tab: Open, write_case: Write) -> None:
+    started = command("serve", "--input", write_case())
+    page = tab(started.url)
+    page.until(ENDED)
+    report = json.loads((started.out / "r.json").read_text())
+    marked = report["quality"]["unsure"]
+    first, last = 3, 16  # Z of the case's slices
+    assert first in marked and last not in marked
+    for z in (first, last):
+        page.page.locator("#slice").fill(str(z - first))
+        page.until(f"document.getElementById('where').textContent.startsWith('Z {z} ')")
+        assert (", unsure" in page.text("#where")) is (z in marked)
+    [odd] = [warning for warning in report["warnings"] if "unlike the brains" in warning]
+    assert odd in page.text("#warnings")  # a block of 7 mL is no brain
+    assert page.complaints == []
+
+
 def test_keys(command: Start, tab: Open, write_case: Write) -> None:
     page = tab(command("serve", "--input", write_case()).url)
     page.until(ENDED)

@@ -14,7 +14,9 @@ from hypothesis.extra import numpy as arrays
 from glioslice.wire import codecs, vp8l
 from glioslice.wire.codecs import (
     IMAGES,
+    LOSSLESS,
     MASKS,
+    RUNS,
     CodecError,
     ImageArray,
     MaskArray,
@@ -23,6 +25,7 @@ from glioslice.wire.codecs import (
     decode_mask,
     encode_image,
     encode_mask,
+    encoder_of,
     offered,
 )
 
@@ -54,7 +57,7 @@ images = shapes.flatmap(lambda s: arrays.arrays(np.int8, (*s, 4)))
 masks = shapes.flatmap(lambda s: arrays.arrays(np.uint8, s, elements=st.integers(0, 3)))
 
 
-@pytest.mark.parametrize("number", IMAGES)
+@pytest.mark.parametrize("number", LOSSLESS)
 @given(image=images)
 def test_every_image_comes_back(number: int, image: ImageArray) -> None:
     x, y, channels = image.shape
@@ -63,23 +66,72 @@ def test_every_image_comes_back(number: int, image: ImageArray) -> None:
     np.testing.assert_array_equal(back, image)
 
 
+@given(image=images)
+def test_a_lossy_image_comes_back_alike_each_time(image: ImageArray) -> None:
+    x, y, channels = image.shape
+    payload = encode_image(3, image)
+    assert encode_image(3, image) == payload
+    back = decode_image(3, payload, (x, y, channels))
+    assert back.dtype == np.int8 and back.shape == image.shape
+    np.testing.assert_array_equal(decode_image(3, payload, (x, y, channels)), back)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 12])
+def test_a_lossy_image_is_close_to_what_it_was(channels: int) -> None:
+    image = np.tile(brain(), 3)[..., :channels]
+    payload = encode_image(3, image)
+    back = decode_image(3, payload, (160, 192, channels)).astype(int)
+    inside = (image != 0).any(axis=-1)
+    errors = np.sqrt(((back - image) ** 2)[inside].mean(axis=0))
+    assert (errors < 5).all(), errors
+    assert np.abs(back[:20, :20]).max() <= 2  # far from the brain
+    assert len(payload) < len(encode_image(1, image)) / 8
+
+
+def test_levels_are_kept_from_end_to_end() -> None:
+    for level in range(-128, 128):
+        flat = np.full((16, 32, 4), level, np.int8)
+        back = decode_image(3, encode_image(3, flat), (16, 32, 4)).astype(int)
+        assert np.abs(back - level).max() <= 3
+
+
+def test_encoders_of_lossy_images_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {encoder_of(number) for number in LOSSLESS} == {b""}
+    assert IMAGES.keys() - LOSSLESS.keys() == {3}
+    mine = encoder_of(3)
+    monkeypatch.setattr(codecs, "LOSSY_EFFORT", (6, 41))
+    assert encoder_of(3) not in (mine, b"")
+
+
 @pytest.mark.parametrize("number", MASKS)
 @given(mask=masks)
 def test_every_mask_comes_back(number: int, mask: MaskArray) -> None:
     x, y = mask.shape
-    back = decode_mask(number, encode_mask(number, mask), (x, y))
-    assert back.dtype == np.uint8
-    np.testing.assert_array_equal(back, mask)
+    for before in (None, np.roll(mask, 1)):
+        back = decode_mask(number, encode_mask(number, mask, before), (x, y), before)
+        assert back.dtype == np.uint8
+        np.testing.assert_array_equal(back, mask)
 
 
 def test_a_brain_and_a_tumour_become_small() -> None:
-    sizes = [len(encode_image(number, brain())) for number in IMAGES]
-    assert sizes[0] == 122_880 > sizes[1] > sizes[2]
-    sizes = [len(encode_mask(number, tumour())) for number in MASKS]
-    assert sizes[0] == 30_720
-    assert max(sizes[1:]) < 400
+    sizes = [len(encode_image(number, brain())) for number in range(4)]
+    assert sizes[0] == 122_880 > sizes[1] > sizes[2] > 8 * sizes[3]
+    sizes = [len(encode_mask(number, tumour())) for number in range(4)]
+    assert sizes[0] == 30_720 and max(sizes[1:]) < 400 and sizes[3] == min(sizes)
+    assert len(encode_mask(3, tumour(), np.roll(tumour(), 1))) < sizes[3]
     empty = np.zeros(WINDOW, np.uint8)
-    assert [len(encode_mask(number, empty)) for number in MASKS] == [30_720, 3, 0]
+    assert [len(encode_mask(number, empty)) for number in range(4)] == [30_720, 3, 0, 0]
+
+
+def test_only_the_mask_before_gives_a_mask_back() -> None:
+    before = np.roll(tumour(), 1)
+    payload = encode_mask(3, tumour(), before)
+    with pytest.raises(CodecError, match="the slice before, which did not arrive"):
+        decode_mask(3, payload, WINDOW)
+    with pytest.raises(CodecError, match="after one of"):
+        decode_mask(3, payload, WINDOW, before[1:])
+    alone = encode_mask(3, tumour())
+    np.testing.assert_array_equal(decode_mask(3, alone, WINDOW, before), tumour())
 
 
 def test_known_payloads() -> None:
@@ -90,6 +142,7 @@ def test_known_payloads() -> None:
     image = np.arange(8, dtype=np.int8).reshape(1, 2, 4)
     assert zlib.decompress(encode_image(1, image)) == bytes([0, 4, 1, 5, 2, 6, 3, 7])
     assert encode_image(2, image)[0] == 0x2F
+    assert encode_image(3, image)[3:10].hex() == "9d012a02000400"
 
 
 @pytest.mark.parametrize("number", IMAGES)
@@ -152,11 +205,21 @@ def test_an_image_of_another_size_is_refused(number: int) -> None:
             decode_image(number, payload, shape)
 
 
-def test_the_size_is_compared_before_a_decoder_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    payload = encode_image(2, brain())
+@pytest.mark.parametrize("number", [2, 3])
+def test_the_size_is_compared_before_a_decoder_is_called(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = encode_image(number, brain())
     monkeypatch.setattr("PIL.Image.open", None)
     with pytest.raises(CodecError, match="came where"):
-        decode_image(2, payload, (192, 160, 4))
+        decode_image(number, payload, (192, 160, 4))
+
+
+def test_only_a_key_frame_is_taken_as_lossy() -> None:
+    payload = encode_image(3, brain())
+    for damaged in (bytes([payload[0] | 1]) + payload[1:], payload[:3] + b"\0" + payload[4:], b""):
+        with pytest.raises(CodecError, match="no lossy WebP"):
+            decode_image(3, damaged, IMAGE_SHAPE)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -186,7 +249,8 @@ codecs.decode_image(2, codecs.encode_image(2, np.zeros((160, 192, 4), np.int8)),
 limit = resource.RLIMIT_AS
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(limit, (used + 60_000_000, used + 60_000_000))
-for number, payload in ((1, bomb), (2, b"\\x2f\\xff\\xff\\xff\\x0f" + bytes(100))):
+huge = b"\\x10\\x10\\0\\x9d\\x01\\x2a\\xff\\x3f\\xff\\x3f" + bytes(999)
+for number, payload in ((1, bomb), (2, b"\\x2f\\xff\\xff\\xff\\x0f" + bytes(100)), (3, huge)):
     try:
         codecs.decode_image(number, payload, (160, 192, 4))
     except codecs.CodecError:
@@ -227,18 +291,19 @@ def test_unknown_codecs_and_channels_are_refused() -> None:
 
 
 def test_the_best_codec_that_both_have_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert offered(IMAGES) == offered(MASKS) == 0b111
-    assert choose(0b111, IMAGES) == 2
-    assert choose(0b011, MASKS) == 1
-    assert choose(0xFF01, MASKS) == 0
+    assert offered(MASKS) == 0b1111
+    assert [choose(bits, IMAGES) for bits in (0xFFFF, 0b111)] == [3, 2]
+    assert choose(0xFFFF, LOSSLESS) == 2
+    assert [choose(bits, MASKS) for bits in (0xFFFF, 0b111, 0b011, 0xFF01)] == [3, 2, 1, 0]
     assert choose(0b111, IMAGES, "raw") == 0
+    assert choose(0b1111, MASKS, "runs") == RUNS == 1
     with pytest.raises(CodecError, match="does not offer webp"):
         choose(0b011, IMAGES, "webp")
-    with pytest.raises(CodecError, match="any of raw, zlib, webp"):
-        choose(0b1000, IMAGES)
+    with pytest.raises(CodecError, match=r"any of .*webp, .*raw"):
+        choose(1 << 15, IMAGES)
     monkeypatch.setattr(vp8l, "available", lambda: False)
-    assert offered(IMAGES) == 0b011
-    assert choose(0b111, codecs.MASKS) == 1
+    assert offered(IMAGES) == 0b0011
+    assert choose(0b111, MASKS) == 1
 
 
 def test_without_pillow_the_other_codecs_work() -> None:
@@ -247,7 +312,8 @@ import sys
 sys.modules["PIL"] = None
 import numpy as np
 from glioslice.wire import codecs
-assert codecs.offered(codecs.IMAGES) == codecs.offered(codecs.MASKS) == 0b011
+assert codecs.offered(codecs.IMAGES) == 0b0011
+assert codecs.offered(codecs.MASKS) == 0b1011
 mask = np.eye(20, dtype=np.uint8)
 assert (codecs.decode_mask(1, codecs.encode_mask(1, mask), (20, 20)) == mask).all()
 """

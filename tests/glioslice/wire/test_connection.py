@@ -1,13 +1,9 @@
 """A link over a port, with real threads and a real clock."""
 
-import contextlib
 import os
-import pty
 import threading
 import time
-import tty
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,7 +16,8 @@ from glioslice.wire.connection import (
 )
 from glioslice.wire.link import LinkError
 from glioslice.wire.pair import MemoryPort, pair
-from glioslice.wire.ports import LineLost, open_port
+from glioslice.wire.ports import LineLost
+from tests.glioslice.wire.joined import meet
 
 Both = tuple[Connection, Connection]
 
@@ -71,6 +68,41 @@ def test_a_sender_waits_for_a_reader_who_takes_nothing(both: Both) -> None:
     assert [board.receive(5.0) for _ in messages] == messages
     thread.join(5.0)
     assert not thread.is_alive()
+
+
+def test_a_message_that_can_wait_leaves_once_all_before_it_has_arrived(both: Both) -> None:
+    host, board = both
+    board.hold(b"the line is idle")
+    assert host.receive(5.0) == b"the line is idle"
+    assert board.flush(5.0)
+    with host._lock:  # the host hangs: nothing is acknowledged
+        board.send(b"first")
+        board.hold(b"second")
+        time.sleep(0.2)
+        assert board.take_back() == b"second"
+        board.hold(b"second and third")
+    assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second and third"]
+    assert board.take_back() is None
+
+
+@pytest.mark.parametrize("before", ["send", "receive", "flush", "hold"])
+def test_a_message_that_can_wait_leaves_before(before: str, both: Both) -> None:
+    host, board = both
+    with host._lock:
+        board.send(b"first")
+        board.hold(b"second")
+        match before:
+            case "send":
+                board.send(b"third")
+            case "receive":
+                assert board.receive(0.1) is None
+            case "flush":
+                assert not board.flush(0.1)
+            case "hold":
+                board.hold(b"third")
+                assert board.take_back() == b"third"
+        assert board.take_back() is None
+    assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second"]
 
 
 def test_nobody_answers() -> None:
@@ -136,14 +168,6 @@ def test_what_arrived_before_the_end_is_received_before_the_error(both: Both) ->
         host.receive(1.0)
 
 
-def meet(host: Connection, board: Connection) -> None:
-    """Open a session from both ends at once, as two programs do."""
-    waiting = threading.Thread(target=board.open, args=(5.0,))
-    waiting.start()
-    host.open(5.0)
-    waiting.join()
-
-
 class Shared:
     """A port that outlives the connections that use it, as a board's does between two hosts."""
 
@@ -178,8 +202,8 @@ def test_a_peer_that_restarted_is_recognised() -> None:
         first = Connection(Shared(near), active=True)
         first.open(5.0)
         board.open(5.0)
-        first._ending = True  # it dies without a goodbye
-        for thread in first._threads:
+        first._pump.ending = True  # it dies without a goodbye
+        for thread in first._pump.threads:
             thread.join(0.1)
         with first._lock:
             first._work.notify()
@@ -228,7 +252,7 @@ def test_another_version_is_refused() -> None:
 
 def test_a_lost_line_ends_every_call(both: Both) -> None:
     host, board = both
-    board._port.close()
+    board.port.close()
     with pytest.raises(LineLost):
         host.receive(5.0)
     with pytest.raises(LineLost):
@@ -253,157 +277,3 @@ def test_waiting_costs_no_time(both: Both) -> None:
     started = time.process_time()
     assert host.receive(2.0) is None
     assert time.process_time() - started < 0.05
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "sim://?baud=3000000",
-        "sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms",
-        "sim://?baud=921600&errors=1e-4&seed=2",
-    ],
-)
-def test_a_simulated_line_with_a_process(far_end: Callable[[str], list[str]], url: str) -> None:
-    messages = [os.urandom(10_000) for _ in range(8)]
-    with Connection(open_port(url, command=far_end("answer")), active=True) as host:
-        host.open(30.0)
-        for message in messages:
-            host.send(message)
-        assert [host.receive(30.0) for _ in messages] == [m[:100] for m in messages]
-
-
-def exchanged(host: Connection, messages: list[bytes], seconds: float) -> None:
-    """Send all messages to the answering process, and check what comes back."""
-
-    def feed() -> None:
-        for message in messages:
-            host.send(message)
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    deadline = time.monotonic() + seconds
-    answers: list[bytes] = []
-    while len(answers) < len(messages) and time.monotonic() < deadline:
-        answer = host.receive(1.0)
-        answers += [] if answer is None else [answer]
-    feeder.join()
-    assert answers == [m[:100] for m in messages]
-
-
-def test_the_ends_agree_on_the_fastest_rate(far_end: Callable[[str], list[str]]) -> None:
-    port = open_port("sim://?baud=460800", command=far_end("answer"))
-    with Connection(port, active=True) as host:
-        host.open(30.0)
-        exchanged(host, [os.urandom(3000) for _ in range(5)], 30.0)
-        assert host.rate == 460800
-
-
-def test_a_rate_that_is_given_stays(far_end: Callable[[str], list[str]]) -> None:
-    port = open_port("sim://?baud=921600", 115200, command=far_end("answer"))
-    with Connection(port, active=True) as host:
-        host.open(30.0)
-        exchanged(host, [os.urandom(3000)], 30.0)
-        assert host.rate is None
-
-
-def test_a_session_goes_on_after_the_cable_was_out(far_end: Callable[[str], list[str]]) -> None:
-    said: list[str] = []
-    url = "sim://?baud=115200&unplug=1500ms&after=500ms"
-    port = open_port(url, command=far_end("answer"))
-    with Connection(port, active=True, say=said.append) as host:
-        host.open(30.0)
-        session = host._link.session
-        exchanged(host, [os.urandom(3000) for _ in range(8)], 60.0)
-        assert host._link.session == session
-    assert ["waiting up to 60 s" in said[0], "the line is back" in said[1]] == [True, True], said
-
-
-class Terminal:
-    """A pseudo-terminal as a cable: its far end is the port `path`, and can be put in anew."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, "terminal"
-        self.near, self.far = -1, -1
-
-    def plug(self) -> None:
-        self.near, self.far = pty.openpty()
-        tty.setraw(self.far)
-        os.set_blocking(self.near, False)
-        self.path.symlink_to(os.ttyname(self.far))
-
-    def pull(self) -> None:
-        self.path.unlink()
-        near, self.near = self.near, -1
-        os.close(self.far)
-        os.close(near)
-
-    def read(self, timeout: float) -> bytes:
-        time.sleep(0.005)
-        with contextlib.suppress(OSError):
-            return os.read(self.near, 65536)
-        return b""
-
-    def write(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self.near, data)
-
-    def close(self) -> None:
-        pass
-
-
-def test_a_port_that_vanishes_is_opened_again_by_its_name(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path / "ttyUSB0")
-    terminal.plug()
-    said: list[str] = []
-    port = open_port(str(terminal.path))
-    with (
-        Connection(terminal, active=False) as board,
-        Connection(port, active=True, say=said.append) as host,
-    ):
-        meet(host, board)
-        session = host._link.session
-        for number in range(2):
-            host.send(b"before %d" % number)
-            assert board.receive(5.0) == b"before %d" % number
-            terminal.pull()
-            host.send(b"while it was out")
-            time.sleep(0.7)
-            terminal.plug()
-            assert board.receive(10.0) == b"while it was out"
-            board.send(b"back")
-            assert host.receive(10.0) == b"back"
-        assert host._link.session == session
-    assert [("no such" in line or "lost" in line, "is back" in line) for line in said] == [
-        (True, False),
-        (False, True),
-    ] * 2, said
-
-
-def test_a_port_that_stays_away_is_lost_in_time(tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path / "ttyUSB0")
-    terminal.plug()
-    with (
-        Connection(terminal, active=False) as board,
-        Connection(open_port(str(terminal.path)), active=True, silence=1.5) as host,
-    ):
-        meet(host, board)
-        terminal.pull()
-        began = time.monotonic()
-        with pytest.raises((LineLost, PeerSilent)):
-            host.receive(20.0)
-        assert 1.0 < time.monotonic() - began < 10.0
-
-
-@pytest.mark.slow
-def test_the_line_is_filled(far_end: Callable[[str], list[str]]) -> None:
-    command = [*far_end("answer"), "921600"]  # both ends fixed: no time goes to finding a rate
-    port = open_port("sim://?baud=921600&latency=16ms", 921600, command=command)
-    messages = [os.urandom(30_000) for _ in range(12)]
-    with Connection(port, active=True) as host:
-        host.open(30.0)
-        started = time.monotonic()
-        for message in messages:
-            host.send(message)
-        assert [host.receive(30.0) for _ in messages] == [m[:100] for m in messages]
-        share = 360_000 * 10 / 921600 / (time.monotonic() - started)
-    assert share > 0.9

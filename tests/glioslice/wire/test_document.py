@@ -9,7 +9,17 @@ import pytest
 from glioslice.wire import messages, packets
 from glioslice.wire.codecs import decode_mask, encode_mask
 from glioslice.wire.frames import FrameReader, encode
-from glioslice.wire.messages import BoardHello, End, Error, ErrorCode, HostHello, Mask, Mode, Start
+from glioslice.wire.messages import (
+    BoardHello,
+    Empty,
+    End,
+    Error,
+    ErrorCode,
+    HostHello,
+    Mask,
+    Mode,
+    Start,
+)
 from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
 from glioslice.wire.receiver import Receiver
 from glioslice.wire.tuning import pattern
@@ -40,16 +50,17 @@ MESSAGES: dict[str, messages.Message] = {
         zero_point=0,
         clip=5.0,
         image_codecs=0b111,
-        mask_codecs=0b111,
+        mask_codecs=0b1111,
         sha256="00112233445566778899aabbccddeeff" * 2,
         model="compact",
         boot=0x1122334455667788,
         kept=0x0123456789ABCDEF,
         answered=12,
     ),
-    "host hello": HostHello(Mode.SERVE, 2, 1),
+    "host hello": HostHello(Mode.SERVE, 2, 3),
     "start": START,
-    "mask": Mask(7, 1, 1850, bytes.fromhex("04070100")),
+    "mask": Mask(7, 1, 1850, bytes.fromhex("04070100"), quality=212),
+    "empty": Empty(11, (1850, 16456), (255, 200)),
     "end": End(139, 1, 257_000, "00112233445566778899aabbccddeeff" * 2),
     "error": Error(ErrorCode.SLICE, 12, "damaged payload"),
 }

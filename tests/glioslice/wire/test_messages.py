@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.vectors import HELLO, VOLUME
 from glioslice.wire import messages
 from glioslice.wire.messages import (
+    VERSION,
     BoardHello,
+    Empty,
     End,
     Error,
     ErrorCode,
@@ -24,27 +27,6 @@ from glioslice.wire.messages import (
     VersionError,
     Volume,
     parse,
-)
-
-HELLO = BoardHello(
-    modes=frozenset({Mode.SERVE, Mode.PLAY}),
-    window=(160, 192),
-    scale=0.0390625,
-    zero_point=-3,
-    clip=5.0,
-    image_codecs=0b111,
-    mask_codecs=0b110,
-    sha256="ab" * 32,
-    model="compact",
-)
-VOLUME = Volume(
-    shape=(240, 240, 155),
-    origin=(-4, 21),
-    z=(10, 150),
-    spacing=(1.0, 1.0, 1.0),
-    affine=(-1.0, 0.0, 0.0, 0.1, 0.0, -1.0, 0.0, 239.0, 0.0, 0.0, 1.0, 1 / 3),
-    scheme=1,
-    forms=(2, 1),
 )
 
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
@@ -63,6 +45,11 @@ volumes = st.builds(
     st.tuples(*[finite] * 12),
     u8,
     st.tuples(st.integers(0, 5), st.integers(0, 5)),
+)
+empties = st.integers(0, 1000).flatmap(
+    lambda index: st.lists(st.tuples(u32, u8), min_size=1, max_size=24).map(
+        lambda told: Empty(index, *zip(*told, strict=True))
+    )
 )
 any_message: st.SearchStrategy[Message] = st.one_of(
     st.builds(
@@ -88,7 +75,8 @@ any_message: st.SearchStrategy[Message] = st.one_of(
     st.builds(Start, st.integers(513, 1024), st.none(), st.integers(0, 512), u64),
     volumes.map(lambda volume: Start(volume.z[1] - volume.z[0], volume)),
     st.builds(Slice, u16, u8, st.binary(max_size=500)),
-    st.builds(Mask, u16, u8, u32, st.binary(max_size=500)),
+    st.builds(Mask, u16, u8, u32, st.binary(max_size=500), u8),
+    empties,
     st.builds(End, u16, u16, st.integers(0, 2**64 - 1), digests),
     st.builds(Error, st.sampled_from(ErrorCode), st.integers(-1, 1023), texts),
 )
@@ -128,7 +116,8 @@ def test_damaged_messages_raise_message_error_alone(message: Message, data: st.D
         (Start(140), 14),
         (Start(140, VOLUME), 139),
         (Slice(1, 2, b"xyz"), 7),
-        (Mask(1, 2, 900, b"xyz"), 11),
+        (Mask(1, 2, 900, b"xyz"), 10),
+        (Empty(1, (127, 128, 16384), (0, 1, 255)), 12),
         (End(140, 0, 10**6, "00" * 32), 45),
         (Error(ErrorCode.SLICE, 3, "damaged"), 13),
     ],
@@ -146,6 +135,15 @@ def test_the_affine_crosses_exactly() -> None:
     assert again.volume == VOLUME
 
 
+def test_empty_masks_join_where_they_follow_each_other() -> None:
+    first, second = Empty(7, (1850,), (3,)), Empty(8, (1900, 20), (4, 255))
+    joined = first.plus(second)
+    assert joined == Empty(7, (1850, 1900, 20), (3, 4, 255))
+    assert list(joined.each()) == [(7, 1850, 3), (8, 1900, 4), (9, 20, 255)]
+    assert list(Mask(5, 1, 60, b"x", 9).each()) == [(5, 60, 9)]
+    assert first.plus(first) is second.plus(first) is joined.plus(second) is None
+
+
 def changed(data: bytes, at: int, value: bytes) -> bytes:
     return data[:at] + value + data[at + len(value) :]
 
@@ -161,7 +159,7 @@ f64 = struct.Struct("<d").pack
     ("data", "what"),
     [
         (b"", "an empty message"),
-        (b"\x08abc", "unknown type 8"),
+        (b"\x09abc", "unknown type 9"),
         (b"\x00", "unknown type 0"),
         (HELLO_BYTES[:-1], "BoardHello of 91 bytes, not 92"),
         (changed(HELLO_BYTES, 2, b"\0"), "can do 0"),
@@ -181,8 +179,8 @@ f64 = struct.Struct("<d").pack
         (changed(HELLO_BYTES, 24, b"\0\0"), "without codecs"),
         (changed(HELLO_BYTES, 58, bytes(16)), "without a name"),
         (changed(HELLO_BYTES, 58, b"a\x1b[2J"), "without a name"),
-        (b"\x02\x02\x03\x00\x00", "unknown mode 3"),
-        (b"\x02\x02\x01\x10\x00", "unknown codecs"),
+        (bytes([2, VERSION, 3, 0, 0]), "unknown mode 3"),
+        (bytes([2, VERSION, 1, 16, 0]), "unknown codecs"),
         (b"\x03\x00\x01\x00", "Start of 4 bytes, not 14"),
         (b"\x03\x00\x00\x00" + bytes(10), "0 slices"),
         (b"\x03\x00\x01\x04" + bytes(10), "1025 slices"),
@@ -200,6 +198,12 @@ f64 = struct.Struct("<d").pack
         (START_BYTES[:-1], "Volume of 124 bytes"),
         (b"\x04\x00\x01", "Slice of 3"),
         (b"\x05\x00\x01\x00\x00", "Mask of 5"),
+        (b"\x05\x00\x01\x00\x00\x80", "Mask that ends within a number"),
+        (b"\x05\x00\x01\x00\x00" + b"\xff" * 6, "Mask with a number of more than 5 bytes"),
+        (b"\x05\x00\x01\x00\x00" + b"\x80" * 4 + b"\x10", "Mask with the number 4294967296"),
+        (b"\x08\x00\x00", "Empty of 3"),
+        (b"\x08\x00\x00\xff", "Empty that ends within a number"),
+        (b"\x08\xff\x03" + bytes(4), "empty masks from 1023 to beyond"),
         (bytes([6]) + bytes(45), "End of 46"),
         (changed(ERROR_BYTES, 1, b"\x09"), "unknown error 9"),
         (changed(ERROR_BYTES, 2, b"\xfe\xff\xff\xff"), "slice -2"),
@@ -214,8 +218,9 @@ def test_what_is_no_message_is_refused(data: bytes, what: str) -> None:
 
 @pytest.mark.parametrize("kind", [1, 2])
 def test_another_version_is_refused_by_name(kind: int) -> None:
-    with pytest.raises(VersionError, match=r"version 3 .* version 2; .* at the near end"):
-        parse(bytes([kind, 3]) + b"whatever a later version adds")
+    newer = rf"version {VERSION + 1} .* version {VERSION}; .* at the near end"
+    with pytest.raises(VersionError, match=newer):
+        parse(bytes([kind, VERSION + 1]) + b"whatever a later version adds")
     with pytest.raises(VersionError, match=r"version 0 .* at the far end"):
         parse(bytes([kind, 0]) + bytes(72))
 
@@ -265,7 +270,8 @@ def test_the_digest_depends_on_masks_and_indices_and_not_on_their_order() -> Non
 
 
 def test_no_field_of_a_scan_holds_text() -> None:
-    for message in (Start(140, VOLUME), Slice(0, 0, b""), Mask(0, 0, 0, b""), End(0, 0, 0, "")):
+    kinds = (Slice(0, 0, b""), Mask(0, 0, 0, b""), Empty(0, (0,), (0,)), End(0, 0, 0, ""))
+    for message in (Start(140, VOLUME), *kinds):
         assert not any(
             kind in ("str", str)
             for name, kind in type(message).__annotations__.items()

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glioslice.wire.receiver import HOLD, MAX_MESSAGE, Receiver, StreamError, length_prefix
+from glioslice.wire.receiver import HOLD, MAX_MESSAGE, Receiver, StreamError
+from glioslice.wire.varint import varint
 
 WINDOW = 32768
 
 
 def stream_of(messages: list[bytes]) -> bytes:
-    return b"".join(length_prefix(len(m)) + m for m in messages)
+    return b"".join(varint(len(m)) + m for m in messages)
 
 
 def taken(receiver: Receiver) -> list[bytes]:
@@ -27,7 +28,7 @@ def taken(receiver: Receiver) -> list[bytes]:
     [(1, "01"), (127, "7f"), (128, "8001"), (16383, "ff7f"), (16384, "808001"), (262144, "808010")],
 )
 def test_length_prefixes(length: int, prefix: str) -> None:
-    assert length_prefix(length).hex() == prefix
+    assert varint(length).hex() == prefix
 
 
 @settings(max_examples=150)

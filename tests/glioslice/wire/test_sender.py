@@ -5,14 +5,14 @@ import math
 import pytest
 
 from glioslice.wire.packets import MIN_PAYLOAD
-from glioslice.wire.receiver import length_prefix
 from glioslice.wire.sender import FIRST_TIMEOUT, MAX_BACKOFF, MIN_TIMEOUT, RoundTrip, Sender
+from glioslice.wire.varint import varint
 
 
 def sender_with(size: int, edge: int = 100_000) -> Sender:
     sender = Sender(512)
     sender.edge = edge
-    sender.add(bytes(size - next(n for n in (1, 2, 3) if len(length_prefix(size - n)) == n)))
+    sender.add(bytes(size - next(n for n in (1, 2, 3) if len(varint(size - n)) == n)))
     return sender
 
 
@@ -155,3 +155,33 @@ def test_the_time_out_follows_the_round_trip() -> None:
         trip.add(2.0)
     assert 2.0 < trip.timeout < 4.0
     assert trip.shortest == 0.01
+
+
+def test_a_message_that_can_wait_leaves_when_all_before_it_has_arrived() -> None:
+    sender = Sender(512)
+    sender.edge = 1000
+    sender.hold(b"at once")  # nothing is on its way
+    assert drain(sender, 0.0) == [(0, 8)]
+    sender.hold(b"later")
+    assert (drain(sender, 0.0), sender.take_back(), sender.take_back()) == ([], b"later", None)
+    sender.hold(b"later")
+    sender.acknowledge(7, [], True, 0.1)
+    assert drain(sender, 0.1) == []
+    sender.acknowledge(8, [], True, 0.2)
+    assert sender.queued == 6
+    assert sender.next_segment(0.2) == (8, b"\x05later")
+    assert sender.take_back() is None
+
+
+def test_a_message_that_can_wait_leaves_before_the_next() -> None:
+    sender = Sender(512)
+    sender.edge = 1000
+    sender.add(b"one")
+    sender.hold(b"two")
+    sender.hold(b"three")
+    sender.add(b"four")
+    assert sender.next_segment(0.0) == (0, b"\x03one\x03two\x05three\x04four")
+    assert not sender.release()
+    sender.hold(b"five")
+    assert sender.release()
+    assert sender.next_segment(0.0) == (19, b"\x04five")

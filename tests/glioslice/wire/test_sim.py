@@ -285,3 +285,27 @@ def test_a_busy_host_does_not_slow_the_line(far_end: Program) -> None:
     port.close()
     assert len(received) == 11520
     assert 0.95 < seconds < 2.0
+
+
+LATE = """
+import os, sys, time, tty
+line = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
+tty.setraw(line)
+os.write(line, b"ready")
+time.sleep(1.0)  # more than fits a pseudo-terminal arrives meanwhile
+while True:
+    os.write(line, os.read(line, 65536))
+"""
+
+
+@pytest.mark.parametrize(("sent", "least"), [(50_000, 50_000), (120_000, 64_000)])
+def test_a_busy_process_loses_nothing_that_a_terminal_would_hold(sent: int, least: int) -> None:
+    command = [sys.executable, "-c", LATE, "{port}"]
+    port = open_port("sim://?baud=3000000", 3_000_000, command=command)
+    assert read_until(port, 5) == b"ready"
+    data = bytes(n % 251 for n in range(sent))
+    for place in range(0, sent, 1000):
+        port.write(data[place : place + 1000])
+    heard = read_until(port, least)
+    port.close()
+    assert heard[:least] == data[:least]

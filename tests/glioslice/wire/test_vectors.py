@@ -11,7 +11,8 @@ from glioslice.wire import messages, packets
 from glioslice.wire.frames import FrameReader, encode
 from glioslice.wire.messages import MessageError
 from glioslice.wire.packets import PacketError
-from glioslice.wire.receiver import length_prefix, read_length
+from glioslice.wire.receiver import read_length
+from glioslice.wire.varint import varint
 
 VECTORS: dict[str, Any] = json.loads(Path(FILE).read_text(encoding="utf-8"))
 
@@ -49,7 +50,7 @@ def test_messages(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", VECTORS["lengths"])
 def test_lengths(vector: dict[str, Any]) -> None:
     prefix = bytes.fromhex(vector["prefix"])
-    assert length_prefix(vector["length"]) == prefix
+    assert varint(vector["length"]) == prefix
     assert read_length(bytearray(prefix)) == (vector["length"], len(prefix))
 
 

@@ -1,0 +1,184 @@
+"""One run from the first slice to its files, whatever happens on the way.
+
+job = begin(line, hello, case, arguments, teller)
+done = carry_out(line, job, files, arguments.baud, teller, watcher)
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware_host import board, inputs, outputs, recorded, resuming, session
+from firmware_host.arrived import DigestWrong, Run
+from firmware_host.inputs import Source
+from firmware_host.outputs import Targets
+from firmware_host.telling import INTERRUPTED, Teller
+from firmware_host.underway import Underway
+from firmware_host.view.watching import Watcher
+from glioslice import command
+from glioslice.cases import Case
+from glioslice.errors import GliosliceError
+from glioslice.metrics import region_dice
+from glioslice.wire import messages
+from glioslice.wire.connection import Connection, PeerRestarted
+from glioslice.wire.messages import BoardHello, HostHello, Mode, Volume
+
+
+class SlicesFailed(GliosliceError):
+    """The board has worked on every slice, but some have no mask."""
+
+
+class Stopped(SystemExit):
+    """Ctrl-C ended a run; what arrived is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that has begun, and what it is about."""
+
+    run: Run
+    source: Source
+    hello: BoardHello
+    choice: HostHello
+    feeder: session.Feeder | None = None
+    volume: Volume | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that is complete: its report, and a line for each file that was written."""
+
+    job: Job
+    report: dict[str, Any]
+    lines: list[str]
+
+
+def begin(
+    line: Connection,
+    hello: BoardHello,
+    case: Case | None,
+    arguments: argparse.Namespace,
+    teller: Teller,
+) -> Job:
+    """Agree with the board on mode and codecs, and let the slices or the masks flow."""
+    if replay := recorded.replay_of(line):
+        choice, run, source, volume = recorded.begin(line, replay, hello, case)
+        return Job(run, source, hello, choice, volume=volume)
+    mode = board.choose_mode(hello, play=arguments.play, has_input=case is not None)
+    choice = board.answer(hello, mode, arguments.images)
+    if mode is Mode.PLAY:
+        messages.send(line, choice)
+        volume = session.begin_playing(line)
+        source = inputs.source_of_volume(volume)
+        if case is not None:  # a simulated board read it from this disk: the montage can be made
+            source = replace(source, name=case.name, images=case.images, truth=case.labels)
+        run = Run(mode, None, inputs.crop_of_volume(volume, hello.window))
+        return Job(run, source, hello, choice, volume=volume)
+    if case is None:
+        teller.said("no --input: streaming the phantom, a made-up head")
+        case = inputs.case_at(None)
+    crop, slices = inputs.prepare(case.images, hello)
+    messages.send(line, choice)  # now that it is sure that there will be slices
+    run, source = session.new_run(choice, crop), inputs.source_of_case(case)
+    recorded.note(line, source, crop)
+    feeder = session.serve(line, hello, choice, run, slices)
+    for oddity in source.oddities:  # looked for while slices cross already
+        teller.told(f"warning: {oddity}")
+    return Job(run, source, hello, choice, feeder)
+
+
+def carry_out(
+    line: Connection,
+    job: Job,
+    files: Targets,
+    baud: int | None,
+    teller: Teller,
+    watcher: Watcher,
+) -> Done:
+    """Gather the masks of a run that has begun, and write its files; `baud` is a fixed rate.
+
+    What arrived before an early end is kept; then this raises Stopped for Ctrl-C, SlicesFailed or
+    another GliosliceError, OSError for files that cannot be written, and DigestWrong: then nothing
+    is kept.
+    """
+    underway = Underway(job.run, job.source, job.hello, line, baud)
+    watcher.begin(underway)
+
+    def over(state: str, error: str | None, report: dict[str, Any] | None) -> None:
+        case, there = job.source.name, [str(path) for path in files.paths if path.exists()]
+        teller.event("case", case=case, state=state, error=error, files=there, report=report)
+
+    try:
+        receive(line, job, underway, teller, watcher)
+    except DigestWrong as error:
+        over("failed", command.one_line(error), None)
+        raise
+    except (GliosliceError, KeyboardInterrupt) as error:
+        report = report_of(job, line)
+        watcher.settled(report)
+        kept = outputs.keep_partial(files, job.run, job.source, report)
+        if isinstance(error, KeyboardInterrupt):
+            over("interrupted", None, report)
+            print(f"interrupted; {kept}", file=sys.stderr)
+            raise Stopped(INTERRUPTED) from None
+        why = f"{command.one_line(error)}; {kept}"
+        over("failed", why, report)
+        kind = SlicesFailed if isinstance(error, SlicesFailed) else GliosliceError
+        raise kind(why) from error
+    report = report_of(job, line)
+    watcher.settled(report)
+    lines = outputs.write_complete(files, job.run, job.source, report)
+    over("complete", None, report)
+    return Done(job, report, lines)
+
+
+def receive(
+    line: Connection, job: Job, underway: Underway, teller: Teller, watcher: Watcher
+) -> None:
+    """Gather the masks; raises SlicesFailed if some are missing at the end."""
+    with teller.showing(underway) as arrived:
+        settled = 0
+        while True:
+            try:
+                for index in session.arrivals(line, job.run, job.feeder):
+                    settled += 1
+                    arrived()
+                    watcher.arrived(job.run, index)
+                break
+            except PeerRestarted:
+                if not settled:
+                    raise  # it falls over the same slice again and again
+                watcher.tell(f"{line.name}: the board has restarted; it does what is missing")
+                job, settled = rejoined(line, job), 0
+    if job.run.failed:
+        raise SlicesFailed(outputs.failures(job.run))
+
+
+def rejoined(line: Connection, job: Job) -> Job:
+    """Return the job as it goes on with the board that has restarted."""
+    hello, feeder = resuming.rejoin(
+        line, job.hello, job.choice, job.run, feeder=job.feeder, volume=job.volume
+    )
+    return replace(job, hello=hello, feeder=feeder)
+
+
+def report_of(job: Job, line: Connection) -> dict[str, Any]:
+    """Return the report of a run that is over: with its Dice, where the truth is known."""
+    truth = job.source.truth
+    dice = None if truth is None else dice_of(job.run.labels(), truth)
+    return outputs.report_of(job.run, job.source, job.hello, line.counts) | {"dice": dice}
+
+
+def dice_of(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
+    """Return `region_dice` of the box around both: the same, without 60 MB of empty air."""
+    held = (labels | truth) != 0
+    box = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(held.any(axis=others))
+        box.append(slice(filled[0], filled[-1] + 1) if filled.size else slice(0, 0))
+    return region_dice(labels[tuple(box)], truth[tuple(box)])

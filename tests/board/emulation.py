@@ -1,0 +1,232 @@
+"""Boards that are none: Debian of another processor, its programs emulated one by one by QEMU.
+
+A root is made by mmdebstrap in seconds, without running anything in it, and kept in build/board/. A
+board is a layer of its own over such a root (overlayfs), so that nothing it does changes the root,
+in a mount namespace that ends with its last process. Linux, root's rights, and Debian's packages of
+`TOOLS` are needed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+CACHE = ROOT / "build" / "board"
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "qemu-aarch64-static": "qemu-user-static",
+    "unshare": "util-linux",
+    "ssh": "openssh-client",
+    "/usr/sbin/sshd": "openssh-server",
+}
+"""Programs and the packages that bring them."""
+
+BASE = (
+    "base-passwd", "bash", "coreutils", "dash", "debianutils", "findutils", "grep", "libc-bin",
+    "libstdc++6", "mawk", "python3", "python3-venv", "sed", "tar", "util-linux",
+)  # fmt: skip
+
+MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
+"""/bin is /usr/bin, as on every Debian that was set up."""
+
+ENTER = """
+processor=$1 root=$2 layer=$3; shift 3
+mkdir -p "$layer/disk" "$layer/top"
+[ -z "${SIZE-}" ] || mount -t tmpfs -o "size=$SIZE" tmpfs "$layer/disk"
+mkdir -p "$layer/disk/upper" "$layer/disk/work"
+mount -t overlay -o "lowerdir=$root,upperdir=$layer/disk/upper,workdir=$layer/disk/work" \\
+  overlay "$layer/top"
+cd "$layer/top"
+mkdir -p proc sys dev run tmp
+mount -t tmpfs tmpfs run
+mount -t tmpfs tmpfs tmp
+mount -t proc proc proc
+mount --bind "$processor" proc/cpuinfo
+mount --bind "$layer/cmdline" proc/cmdline
+mount -t sysfs -o ro sysfs sys
+mount -t tmpfs tmpfs dev
+mkdir dev/pts
+for name in null zero full random urandom tty; do
+  touch "dev/$name"
+  mount --bind "/dev/$name" "dev/$name"
+done
+mount --bind /dev/pts dev/pts
+for bind in ${BINDS-}; do
+  there="./${bind#*:}"
+  mkdir -p "$(dirname "$there")"
+  if [ -d "${bind%%:*}" ]; then mkdir -p "$there"; else [ -e "$there" ] || touch "$there"; fi
+  mount --bind "${bind%%:*}" "$there"
+done
+cd /
+exec "$@"
+"""
+"""Makes a board's file system in a new mount namespace and runs a command of this machine there:
+QEMU's user emulation reads the processor's features from /proc/cpuinfo, and XNNPACK from /sys."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """`debian` is the architecture's name there, `qemu` its entry in binfmt_misc.
+
+    `cpu` is named because QEMU 7.2 computes wrong int8 sums with the one that it takes by itself.
+    """
+
+    debian: str
+    qemu: str
+    cpu: str
+    cpuinfo: str
+
+
+ARM64 = Processor(
+    "arm64",
+    "qemu-aarch64",
+    "cortex-a72",
+    "processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: fp asimd evtstrm crc32 cpuid\n"
+    "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd08\n"
+    "CPU revision\t: 3\n\n",
+)
+"""A Raspberry Pi 4's, without its other three cores."""
+
+ARMHF = Processor(
+    "armhf",
+    "qemu-arm",
+    "cortex-a7",
+    "processor\t: 0\nmodel name\t: ARMv7 Processor rev 5 (v7l)\nBogoMIPS\t: 38.40\n"
+    "Features\t: half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae\n"
+    "CPU implementer\t: 0x41\nCPU architecture: 7\nCPU variant\t: 0x0\nCPU part\t: 0xc07\n"
+    "CPU revision\t: 5\n\n",
+)
+"""A Raspberry Pi 2's."""
+
+
+def missing() -> str | None:
+    """Return why this machine can emulate no board, None if it can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "an emulated board needs Linux and root's rights (chroot, mount, binfmt_misc)"
+    lacking = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+    if lacking:
+        return f"an emulated board needs: apt-get install {' '.join(lacking)}"
+    return None
+
+
+def register(processor: Processor) -> None:
+    """Let the kernel start QEMU for the processor's programs; it stays until the next start."""
+    if not (BINFMT / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)], check=True)
+    if not (BINFMT / processor.qemu).exists():
+        line = Path(f"/usr/lib/binfmt.d/{processor.qemu}.conf").read_text()
+        (BINFMT / "register").write_text(line.strip())
+
+
+def made_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path:
+    """Return a root of Debian with the packages of `BASE` and `more`, made if it is not there yet.
+
+    Nothing in it was run: what packages do when they are set up is done here as far as needed.
+    """
+    packages = ",".join(sorted({*BASE, *more}))
+    recipe = sha256(packages.encode() + Path(__file__).read_bytes()).hexdigest()[:8]
+    name = f"{suite}-{processor.debian}-{recipe}"
+    root, new = CACHE / name, CACHE / f".{os.getpid()}-{name}"
+    if root.is_dir():
+        return root
+    CACHE.mkdir(parents=True, exist_ok=True)
+    run(
+        "mmdebstrap", "--quiet", f"--arch={processor.debian}", "--variant=extract",
+        f"--hook-dir={MERGED}", f"--include={packages}", suite, new,
+        f"deb {archive()} {suite} main",
+    )  # fmt: skip
+    for table in ("passwd", "group"):
+        shutil.copy(new / f"usr/share/base-passwd/{table}.master", new / "etc" / table)
+    (new / "usr/bin/awk").symlink_to("mawk")
+    (new / "etc/systemd/system").mkdir(parents=True, exist_ok=True)
+    for name in ("fstab", "machine-id"):  # empty: nothing to mount, a new machine
+        (new / "etc" / name).write_text("")
+    if suite == "bookworm":  # whose Python is this one: its programs start sooner
+        library = new / "usr/lib/python3.11"
+        run(sys.executable, "-m", "compileall", "-q", "-s", new, "-p", "/", library)
+    new.rename(root)
+    return root
+
+
+def archive() -> str:
+    """Return where this machine's own Debian packages come from."""
+    words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    return run(*words, "Component: main").split()[0]
+
+
+def run(*words: object) -> str:
+    """Run a command of this machine that must succeed; return what it prints."""
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def install(wheels: Sequence[Path], place: Path) -> None:
+    """Unpack wheels of another processor into a folder of a root."""
+    run(
+        sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
+        "--target", place, "--only-binary=:all:", "--implementation", "cp",
+        "--python-version", "3.11", "--abi", "cp311", "--abi", "abi3", "--abi", "none",
+        *(word for name in platforms(wheels) for word in ("--platform", name)), *wheels,
+    )  # fmt: skip
+
+
+def platforms(wheels: Sequence[Path]) -> list[str]:
+    """Return the platforms that wheels are built for."""
+    tags = {tag for path in wheels for tag in path.stem.rsplit("-", 1)[1].split(".")}
+    return sorted(tags - {"any"})
+
+
+@dataclass(frozen=True)
+class Board:
+    """A root, the layer that holds what the board has written, and how large that may become."""
+
+    processor: Processor
+    root: Path
+    layer: Path
+    size: str = ""
+    binds: tuple[str, ...] = ()
+    """HERE:THERE, a file or folder of this machine and where the board has it."""
+
+    @property
+    def top(self) -> Path:
+        """The board's file system, as its processes' namespace has it."""
+        return self.layer / "top"
+
+    def entering(self, *words: object, alone: bool = False) -> list[str]:
+        """Return the command that runs a command of this machine in the board's namespace.
+
+        `alone`: it is the first of the board's processes, and all of them die with it.
+        """
+        for name, text in (("cpuinfo", self.processor.cpuinfo), ("cmdline", "console=tty1\n")):
+            self.layer.mkdir(parents=True, exist_ok=True)
+            if not (self.layer / name).exists():
+                (self.layer / name).write_text(text)
+        given = [f"SIZE={self.size}", f"BINDS={' '.join(self.binds)}"]
+        words = (self.layer / "cpuinfo", self.root, self.layer, *words)
+        apart = ["--pid", "--fork", "--kill-child"] if alone else []
+        return [
+            "unshare", "--mount", "--propagation", "private", *apart, "env",
+            f"QEMU_CPU={self.processor.cpu}", *given, "sh", "-eu", "-c", ENTER, "enter",
+            *map(str, words),
+        ]  # fmt: skip
+
+    def running(self, *words: object) -> list[str]:
+        """Return the command that runs a program of the board, with the wheels of /opt/site."""
+        return self.entering(*self.program("PYTHONPATH=/opt/site", *words))
+
+    def program(self, *words: object) -> list[str]:
+        """Return what runs a program of the board within its namespace; variables come first."""
+        clean = ["env", "-i", f"QEMU_CPU={self.processor.cpu}", "HOME=/root", "LANG=C.UTF-8"]
+        clean += ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        return [*clean, "chroot", str(self.top), "env", *map(str, words)]

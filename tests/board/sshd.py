@@ -1,0 +1,51 @@
+"""An ssh server on loopback, with keys and known hosts of its own: host keys are checked."""
+
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAM = "/usr/sbin/sshd"
+CONFIGURATION = """
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """`command` starts it, `options` are those with which ssh reaches it."""
+
+    port: int
+    command: list[str]
+    options: tuple[str, ...]
+
+
+def made_key(path: Path) -> None:
+    """Write a private key, and its public half beside it."""
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    subprocess.run(words, check=True)
+
+
+def made_server(folder: Path, *more: str) -> Server:
+    """Return a server whose files are in `folder`; `more` are lines of its configuration."""
+    made_key(folder / "host")
+    made_key(folder / "user")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = CONFIGURATION.format(port=port, folder=folder)
+    (folder / "sshd").write_text("\n".join([text, *more, ""]))
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    Path("/run/sshd").mkdir(exist_ok=True)
+    return Server(
+        port,
+        [PROGRAM, "-D", "-E", f"{folder}/sshd.log", "-f", f"{folder}/sshd"],
+        (f"UserKnownHostsFile={folder}/known", f"IdentityFile={folder}/user", "IdentitiesOnly=yes"),
+    )

@@ -1,0 +1,83 @@
+"""While the network works on a slice, the next one arrives and the last mask leaves."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from numpy.typing import NDArray
+
+from device.board import make_board
+from device.engine import Engine
+from glioslice.card import shipped
+from glioslice.wire.messages import Empty, End, HostHello, Mask, Mode, Slice, Start
+from tests.device.conftest import MODEL, Host, Patient, Running
+
+SLICES = 8
+PATIENCE = 5.0
+"""Seconds; far more than both take, unless they wait for the network to be done."""
+
+
+class Answers(threading.Thread):
+    """The slices whose masks have reached the host."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(daemon=True)
+        self._host, self.indices = host, set[int]()
+
+    def run(self) -> None:
+        while not isinstance(message := self._host.hear(), End):
+            assert isinstance(message, Mask | Empty)
+            last = message.stop - 1 if isinstance(message, Empty) else message.index
+            self.indices.update(range(message.index, last + 1))
+
+
+class Held:
+    """An engine's `invoke` that ends only once the next slice is here and the last mask is gone."""
+
+    def __init__(self, engine: Engine, board: Running, slices: list[Slice], answers: Answers):
+        self._invoke, self._board, self._slices = engine.invoke, board, slices
+        self._answers, self._index = answers, 0
+        self.missed: list[str] = []
+
+    def __call__(self, prepared: NDArray[Any]) -> NDArray[Any]:
+        self._wait(self._next_has_arrived, f"slice {self._index + 1} has not arrived")
+        self._wait(self._last_has_left, f"mask {self._index - 1} has not left")
+        self._index += 1
+        return self._invoke(prepared)
+
+    def _wait(self, done: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            time.sleep(0.001)
+            if time.monotonic() > deadline:
+                self.missed.append(otherwise)
+                return
+
+    def _next_has_arrived(self) -> bool:
+        coming = self._slices[self._index + 1 : self._index + 2]
+        return self._board.connection._link.buffered >= sum(len(s.to_bytes()) for s in coming)
+
+    def _last_has_left(self) -> bool:
+        return self._index == 0 or self._index - 1 in self._answers.indices
+
+
+def test_receiving_inference_and_sending_overlap(
+    start: Callable[..., Running], patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is held at each slice until both have happened: it can end no other way."""
+    engine = Engine(shipped("nano") / MODEL)
+    board = start(make_board(engine, shipped("nano") / MODEL))
+    host = board.host()
+    slices = patient.slices(host.join())[:SLICES]
+    answers = Answers(host)
+    held = Held(engine, board, slices, answers)
+    monkeypatch.setattr(engine, "invoke", held)
+    host.say(HostHello(Mode.SERVE, slices[0].codec, 1), Start(SLICES))
+    answers.start()
+    for one in slices:
+        host.say(one)
+    answers.join(SLICES * PATIENCE)
+    assert held.missed == []
+    assert answers.indices == set(range(SLICES))

@@ -1,0 +1,173 @@
+"""A connection over simulated lines and ports that vanish."""
+
+import contextlib
+import os
+import pty
+import threading
+import time
+import tty
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from glioslice.wire.connection import (
+    Connection,
+    PeerSilent,
+)
+from glioslice.wire.ports import LineLost, open_port
+from tests.glioslice.wire.joined import meet
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sim://?baud=3000000",
+        "sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms",
+        "sim://?baud=921600&errors=1e-4&seed=2",
+    ],
+)
+def test_a_simulated_line_with_a_process(far_end: Callable[[str], list[str]], url: str) -> None:
+    messages = [os.urandom(10_000) for _ in range(8)]
+    with Connection(open_port(url, command=far_end("answer")), active=True) as host:
+        host.open(30.0)
+        for message in messages:
+            host.send(message)
+        assert [host.receive(30.0) for _ in messages] == [m[:100] for m in messages]
+
+
+def exchanged(host: Connection, messages: list[bytes], seconds: float) -> None:
+    """Send all messages to the answering process, and check what comes back."""
+
+    def feed() -> None:
+        for message in messages:
+            host.send(message)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    deadline = time.monotonic() + seconds
+    answers: list[bytes] = []
+    while len(answers) < len(messages) and time.monotonic() < deadline:
+        answer = host.receive(1.0)
+        answers += [] if answer is None else [answer]
+    feeder.join()
+    assert answers == [m[:100] for m in messages]
+
+
+def test_the_ends_agree_on_the_fastest_rate(far_end: Callable[[str], list[str]]) -> None:
+    port = open_port("sim://?baud=460800", command=far_end("answer"))
+    with Connection(port, active=True) as host:
+        host.open(30.0)
+        exchanged(host, [os.urandom(3000) for _ in range(5)], 30.0)
+        assert host.rate == 460800
+
+
+def test_a_rate_that_is_given_stays(far_end: Callable[[str], list[str]]) -> None:
+    port = open_port("sim://?baud=921600", 115200, command=far_end("answer"))
+    with Connection(port, active=True) as host:
+        host.open(30.0)
+        exchanged(host, [os.urandom(3000)], 30.0)
+        assert host.rate is None
+
+
+def test_a_session_goes_on_after_the_cable_was_out(far_end: Callable[[str], list[str]]) -> None:
+    said: list[str] = []
+    url = "sim://?baud=115200&unplug=1500ms&after=500ms"
+    port = open_port(url, command=far_end("answer"))
+    with Connection(port, active=True, say=said.append) as host:
+        host.open(30.0)
+        session = host._link.session
+        exchanged(host, [os.urandom(3000) for _ in range(8)], 60.0)
+        assert host._link.session == session
+    assert ["waiting up to 60 s" in said[0], "the line is back" in said[1]] == [True, True], said
+
+
+class Terminal:
+    """A pseudo-terminal as a cable: its far end is the port `path`, and can be put in anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, "terminal"
+        self.near, self.far = -1, -1
+
+    def plug(self) -> None:
+        self.near, self.far = pty.openpty()
+        tty.setraw(self.far)
+        os.set_blocking(self.near, False)
+        self.path.symlink_to(os.ttyname(self.far))
+
+    def pull(self) -> None:
+        self.path.unlink()
+        near, self.near = self.near, -1
+        os.close(self.far)
+        os.close(near)
+
+    def read(self, timeout: float) -> bytes:
+        time.sleep(0.005)
+        with contextlib.suppress(OSError):
+            return os.read(self.near, 65536)
+        return b""
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.near, data)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_port_that_vanishes_is_opened_again_by_its_name(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "ttyUSB0")
+    terminal.plug()
+    said: list[str] = []
+    port = open_port(str(terminal.path))
+    with (
+        Connection(terminal, active=False) as board,
+        Connection(port, active=True, say=said.append) as host,
+    ):
+        meet(host, board)
+        session = host._link.session
+        for number in range(2):
+            host.send(b"before %d" % number)
+            assert board.receive(5.0) == b"before %d" % number
+            terminal.pull()
+            host.send(b"while it was out")
+            time.sleep(0.7)
+            terminal.plug()
+            assert board.receive(10.0) == b"while it was out"
+            board.send(b"back")
+            assert host.receive(10.0) == b"back"
+        assert host._link.session == session
+    assert [("no such" in line or "lost" in line, "is back" in line) for line in said] == [
+        (True, False),
+        (False, True),
+    ] * 2, said
+
+
+def test_a_port_that_stays_away_is_lost_in_time(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "ttyUSB0")
+    terminal.plug()
+    with (
+        Connection(terminal, active=False) as board,
+        Connection(open_port(str(terminal.path)), active=True, silence=1.5) as host,
+    ):
+        meet(host, board)
+        terminal.pull()
+        began = time.monotonic()
+        with pytest.raises((LineLost, PeerSilent)):
+            host.receive(20.0)
+        assert 1.0 < time.monotonic() - began < 10.0
+
+
+@pytest.mark.slow
+def test_the_line_is_filled(far_end: Callable[[str], list[str]]) -> None:
+    command = [*far_end("answer"), "921600"]  # both ends fixed: no time goes to finding a rate
+    port = open_port("sim://?baud=921600&latency=16ms", 921600, command=command)
+    messages = [os.urandom(30_000) for _ in range(12)]
+    with Connection(port, active=True) as host:
+        host.open(30.0)
+        started = time.monotonic()
+        for message in messages:
+            host.send(message)
+        assert [host.receive(30.0) for _ in messages] == [m[:100] for m in messages]
+        share = 360_000 * 10 / 921600 / (time.monotonic() - started)
+    assert share > 0.9

@@ -1,0 +1,211 @@
+"""A recording plays again what the board said in it."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from glioslice.errors import GliosliceError
+from glioslice.wire import packets
+from glioslice.wire.connection import Connection, PeerRestarted
+from glioslice.wire.frames import encode
+from glioslice.wire.messages import (
+    BoardHello,
+    End,
+    Error,
+    ErrorCode,
+    HostHello,
+    Mask,
+    Message,
+    Mode,
+    Start,
+    parse,
+)
+from glioslice.wire.packets import Data, Open
+from glioslice.wire.printing import printed
+from glioslice.wire.recording import Kind, Recording, records
+from glioslice.wire.replay import Replay, read_script
+from glioslice.wire.varint import varint
+
+HELLO = BoardHello(
+    modes=frozenset({Mode.SERVE}), window=(8, 8), scale=0.0390625, zero_point=0, clip=1.0,
+    image_codecs=7, mask_codecs=7, sha256="ab" * 32, model="some",
+)  # fmt: skip
+CHOICE = HostHello(Mode.SERVE, 2, 1)
+MASKS: list[Message] = [Mask(i, 1, 5, b"mask %d" % i) for i in range(4)]
+END = End(4, 0, 20, "00" * 32)
+CUT = Error(ErrorCode.STOPPED, -1, "the recording ends here")
+STOPPED = Error(ErrorCode.STOPPED, -1, "the board was told to stop")
+
+
+class Session:
+    """Writes a session into a recording, frame by frame."""
+
+    def __init__(self, keep: Recording, board: int, host: int = 0x1001) -> None:
+        self._keep, self._tag, self._at = keep, host ^ board, {True: 0, False: 0}
+        self.frame(True, Open(host, 0, 1024, 32768))
+        self.frame(False, Open(board, host, 1024, 32768))
+
+    def frame(self, up: bool, packet: packets.Packet) -> None:
+        frame = encode(packets.to_bytes(packet, up))
+        self._keep.add(Kind.UP if up else Kind.DOWN, frame)
+
+    def say(self, up: bool, *messages: Message) -> "Session":
+        for message in messages:
+            data = message.to_bytes()
+            stream = varint(len(data)) + data
+            self.frame(up, Data(self._tag, self._at[up], 0, stream))
+            self._at[up] += len(stream)
+        return self
+
+
+def hold(host: Connection) -> list[Message]:
+    """All that a host hears of a session until nothing comes for a moment."""
+    heard = []
+    while (message := host.receive(0.5)) is not None:
+        heard.append(parse(message))
+    return heard
+
+
+@pytest.fixture
+def clock() -> Callable[[], float]:
+    """Ten looks a second."""
+    ticks = iter(range(10**6))
+    return lambda: next(ticks) / 10
+
+
+def test_the_board_says_what_it_said_whatever_the_host_says(
+    tmp_path: Path, clock: Callable[[], float]
+) -> None:
+    keep = Recording(tmp_path / "a.rec", clock)
+    session = Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE, Start(4))
+    session.say(False, *MASKS, END)
+    keep.close()
+    replay = Replay(tmp_path / "a.rec", at_once=True)
+    assert replay.script.choice == CHOICE
+    before = threading.active_count()
+    with Connection(replay, active=True) as host:
+        began = time.monotonic()
+        host.open(5.0)
+        for _ in range(50):
+            host.send(b"anything" * 1000)
+        assert hold(host) == [HELLO, *MASKS, END]
+        assert time.monotonic() - began < 3.0
+    assert threading.active_count() < before
+
+
+def test_the_pace_is_that_of_the_recording(tmp_path: Path, clock: Callable[[], float]) -> None:
+    keep = Recording(tmp_path / "a.rec", clock)  # a message each 0.1 s, two of them the host's
+    Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE, Start(4)).say(False, *MASKS, END)
+    keep.close()
+    times = []
+    with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
+        host.open(5.0)
+        for _ in range(6):
+            assert host.receive(5.0)
+            times.append(time.monotonic())
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps == pytest.approx([0.3, 0.1, 0.1, 0.1, 0.1], abs=0.08)
+
+
+def test_closing_does_not_wait_for_the_pace(tmp_path: Path) -> None:
+    ticks = iter([0.0, 1.0, 1.0, 2.0, 2.0, 3000.0, 3000.0])
+    keep = Recording(tmp_path / "a.rec", lambda: next(ticks))
+    Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE).say(False, END)
+    keep.close()
+    with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
+        host.open(5.0)
+        assert host.receive(5.0)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.0
+
+
+def test_a_board_that_restarted_restarts_again(tmp_path: Path) -> None:
+    keep = Recording(tmp_path / "a.rec")
+    Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE, Start(4)).say(False, *MASKS[:2])
+    Session(keep, 0x3003)  # began, said nothing
+    later = Session(keep, 0x4004, 0x5005).say(False, HELLO).say(True, CHOICE, Start(4, first=2))
+    later.say(False, *MASKS[2:], END)
+    keep.close()
+    with Connection(Replay(tmp_path / "a.rec", at_once=True), active=True) as host:
+        host.open(5.0)
+        heard = []
+        with pytest.raises(PeerRestarted):
+            while (message := host.receive(3.0)) is not None:
+                heard.append(parse(message))
+        assert heard == [HELLO, *MASKS[:2]]
+        host.open(5.0)
+        assert hold(host) == [HELLO, *MASKS[2:], END]
+
+
+@pytest.mark.parametrize(
+    ("last", "more"),
+    [([], [CUT]), ([Error(ErrorCode.ENGINE, 2, "failed")], [CUT]), ([STOPPED], [])],
+)
+def test_a_session_that_failed_ends_where_it_ended(
+    last: list[Message], more: list[Message], tmp_path: Path
+) -> None:
+    keep = Recording(tmp_path / "a.rec")
+    session = Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE)
+    session.say(False, *MASKS[:2], *last)
+    keep.close()
+    with Connection(Replay(tmp_path / "a.rec", at_once=True), active=True) as host:
+        host.open(5.0)
+        assert hold(host) == [HELLO, *MASKS[:2], *last, *more]
+
+
+def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
+    keep = Recording(tmp_path / "a.rec")
+    Session(keep, 0x2002).say(False, HELLO)
+    keep.close()
+    with pytest.raises(GliosliceError, match=r"nothing to replay; python -m glioslice\.wire"):
+        Replay(tmp_path / "a.rec")
+
+
+def test_the_first_choice_that_was_not_refused_counts_and_the_first_volume(tmp_path: Path) -> None:
+    keep = Recording(tmp_path / "a.rec")
+    refused = Error(ErrorCode.REFUSED, -1, "not offered")
+    other = HostHello(Mode.PLAY, 0, 1)
+    Session(keep, 0x2002).say(False, HELLO).say(True, other).say(False, refused).say(True, CHOICE)
+    keep.close()
+    assert read_script(tmp_path / "a.rec").choice == CHOICE
+    assert read_script(tmp_path / "a.rec").volume is None
+
+
+def frames_of(parts: list[tuple[bool, int, bytes]]) -> list[tuple[Kind, bytes]]:
+    """Frames of an open session whose streams hold anything."""
+    said: list[tuple[bool, packets.Packet]] = [
+        (True, Open(1, 0, 1024, 32768)),
+        (False, Open(2, 1, 1024, 32768)),
+        *((up, Data(3, offset, 0, payload)) for up, offset, payload in parts),
+    ]
+    return [
+        (Kind.UP if up else Kind.DOWN, encode(packets.to_bytes(packet, up))) for up, packet in said
+    ]
+
+
+pieces = st.tuples(st.booleans(), st.integers(0, 300), st.binary(min_size=1, max_size=100))
+kinds = st.sampled_from([kind for kind in Kind if kind is not Kind.END])
+extra = st.tuples(kinds, st.binary(max_size=150))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(pieces, max_size=8), st.lists(extra, max_size=3))
+def test_a_strangers_recording_raises_nothing_but_our_errors(
+    tmp_path: Path, parts: list[tuple[bool, int, bytes]], more: list[tuple[Kind, bytes]]
+) -> None:
+    keep = Recording(tmp_path / "a.rec")
+    for kind, data in [*frames_of(parts), *more]:
+        keep.add(kind, data)
+    keep.close()
+    with suppress(GliosliceError):
+        assert all(isinstance(line, str) for line in printed(records(tmp_path / "a.rec")))
+    with suppress(GliosliceError):
+        script = read_script(tmp_path / "a.rec")
+        assert script.choice and script.sessions[-1].complete in (True, False)
