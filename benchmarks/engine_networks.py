@@ -23,6 +23,10 @@ from training.network import macs
 PHANTOM, EVERY = 0, 8
 """Whose slices are run, and every which calibrates ONNX Runtime's int8."""
 
+LEAST_DICE = 0.95
+"""Of the shipped network's masks on two engines. OpenVINO is the furthest off, and on processors
+without VNNI further yet: there int8 products are added in pairs that saturate at 16 bits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -59,7 +63,7 @@ def ours() -> Network:
         "int8": Model(file.read_bytes(), quantised_onnx(fp32, slices[::EVERY])),
         "fp32": Model(float_files_of(fp32, given)["fp32"], fp32),
     }
-    return Network(card.name, models, given, macs(network, card.window), dice, least=0.98)
+    return Network(card.name, models, given, macs(network, card.window), dice, LEAST_DICE)
 
 
 def mobilenet() -> Network:
