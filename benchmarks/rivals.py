@@ -68,6 +68,7 @@ FOUR_WIDE = NetworkConfig((24, 24, 20, 20), upsampling="bilinear", stem=2)
 FIVE = SIZES["compact"]
 FIVE_NARROW = NetworkConfig((12, 16, 20, 24, 24), upsampling="bilinear", stem=2)
 FIVE_WIDE = NetworkConfig((24, 16, 16, 20, 20), upsampling="bilinear", stem=2)
+FIVE_BESIDE = replace(FIVE, inputs=12)
 CANDIDATES = {
     "full": FULL,
     "four": FOUR,
@@ -75,8 +76,9 @@ CANDIDATES = {
     "five": FIVE,
     "five_narrow": FIVE_NARROW,
     "five_wide": FIVE_WIDE,
+    "five_beside": FIVE_BESIDE,
 }
-"""What `benchmarks/search.py` chooses from: four or five levels, narrow or wide above."""
+"""What `benchmarks/search.py` tries: four or five levels, narrow or wide, with slices beside."""
 
 NEAREST = replace(FULL, upsampling="nearest")
 MESHNET = NetworkConfig(widths=(24,) * len(DILATIONS), design="benchmarks.rivals:MeshNet")

@@ -14,20 +14,25 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
 from benchmarks.folds import BUILD, train
 from benchmarks.pages import fill, table
 from benchmarks.rivals import CANDIDATES
 from benchmarks.runs import FOLDS, KEPT, ROOT
 from convert.export import export
 from convert.products import packed
-from device.segment import slices_of
 from glioslice import command
+from glioslice.card import CARD
 from glioslice.cases import phantom_case
 from glioslice.errors import GliosliceError
-from glioslice.files import write_bytes
+from glioslice.files import read_json, write_bytes
 from glioslice.labels import REGIONS
-from training.checkpoint import load_model
-from training.network import folded
+from glioslice.slices import WINDOW, brain_of, crop_of, cut, z_scores
+from training.dataset import with_neighbours
+from training.network import build, folded
 
 EPOCHS, TRIED_ON = 9, FOLDS[:2]
 FILE = KEPT / "search.csv"
@@ -79,15 +84,26 @@ def tried(name: str, fold: int, data: Path) -> Tried:
     """Train a candidate where that has not been done yet, and return what came of it."""
     words = ("--size", f"benchmarks.rivals:{name.upper()}", "--epochs", str(EPOCHS))
     train(f"{name}-{fold}", fold, words, data)
-    network, card = load_model(BUILD / f"{name}-{fold}")
-    slices, _ = slices_of(phantom_case(0).images, card)
-    files = packed(name, export(folded(network), card.window, slices[::8]), ())
+    folder = BUILD / f"{name}-{fold}"
+    # Not by `load_model`, which refuses networks that no board could serve: those with neighbours.
+    network = build(CANDIDATES[name]).eval()
+    network.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    files = packed(name, export(folded(network), WINDOW, heads(network.config.neighbours)), ())
     size = next(len(file.content) for file in files if file.precision == "int8")
-    with (BUILD / f"{name}-{fold}" / "log.csv").open(newline="") as file:
+    with (folder / "log.csv").open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
-    shape = card.content["network"]
+    shape = read_json(folder / CARD)["network"]
     dice = {region: round(float(last[region]), 4) for region in REGIONS}
     return Tried(name, fold, shape["parameters"], shape["macs"], size, **dice)
+
+
+def heads(neighbours: int) -> NDArray[np.float32]:
+    """Return some slices of a phantom as the network sees them, to calibrate on."""
+    images = phantom_case(0).images
+    brain = brain_of(images)
+    slices: NDArray[np.float32]
+    slices = with_neighbours(cut(z_scores(images, brain), crop_of(brain)), neighbours)[::8]
+    return slices
 
 
 def read() -> list[Tried]:

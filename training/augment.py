@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
+from glioslice.cases import MODALITIES
 from glioslice.slices import CLIP
 from training.loss import IGNORE
-from training.warp import Draw
+from training.warp import Draw, brain_in
 
 FAINTEST = 0.3
 
@@ -19,12 +20,16 @@ RAW_ZERO = 4.0
 
 
 def augment(images: Tensor, generator: Generator) -> Tensor:
-    """Return a changed copy of images (B, 4, H, W)."""
-    brain = (images != 0).any(dim=1, keepdim=True)
+    """Return a changed copy of images (B, slices * 4, H, W).
+
+    The slices of one scan change alike, but for their noise.
+    """
+    brain = brain_in(images)[:, None]
+    images = images.unflatten(1, (-1, len(MODALITIES))).transpose(1, 2)  # (B, 4, slices, H, W)
     images = _intensities(images, generator)
     images = _blur_and_noise(images, generator)
     images = torch.where(brain, images, 0.0).clamp(-CLIP, CLIP)
-    return _drop_modalities(images, generator)
+    return _drop_modalities(images, generator).transpose(1, 2).flatten(1, 2)
 
 
 def fade(images: Tensor, labels: Tensor, share: float, generator: Generator) -> Tensor:
@@ -48,17 +53,18 @@ def fade(images: Tensor, labels: Tensor, share: float, generator: Generator) -> 
 
 def _intensities(images: Tensor, generator: Generator) -> Tensor:
     """Change contrast, brightness, gamma and add a bias field, each modality by itself."""
-    draw, (_, channels, height, width) = Draw(images, generator), images.shape
+    draw, (_, channels, _, height, width) = Draw(images, generator), images.shape
     knots = draw.normal(channels, 4, 4) * draw.uniform(0, 0.12, channels, 1, 1)
     chosen = draw.chance(0.5, channels)  # resampling is slow: only where it is wanted
     raw = (images + RAW_ZERO).clamp(min=0)
     field = interpolate(knots[chosen][:, None], (height, width), mode="bicubic", align_corners=True)
-    raw[chosen] *= torch.exp(field[:, 0])
-    gamma = torch.exp(draw.uniform(-0.3, 0.3, channels, 1, 1) * draw.chance(0.5, channels, 1, 1))
+    raw[chosen] *= torch.exp(field)
+    each = (channels, 1, 1, 1)
+    gamma = torch.exp(draw.uniform(-0.3, 0.3, *each) * draw.chance(0.5, *each))
     # Gamma about the brain's mean: z = 0 stays where it is.
     images = RAW_ZERO * (raw / RAW_ZERO).clamp(min=1e-3) ** gamma - RAW_ZERO
-    contrast = torch.exp(draw.uniform(-0.25, 0.25, channels, 1, 1))
-    return images * contrast + draw.uniform(-0.3, 0.3, channels, 1, 1)
+    contrast = torch.exp(draw.uniform(-0.25, 0.25, *each))
+    return images * contrast + draw.uniform(-0.3, 0.3, *each)
 
 
 def _blur_and_noise(images: Tensor, generator: Generator) -> Tensor:
@@ -69,9 +75,11 @@ def _blur_and_noise(images: Tensor, generator: Generator) -> Tensor:
     kernel = torch.exp(-(steps**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).reshape(1, 1, 1, 7)
     chosen = draw.chance(0.2, channels)
-    blurred = conv2d(images[chosen][:, None], kernel, padding=(0, 3))
-    images[chosen] = conv2d(blurred, kernel.transpose(2, 3), padding=(3, 0))[:, 0]
-    level = draw.uniform(0, 0.3, channels, 1, 1) * draw.chance(0.3, channels, 1, 1)
+    sharp = images[chosen]
+    blurred = conv2d(sharp.flatten(0, 1)[:, None], kernel, padding=(0, 3))
+    blurred = conv2d(blurred, kernel.transpose(2, 3), padding=(3, 0))
+    images[chosen] = blurred.reshape(sharp.shape)
+    level = draw.uniform(0, 0.3, channels, 1, 1, 1) * draw.chance(0.3, channels, 1, 1, 1)
     return images + level * draw.normal(*images.shape[1:])
 
 
@@ -82,4 +90,4 @@ def _drop_modalities(images: Tensor, generator: Generator) -> Tensor:
     gone = draw.chance(0.1)[:, None] & (
         torch.arange(channels, device=images.device)[None] == which[:, None]
     )
-    return images * ~gone[:, :, None, None]
+    return images * ~gone[:, :, None, None, None]

@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glioslice.cases import CaseFiles, digest, find_cases, read_case
+from glioslice.cases import MODALITIES, CaseFiles, digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, whole, write_json
 from glioslice.slices import CLIP, WINDOW, brain_of, crop_of, cut, z_scores
@@ -34,6 +35,13 @@ class Slices:
     def with_tumour(self) -> NDArray[np.intp]:
         """The indices of the slices that hold tumour."""
         return np.flatnonzero(self.labels.any(axis=(1, 2)))
+
+    def image(self, z: int, neighbours: int) -> NDArray[np.float16]:
+        """Return slice `z` with its neighbours, (160, 192, channels)."""
+        first = max(0, z - neighbours)
+        image: NDArray[np.float16]
+        image = with_neighbours(self.images[first : z + neighbours + 1], neighbours)[z - first]
+        return image
 
 
 def patient_of(case: str) -> str:
@@ -99,14 +107,21 @@ def load_split(
 
 
 def draw_slices(
-    cases: list[Slices], count: int, recipe: Recipe, generator: torch.Generator
+    cases: list[Slices],
+    count: int,
+    recipe: Recipe,
+    generator: torch.Generator,
+    neighbours: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return slices (B, 4, 160, 192) float32, labels (B, 160, 192), and where to crop (B, 2).
+    """Return slices (B, channels, 160, 192) float32, labels (B, 160, 192), where to crop (B, 2).
+
+    The channels are the modalities of a slice, between those of its neighbours.
 
     A patient is drawn first, then one of its slices, so that large tumours do not count twice. A
     crop does not reach past the window.
     """
-    images = np.empty((count, *WINDOW, 4), np.float16)
+    channels = (2 * neighbours + 1) * len(MODALITIES)
+    images = np.empty((count, *WINDOW, channels), np.float16)
     labels = np.empty((count, *WINDOW), np.uint8)
     centres = np.empty((count, 2), np.float32)
     for i in range(count):
@@ -116,7 +131,7 @@ def draw_slices(
             z = int(pool[pick(len(pool), generator)])
         else:
             z = pick(len(case.labels), generator)
-        images[i], labels[i] = case.images[z], case.labels[z]
+        images[i], labels[i] = case.image(z, neighbours), case.labels[z]
         near = float(torch.rand((), generator=generator)) < recipe.centred
         centres[i] = _centre(labels[i] if near else None, recipe.crop, generator)
     return (
@@ -142,6 +157,16 @@ def _centre(
     voxel = np.array(divmod(int(tumour[pick(len(tumour), generator)]), WINDOW[1]))
     centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
     return centre
+
+
+def with_neighbours(slices: NDArray[Any], neighbours: int) -> NDArray[Any]:
+    """Return slices (Z, X, Y, 4) as (Z, X, Y, (2 * neighbours + 1) * 4): each between its own.
+
+    The lowest comes first. Where the slices end, the last one stands for those beyond.
+    """
+    z, last = np.arange(len(slices)), len(slices) - 1
+    beside = [slices[np.clip(z + n, 0, last)] for n in range(-neighbours, neighbours + 1)]
+    return np.concatenate(beside, axis=-1)
 
 
 def pick(below: int, generator: torch.Generator) -> int:

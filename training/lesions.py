@@ -113,15 +113,21 @@ def lesion_patients(table: Path) -> dict[str, str]:
 
 
 def canvases(
-    lesions: Lesions, count: int, size: int, generator: Generator, device: torch.device
+    lesions: Lesions,
+    count: int,
+    size: int,
+    generator: Generator,
+    device: torch.device,
+    neighbours: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` canvases (B, 4, size, size) and labels (B, size, size).
+    """Return `count` canvases (B, channels, size, size) and labels (B, size, size).
 
     IGNORE lies between patches.
     """
     patch = size // ACROSS - 2 * GAP
     drawn = lesions.patients
-    images, labels = patches(lesions, drawn, count * ACROSS**2, patch, generator, device)
+    tiles = count * ACROSS**2
+    images, labels = patches(lesions, drawn, tiles, patch, generator, device, neighbours)
     images = pad(images, (GAP,) * 4)
     labels = pad(labels, (GAP,) * 4, value=IGNORE)
     return _tiled(images), _tiled(labels[:, None])[:, 0]
@@ -134,8 +140,9 @@ def patches(
     size: int,
     generator: Generator,
     device: torch.device,
+    neighbours: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` moved patches (B, 4, size, size) of 1 mm, and labels (B, size, size).
+    """Return `count` moved patches (B, channels, size, size) of 1 mm, labels (B, size, size).
 
     One of `patients` is drawn first, then one of its slices. What its cube does not hold is IGNORE.
     """
@@ -144,10 +151,24 @@ def patches(
     for _ in range(count):
         pool = patients[names[pick(len(names), generator)]]
         chosen.append(int(pool[pick(len(pool), generator)]))
-    images = torch.from_numpy(lesions.images[chosen]).to(device).float() * STEP
+    images = torch.from_numpy(_images(lesions, chosen, neighbours)).to(device).float() * STEP
     labels = torch.from_numpy(lesions.labels[chosen]).to(device)
     middle = torch.full((len(chosen), 2), (images.shape[-1] - 1) / 2, device=device)
     return warp(images, labels, middle, (size, size), generator, zoom=ZOOM, outside=IGNORE)
+
+
+def _images(lesions: Lesions, chosen: list[int], neighbours: int) -> NDArray[np.int8]:
+    """Return slices (B, channels, 32, 32), each between its neighbours in the same cube.
+
+    Where the cube ends, its last slice stands for those beyond.
+    """
+    z, depth = np.array(chosen), lesions.images.shape[-1]
+    lowest = z - z % depth
+    beside = [
+        lesions.images[np.clip(z + n, lowest, lowest + depth - 1)]
+        for n in range(-neighbours, neighbours + 1)
+    ]
+    return np.concatenate(beside, axis=1)
 
 
 def _tiled(patches: Tensor) -> Tensor:

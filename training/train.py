@@ -26,7 +26,7 @@ from glioslice.metrics import region_dice
 from training.augment import augment, fade
 from training.cards import trained_card, write_model
 from training.checkpoint import STATE, load_model
-from training.dataset import Slices, draw_slices, load_split
+from training.dataset import Slices, draw_slices, load_split, with_neighbours
 from training.learner import Learner, new_learner, restore, save_state
 from training.lesions import Lesions, canvases, lesion_patients, load_lesions
 from training.log import Log, Row
@@ -199,16 +199,17 @@ def one_epoch(
 
 
 def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a batch: augmented crops (B, 4, crop, crop) and their labels (B, crop, crop)."""
+    """Return a batch: augmented crops (B, channels, crop, crop), labels (B, crop, crop)."""
     recipe = job.recipe
     from_cubes = round(recipe.batch * recipe.lesions) if job.lesions else 0
-    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator)
+    neighbours: int = job.card["input"]["neighbours"]
+    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator, neighbours)
     images, labels, centres = (tensor.to(device) for tensor in drawn)
     images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
     if job.lesions and recipe.transplant:
         images, labels = transplant(images, labels, job.lesions, recipe.transplant, generator)
     if job.lesions and from_cubes:
-        patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device)
+        patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device, neighbours)
         images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])
     images = fade(images, labels, recipe.fade, generator)
     return augment(images, generator), labels
@@ -220,7 +221,8 @@ def judge(network: Network, cases: list[Slices], place: Process) -> Row:
     network.eval()
     scores = []
     for case in cases:
-        parts = torch.from_numpy(case.images.copy()).permute(0, 3, 1, 2).split(16)
+        images = with_neighbours(case.images, network.config.neighbours)
+        parts = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).split(16)
         logits = torch.cat([network(p.to(place.device).float()).cpu() for p in parts], 0)
         regions = (logits > 0).permute(1, 0, 2, 3).numpy()  # (3, Z, X, Y)
         scores.append(region_dice(to_labels(regions), case.labels))

@@ -10,11 +10,19 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from glioslice.cases import MODALITIES
+
 TURN = math.radians(20)
 STRETCH = 0.2
 """Largest |log scale| of each axis."""
 BEND, BENDS, BEND_SPACING = 4.5, 0.7, 32
 """Elastic waves: largest standard deviation in voxels, share of crops, pixels between knots."""
+
+
+def brain_in(images: Tensor) -> Tensor:
+    """Return where the slices of images (B, slices * 4, H, W) hold brain, (B, slices, H, W)."""
+    brain: Tensor = (images != 0).unflatten(1, (-1, len(MODALITIES))).any(dim=2)
+    return brain
 
 
 class Draw:
@@ -47,7 +55,7 @@ def warp(
     zoom: float = 1.0,
     outside: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return crops (B, 4, *size) and labels (B, *size) of images (B, 4, H, W), labels (B, H, W).
+    """Return crops (B, C, *size) and labels (B, *size) of images (B, C, H, W), labels (B, H, W).
 
     `centres` (B, 2) are the row and column that a crop is centred on, `zoom` the pixels of a crop
     to a voxel, `outside` the label beyond the image, where the crop is 0. Rows run from right to
@@ -58,12 +66,14 @@ def warp(
     # grid_sample wants (column, row), -1 and 1 at the outer edges of the image.
     edges = torch.tensor([width, height], device=images.device)
     grid = (2 * grid.flip(-1) + 1) / edges - 1
-    brain = (images != 0).any(dim=1, keepdim=True).float()
-    moved = grid_sample(torch.cat([images, brain], 1), grid, align_corners=False)
+    brain = brain_in(images)
+    moved = grid_sample(torch.cat([images, brain.float()], 1), grid, align_corners=False)
     # Beyond the image grid_sample gives 0.
     shifted = labels[:, None].float() - outside
     taken = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + outside
-    return torch.where(moved[:, -1:] > 0.5, moved[:, :-1], 0.0), taken.to(torch.uint8)
+    moved, inside = moved.split([images.shape[1], brain.shape[1]], 1)
+    inside = (inside > 0.5).repeat_interleave(len(MODALITIES), 1)
+    return torch.where(inside, moved, 0.0), taken.to(torch.uint8)
 
 
 def _voxels(centres: Tensor, size: tuple[int, int], draw: Draw, zoom: float) -> Tensor:

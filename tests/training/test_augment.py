@@ -52,6 +52,22 @@ def test_each_modality_changes_by_itself() -> None:
     assert means.std(dim=0).min() > 0.1
 
 
+def test_the_slices_of_one_scan_change_alike() -> None:
+    """All but noise: a modality's slices, equal before, are equal after; background stays."""
+    images = batch().repeat(1, 3, 1, 1)
+    images[:, 8:, 100:] = 0.0  # the slice above is smaller
+    changed = augment(images, torch.Generator().manual_seed(0)).unflatten(1, (3, 4))
+    assert not changed[:, 2, :, 100:].any()
+    assert changed[:, 0, :, 104:].any()
+    middle = changed[:, :, :, 30:90, 30:90]
+    noiseless = (middle[:, 0] == middle[:, 2]).flatten(2).all(2)
+    assert 0.5 < noiseless.float().mean() < 0.9
+    mean = middle.mean((3, 4))
+    torch.testing.assert_close(mean[:, 0], mean[:, 2], atol=0.02, rtol=0)
+    gone = ~changed.flatten(3).any(3)
+    assert torch.equal(gone[:, 0], gone[:, 2])
+
+
 def test_some_modalities_are_dropped_and_never_two() -> None:
     generator = torch.Generator().manual_seed(2)
     gone = torch.cat([~augment(batch(), generator).flatten(2).any(2) for _ in range(8)])
