@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import plots, tables
 from benchmarks.healthy import score_healthy
 from benchmarks.pages import fill
-from benchmarks.runs import PLAN, ROOT, Run, left_out, named
+from benchmarks.runs import PLAN, RIVALS, ROOT, Run, left_out, named
 from benchmarks.scores import Score, score_case, write_scores
 from glioslice import command
 from glioslice.card import CARD, read_card
@@ -60,7 +60,7 @@ def score(runs: list[Run], data: Path) -> None:
                 if digest(case) in read_card(run.folder).trained_on:
                     raise GliosliceError(f"{run.name}: was trained on {name}, of its own fold")
                 scores[run] += score_case(run, case)
-    score_healthy(runs)
+    score_healthy([run for run in runs if run.size not in RIVALS])
     for run in runs:
         write_scores(run, scores[run])
         print(f"{run.name}: mean Dice {tables.mean(tables.int8(run), lambda s: s.mean):.4f}")

@@ -108,7 +108,7 @@ def keep(run: Run, data: Path) -> None:
     roles = cast(data / "brats", card.window, card.clip, card.trained_on)
     slices = calibration(roles.calibrated, card.clip)
     exported = export(with_thresholds(network, thresholds_of(card)), card.window, slices)
-    files = packed(card.name, exported, ())
+    files = tuple(f for f in packed(card.name, exported, ()) if f.precision in run.precisions)
     content: dict[str, Any] = {
         **card.content,
         "calibrated_on": [subject.name for subject in roles.calibrated],

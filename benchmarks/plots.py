@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.runs import patients
-from benchmarks.scores import PRECISIONS, read_scores
+from benchmarks.scores import read_scores
 from benchmarks.tables import GRADES, SIZES, VALUES, bytes_of, mean, pooled, rivals
 from convert.picture import svg
 from convert.products import LIMIT
@@ -51,7 +51,7 @@ def dice_by_bytes(path: Path) -> None:
     axes = figure.add_subplot()
     for run in rivals():
         points = []
-        for precision in PRECISIONS:
+        for precision in run.precisions:
             scores = [s for s in read_scores(run) if (s.precision, s.missing) == (precision, "")]
             points.append((bytes_of(run, precision), mean(scores, VALUES["mean"])))
             axes.scatter(*points[-1], marker=MARKS[precision], s=28, color="#0072b2")

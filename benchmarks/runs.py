@@ -1,7 +1,7 @@
 """The networks behind docs/accuracy.md: which are trained on what, and where each is kept.
 
 A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
-the packed files in three precisions, and `scores.csv` of the patients of the fourth.
+the packed files, and `scores.csv` of the patients of the fourth.
 """
 
 import csv
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "folds"
 FOLDS = (1, 2, 3, 4)
 RECIPE = "recipe"
+PRECISIONS = ("int8", "fp16", "fp32")
 
 FULL = ("--size", "benchmarks.rivals:FULL")
 FIRST_FORM = ("--size", "benchmarks.rivals:NEAREST", "--set", "tumour=0.75", "--set", "centred=1")
@@ -71,6 +72,11 @@ class Run:
     def folder(self) -> Path:
         """Where its files are kept."""
         return KEPT / self.name
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Of which files are kept and scored: a rival's int8 alone, its others are megabytes."""
+        return PRECISIONS[:1] if self.size in RIVALS else PRECISIONS
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.runs import Run
+from benchmarks.runs import RIVALS, Run
 from device.engine import Engine
 from device.segment import segment
 from glioslice.cases import MODALITIES, Case
 from glioslice.files import whole
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import dice, hd95
-
-PRECISIONS = ("int8", "fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,16 @@ assert [f.name for f in fields(Score)] == ["case", "precision", "missing", *TRIP
 
 
 def score_case(run: Run, case: Case) -> Iterator[Score]:
-    """Yield the scores of one of the run's own patients, of every file and missing modality."""
+    """Yield the scores of one of the run's own patients, of every file and missing modality.
+
+    Nothing is missing for a rival: it is compared by one figure.
+    """
     assert case.labels is not None
-    for precision in PRECISIONS:
+    for precision in run.precisions:
         [file] = run.folder.glob(f"*-{precision}.tflite")
         engine = Engine(file)
         yield score(case, segment(case.images, engine).labels, precision, "")
-        if precision == "int8":
+        if precision == "int8" and run.size not in RIVALS:
             for index, modality in enumerate(MODALITIES):
                 images = case.images.copy()
                 images[index] = 0

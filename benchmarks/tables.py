@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.healthy import read_healthy
 from benchmarks.pages import table
-from benchmarks.runs import FOLDS, KEPT, PLAN, RECIPE, RIVALS, VARIANTS, Run, patients
-from benchmarks.scores import PRECISIONS, Score, read_scores
+from benchmarks.runs import FOLDS, KEPT, PLAN, PRECISIONS, RECIPE, RIVALS, VARIANTS, Run, patients
+from benchmarks.scores import Score, read_scores
 from glioslice.card import read_card
 from glioslice.cases import MODALITIES
 from glioslice.files import read_json
