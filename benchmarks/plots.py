@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.runs import patients
+from benchmarks.runs import RIVALS, patients
 from benchmarks.scores import read_scores
 from benchmarks.tables import GRADES, SIZES, VALUES, bytes_of, mean, pooled, rivals
 from convert.picture import svg
@@ -56,13 +56,15 @@ def dice_by_bytes(path: Path) -> None:
             points.append((bytes_of(run, precision), mean(scores, VALUES["mean"])))
             axes.scatter(*points[-1], marker=MARKS[precision], s=28, color="#0072b2")
         axes.plot(*zip(*points, strict=True), lw=0.6, color="#0072b2")
-        axes.annotate(run.name, points[0], xytext=(4, 6), textcoords="offset points", fontsize=8)
+        aside = (4, -12 if run.size in RIVALS else 6)  # two points lie close
+        axes.annotate(run.name, points[0], xytext=aside, textcoords="offset points", fontsize=8)
     axes.axvline(LIMIT, color="#d55e00", lw=1, ls="--")
     axes.annotate("60,000 bytes", (LIMIT, SHOWN[0]), xytext=(4, 4),
                   textcoords="offset points", fontsize=8, color="#d55e00")  # fmt: skip
     for precision, mark in MARKS.items():
         axes.scatter([], [], marker=mark, s=28, color="#0072b2", label=precision)
     axes.set_xscale("log")
+    axes.margins(x=0.22)  # room for the last name
     axes.set_ylim(*SHOWN)
     axes.set_xlabel("bytes of the packed file")
     axes.set_ylabel("mean Dice, fold 1")
