@@ -74,6 +74,7 @@ def write() -> None:
         PAGE,
         {
             "dice": tables.dice_table(),
+            "seeds": tables.seed_table(),
             "grades": tables.grade_table(),
             "distances": tables.distance_table(),
             "outside": tables.outside_table(),

@@ -19,6 +19,8 @@ RESAMPLES, SEED = 10_000, 0
 SLICE_TIME = KEPT / "slice_time.json"
 GRADES = ("high", "low", "unknown")
 SIZES = ("compact", "nano")
+SEEDS = (RECIPE, "seed-1", "seed-2")
+"""The variants that differ in their seed alone, 0 to 2."""
 
 Value = Callable[[Score], float]
 VALUES: dict[str, Value] = {
@@ -81,6 +83,18 @@ def grade_table() -> str:
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
             rows.append([size, grade, len(scores), *dice])
     return table(("int8", "grade", "patients", *VALUES), rows)
+
+
+def seed_table() -> str:
+    """Return the mean Dice of compact's int8 files by the seeds of which no fold is missing."""
+    rows = []
+    for number, seed in enumerate(SEEDS):
+        runs = [int8(Run("compact", fold, seed)) for fold in FOLDS]
+        if all(runs):
+            scores = [score for run in runs for score in run]
+            dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
+            rows.append([number, len(scores), *dice])
+    return table(("compact int8, seed", "patients", *VALUES), rows)
 
 
 def distance_table() -> str:
@@ -203,7 +217,6 @@ def ledger_table() -> str:
     return table(("variant", "setting", "fold", "seed", *VALUES, "verdict"), rows)
 
 
-SEEDS = (RECIPE, "seed-1", "seed-2")
 COMPARED = FOLDS[:2]
 
 

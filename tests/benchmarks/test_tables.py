@@ -50,6 +50,15 @@ def test_grades_stand_apart() -> None:
     assert rows["unknown"][2:4] == ["1", "0.700"]
 
 
+def test_a_seed_counts_once_no_fold_is_missing() -> None:
+    four_folds()
+    for fold in (1, 2, 3, 4):
+        rows = cells(tables.seed_table())
+        assert rows == [["0", "4", "0.750", "0.500", "0.000", "0.417"]]
+        write(Run("compact", fold, "seed-2"), score_of("abcd"[fold - 1], (fold / 10, 0.5, 0.0)))
+    assert cells(tables.seed_table())[1] == ["2", "4", "0.250", "0.500", "0.000", "0.250"]
+
+
 def test_distances_volumes_and_what_lies_outside() -> None:
     four_folds()
     wt, _, et = cells(tables.distance_table())
