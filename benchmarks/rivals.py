@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from training.network import SIZES, Network, NetworkConfig, convolution, descended, doubled
+from training.network import SIZES, Network, NetworkConfig, UNet, convolution, descended, doubled
 
 DILATIONS = (1, 1, 2, 4, 8, 4, 2, 1)
 """After MeshNet (Fedorov et al., IJCNN 2017): the view widens and narrows at full resolution."""
@@ -35,6 +35,16 @@ class MeshNet(Network):
         """Return the logits."""
         logits: Tensor = self.head(self.stack(x))
         return logits
+
+
+class LightFirst(UNet):
+    """The kit's network with one convolution where the pixels are most."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.encoder[0] = nn.Sequential(
+            convolution(config.inputs, config.widths[0], 3, stride=config.stem)
+        )
 
 
 class PlainUNet(Network):
@@ -80,6 +90,10 @@ CANDIDATES = {
 }
 """What `benchmarks/search.py` tries: four or five levels, narrow or wide, with slices beside."""
 
+SIX = NetworkConfig(
+    (8, 16, 16, 20, 20, 24), design="benchmarks.rivals:LightFirst", upsampling="bilinear"
+)
+"""A slice's own pixels as `nano` has them, and a view as wide as compact's."""
 NEAREST = replace(FULL, upsampling="nearest")
 MESHNET = NetworkConfig(widths=(24,) * len(DILATIONS), design="benchmarks.rivals:MeshNet")
 PLAIN_UNET = NetworkConfig(widths=(32, 64, 128, 256), design="benchmarks.rivals:PlainUNet")

@@ -28,6 +28,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "first-form": FIRST_FORM,
     "first-form-faint": (*FIRST_FORM, "--set", "fade=0.5"),
     "transplanted": ("--set", "transplant=0.4"),
+    "restyled": ("--set", "restyle=0.5"),
+    "more-cubes": ("--set", "lesions=0.5"),
+    "six-levels": ("--size", "benchmarks.rivals:SIX"),
+    "taught": tuple(
+        word
+        for seed in ("", "-seed-1", "-seed-2")
+        for word in ("--teacher", f"build/folds/compact-{{fold}}{seed}")
+    ),
 }
 """What each adds to the words of `training/train.py`."""
 
@@ -81,7 +89,8 @@ class Run:
     @property
     def words(self) -> tuple[str, ...]:
         """What it adds to the words of `training/train.py`."""
-        return ("--size", self.size, *RIVALS.get(self.size, ()), *VARIANTS[self.variant])
+        words = ("--size", self.size, *RIVALS.get(self.size, ()), *VARIANTS[self.variant])
+        return tuple(word.format(fold=self.fold) for word in words)
 
 
 PLAN = (

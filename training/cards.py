@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from glioslice.card import CARD, Card
+from glioslice.card import CARD
 from glioslice.cases import MODALITIES
 from glioslice.files import sha256, write_json
 from glioslice.labels import REGIONS
@@ -37,15 +37,15 @@ def trained_card(
     size: str,
     settings: dict[str, Any],
     held_out: list[Slices],
-    start: Card | None,
+    before: list[dict[str, str]],
 ) -> dict[str, Any]:
-    """Return the card of a run, but for its files; `start` is the card of the fine-tuned model.
+    """Return the card of a run, but for its files.
 
-    Cases that the fine-tuned model has seen stay seen.
+    `before` are the cases that a fine-tuned model or teachers have seen: they stay seen.
     """
-    before = start.content["training"]["cases"] if start else []
+    seen = {case["digest"]: case for case in before}
     mine = {case["digest"] for case in settings["cases"]}
-    cases = settings["cases"] + [case for case in before if case["digest"] not in mine]
+    cases = settings["cases"] + [case for digest, case in seen.items() if digest not in mine]
     config = network.config
     return {
         "name": size,

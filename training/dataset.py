@@ -37,11 +37,8 @@ class Slices:
         return np.flatnonzero(self.labels.any(axis=(1, 2)))
 
     def image(self, z: int, neighbours: int) -> NDArray[np.float16]:
-        """Return slice `z` with its neighbours, (160, 192, channels)."""
-        first = max(0, z - neighbours)
-        image: NDArray[np.float16]
-        image = with_neighbours(self.images[first : z + neighbours + 1], neighbours)[z - first]
-        return image
+        """Return slice `z` between its neighbours, (slices, 160, 192, 4)."""
+        return self.images[beside(z, neighbours, len(self.images))]
 
 
 def patient_of(case: str) -> str:
@@ -113,15 +110,14 @@ def draw_slices(
     generator: torch.Generator,
     neighbours: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return slices (B, channels, 160, 192) float32, labels (B, 160, 192), where to crop (B, 2).
+    """Return images (B, slices, 160, 192, 4), labels (B, 160, 192), where to crop (B, 2).
 
-    The channels are the modalities of a slice, between those of its neighbours.
+    Each image is a slice, float16, between its neighbours.
 
     A patient is drawn first, then one of its slices, so that large tumours do not count twice. A
     crop does not reach past the window.
     """
-    channels = (2 * neighbours + 1) * len(MODALITIES)
-    images = np.empty((count, *WINDOW, channels), np.float16)
+    images = np.empty((count, 2 * neighbours + 1, *WINDOW, len(MODALITIES)), np.float16)
     labels = np.empty((count, *WINDOW), np.uint8)
     centres = np.empty((count, 2), np.float32)
     for i in range(count):
@@ -135,7 +131,7 @@ def draw_slices(
         near = float(torch.rand((), generator=generator)) < recipe.centred
         centres[i] = _centre(labels[i] if near else None, recipe.crop, generator)
     return (
-        torch.from_numpy(images).permute(0, 3, 1, 2).float(),
+        torch.from_numpy(images),
         torch.from_numpy(labels),
         torch.from_numpy(centres),
     )
@@ -164,9 +160,14 @@ def with_neighbours(slices: NDArray[Any], neighbours: int) -> NDArray[Any]:
 
     The lowest comes first. Where the slices end, the last one stands for those beyond.
     """
-    z, last = np.arange(len(slices)), len(slices) - 1
-    beside = [slices[np.clip(z + n, 0, last)] for n in range(-neighbours, neighbours + 1)]
-    return np.concatenate(beside, axis=-1)
+    each = [slices[beside(z, neighbours, len(slices))] for z in range(len(slices))]
+    return np.stack([np.concatenate(list(one), axis=-1) for one in each])
+
+
+def beside(z: int, neighbours: int, count: int) -> NDArray[np.intp]:
+    """Return which of `count` slices are shown for slice `z`: the ends stand for those beyond."""
+    shown: NDArray[np.intp] = np.clip(np.arange(z - neighbours, z + neighbours + 1), 0, count - 1)
+    return shown
 
 
 def pick(below: int, generator: torch.Generator) -> int:

@@ -38,7 +38,12 @@ def new_learner(network: Network, recipe: Recipe) -> Learner:
     return Learner(
         network,
         AveragedModel(network, multi_avg_fn=partial(blend, recipe.average), use_buffers=True),
-        AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.decay),
+        AdamW(
+            network.parameters(),
+            lr=recipe.rate,
+            weight_decay=recipe.decay,
+            fused=next(network.parameters()).is_cuda,
+        ),
     )
 
 
@@ -46,8 +51,11 @@ def new_learner(network: Network, recipe: Recipe) -> Learner:
 def blend(keep: float, average: Any, current: Any, done: Tensor) -> None:
     """Move `average` to `current` by 1 - keep, and faster in the first steps of a run."""
     keep = min(keep, (1 + int(done)) / (10 + int(done)))
-    for mine, new in zip(average, current, strict=True):
-        mine.copy_(mine * keep + new * (1 - keep) if mine.is_floating_point() else new)
+    # They come in groups of one kind: of numbers, or of counters, which are not averaged.
+    if average[0].is_floating_point():
+        torch._foreach_lerp_(average, current, 1 - keep)
+    else:
+        torch._foreach_copy_(average, current)
 
 
 def save_state(run: Path, learner: Learner, settings: dict[str, Any], rows: list[Row]) -> None:

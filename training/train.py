@@ -11,7 +11,7 @@ same result.
 
 import argparse
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from glioslice import command
 from glioslice.errors import GliosliceError
-from glioslice.labels import to_labels
-from glioslice.metrics import region_dice
 from training.augment import augment, fade
+from training.captured import captured
 from training.cards import trained_card, write_model
 from training.checkpoint import STATE, load_model
-from training.dataset import Slices, draw_slices, load_split, with_neighbours
+from training.dataset import Slices, draw_slices, load_split
+from training.ensemble import Ensemble, case_dice, load_teachers
 from training.learner import Learner, new_learner, restore, save_state
 from training.lesions import Lesions, canvases, lesion_patients, load_lesions
 from training.log import Log, Row
@@ -64,6 +64,10 @@ def main() -> None:
     parser.add_argument(
         "--patients", type=Path, metavar="CSV", help="which cubes are of which case"
     )
+    parser.add_argument(
+        "--teacher", type=Path, action="append", default=[], metavar="RUN",
+        help="a model folder to learn from besides the labels; several: the mean of what they say",
+    )  # fmt: skip
     parser.add_argument("--from", dest="start", type=Path, help="a model folder to fine-tune")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--cache", type=Path, default=Path("build/slices"), help="prepared slices")
@@ -81,6 +85,7 @@ class Job:
     cases: list[Slices]
     lesions: Lesions | None
     held_out: list[Slices]
+    teachers: Ensemble
     out: Path
 
 
@@ -101,14 +106,17 @@ def work(arguments: argparse.Namespace) -> None:
         raise GliosliceError(f"{out}: holds a run already; add --resume or name another")
     cases, held_out = load_split(arguments.data, arguments.hold_out, recipe.seed, arguments.cache)
     lesions, cubes = cubes_of(arguments.lesions, arguments.patients, held_out)
+    teachers = load_teachers(arguments.teacher, held_out)
     settings = asdict(recipe) | {
         "size": size,
         "cubes": cubes,
         "from": started[1].content["files"][f"{size}.safetensors"]["sha256"] if started else None,
+        "teachers": teachers.entries,
         "cases": [{"case": c.case, "digest": c.digest} for c in cases],
     }
-    card = trained_card(network, size, settings, held_out, started[1] if started else None)
-    job = Job(recipe, settings, card, cases, lesions, held_out, out)
+    before = started[1].content["training"]["cases"] if started else []
+    card = trained_card(network, size, settings, held_out, [*before, *teachers.cases])
+    job = Job(recipe, settings, card, cases, lesions, held_out, teachers, out)
     with process() as place:
         learner, rows = begin(job, network, place, arguments.resume)
         log = Log(out, rows, arguments.wandb, settings) if place.leads else None
@@ -142,6 +150,7 @@ def cubes_of(
 def begin(job: Job, network: Network, place: Process, resume: bool) -> tuple[Learner, list[Row]]:
     """Return the learner, and the rows of the epochs already done: none for a new run."""
     network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    job.teachers.to(place.device)
     learner = new_learner(network, job.recipe)
     rows = restore(job.out, learner, job.settings) if resume else []
     if place.leads:
@@ -158,7 +167,11 @@ def train(job: Job, learner: Learner, place: Process, done: int, log: Log | None
     """Run the epochs; each ends with the state on disk."""
     recipe = job.recipe
     network = learner.network
-    parallel = DistributedDataParallel(network) if place.count > 1 else network
+    parallel = (
+        DistributedDataParallel(network)
+        if place.count > 1
+        else captured(network, recipe.batch, recipe.crop, place)
+    )
     for epoch in range(done + 1, recipe.epochs + 1):
         began = time.monotonic()
         loss = one_epoch(parallel, learner, job, epoch, place)
@@ -181,7 +194,7 @@ def one_epoch(
     """Return the mean loss of an epoch. All randomness comes from seed, epoch and rank."""
     recipe = job.recipe
     generator = torch.Generator().manual_seed((recipe.seed * 10_000 + epoch) * 64 + place.rank)
-    criterion, total = RegionLoss(), 0.0
+    criterion, total = RegionLoss(), torch.zeros((), device=place.device)
     network.train()
     for step in range(recipe.steps):
         images, labels = crops(job, generator, place.device)
@@ -189,13 +202,14 @@ def one_epoch(
             group["lr"] = rate_at(recipe, (epoch - 1) * recipe.steps + step)
         with torch.autocast(place.device.type, torch.bfloat16, enabled=place.mixed):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-        loss = criterion(logits, labels)
+        taught = job.teachers.chances(images, place) if job.teachers.networks else None
+        loss = criterion(logits, labels, taught, recipe.taught)
         learner.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         learner.optimiser.step()
         learner.average.update_parameters(learner.network)
-        total += loss.item()
-    return total / recipe.steps
+        total += loss.detach()
+    return total.item() / recipe.steps
 
 
 def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -205,6 +219,7 @@ def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[T
     neighbours: int = job.card["input"]["neighbours"]
     drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator, neighbours)
     images, labels, centres = (tensor.to(device) for tensor in drawn)
+    images = images.permute(0, 1, 4, 2, 3).flatten(1, 2).float()  # (B, channels, 160, 192)
     images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
     if job.lesions and recipe.transplant:
         images, labels = transplant(images, labels, job.lesions, recipe.transplant, generator)
@@ -212,20 +227,13 @@ def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[T
         patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device, neighbours)
         images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])
     images = fade(images, labels, recipe.fade, generator)
-    return augment(images, generator), labels
+    return augment(images, generator, recipe.restyle), labels
 
 
-@torch.no_grad()
 def judge(network: Network, cases: list[Slices], place: Process) -> Row:
-    """Return the mean volume Dice of WT, TC, ET over cases, by the float network."""
-    network.eval()
-    scores = []
-    for case in cases:
-        images = with_neighbours(case.images, network.config.neighbours)
-        parts = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).split(16)
-        logits = torch.cat([network(p.to(place.device).float()).cpu() for p in parts], 0)
-        regions = (logits > 0).permute(1, 0, 2, 3).numpy()  # (3, Z, X, Y)
-        scores.append(region_dice(to_labels(regions), case.labels))
+    """Return the mean volume Dice of WT, TC, ET over cases, by the network in full precision."""
+    place = replace(place, mixed=False)
+    scores = [case_dice(Ensemble((network.eval(),)), case, place) for case in cases]
     return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
 
 

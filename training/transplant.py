@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import avg_pool2d
 
+from glioslice.cases import MODALITIES
 from training.dataset import pick
 from training.lesions import Lesions, patches
 from training.loss import IGNORE
@@ -22,16 +23,19 @@ RIM = 5
 def transplant(
     images: Tensor, labels: Tensor, lesions: Lesions, share: float, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return images (B, 4, H, W) and labels (B, H, W), a tumour of `lesions` set into `share`.
+    """Return images (B, slices * 4, H, W) and labels (B, H, W), tumours set into `share` of them.
 
-    One that the edge of its patch cuts off is left out.
+    One that the edge of its patch cuts off is left out. Slices beside change with the middle one.
     """
     chosen = torch.rand(len(images), generator=generator) < share
     if not (chosen.any() and lesions.whole):
         return images, labels
     images, labels = images.clone(), labels.clone()
     count = int(chosen.sum())
-    drawn, outlines = patches(lesions, lesions.whole, count, PATCH, generator, images.device)
+    neighbours = images.shape[1] // len(MODALITIES) // 2
+    drawn, outlines = patches(
+        lesions, lesions.whole, count, PATCH, generator, images.device, neighbours
+    )
     for k, b in enumerate(torch.nonzero(chosen)[:, 0].tolist()):
         _set_in(images[b], labels[b], drawn[k], outlines[k], generator)
     return images, labels

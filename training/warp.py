@@ -1,7 +1,7 @@
 """Geometry of the augmentation: turn, scale, mirror, bend and crop, in one resampling.
 
-On the device of the batch; random numbers come from one CPU generator (`Draw`), so that a run can
-be resumed to the same result.
+On the device of the batch; random numbers come from one CPU generator (`Draw`), or from a seed that
+it gives, so that a run can be resumed to the same result.
 """
 
 import math
@@ -26,23 +26,34 @@ def brain_in(images: Tensor) -> Tensor:
 
 
 class Draw:
-    """Random numbers of shape (B, ...) on the batch's device."""
+    """Random numbers of shape (B, ...), made on the batch's device from a seed of the generator."""
 
     def __init__(self, like: Tensor, generator: Generator) -> None:
         self.device, self.count, self.generator = like.device, like.shape[0], generator
+        seed = int(torch.randint(2**62, (), generator=generator))
+        self.there = Generator(self.device).manual_seed(seed)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Return numbers from `low` to `high`."""
-        unit = torch.rand(self.count, *shape, generator=self.generator)
-        return (low + (high - low) * unit).to(self.device)
+        unit = torch.rand(self.count, *shape, generator=self.there, device=self.device)
+        return low + (high - low) * unit
 
     def normal(self, *shape: int) -> Tensor:
         """Return numbers of mean 0 and deviation 1."""
-        return torch.randn(self.count, *shape, generator=self.generator).to(self.device)
+        return torch.randn(self.count, *shape, generator=self.there, device=self.device)
 
     def chance(self, probability: float, *shape: int) -> Tensor:
         """Return True with `probability`."""
         return self.uniform(0, 1, *shape) < probability
+
+    def some(self, probability: float, each: int) -> tuple[Tensor, Tensor]:
+        """Return the indices along B and `each` of what is chosen with `probability`.
+
+        How many they are is known without waiting for a GPU.
+        """
+        chosen = torch.rand(self.count, each, generator=self.generator) < probability
+        row, column = torch.nonzero(chosen, as_tuple=True)
+        return row.to(self.device), column.to(self.device)
 
 
 def warp(

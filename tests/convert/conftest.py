@@ -39,7 +39,7 @@ def write_run(
 ) -> Path:
     network = random_network(widths)
     cases = [{"case": str(i), "digest": digest} for i, digest in enumerate(digests)]
-    card = trained_card(network, "tiny", {"cases": cases, "seed": 0}, [], None)
+    card = trained_card(network, "tiny", {"cases": cases, "seed": 0}, [], [])
     card["input"]["window"] = list(WINDOW)
     card["output"]["thresholds"] = {"WT": 0.4, "TC": 0.5, "ET": 0.6}
     write_model(folder, network, card)

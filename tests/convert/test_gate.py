@@ -93,7 +93,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Broken:
 
 
 def write_by_hand(folder: Path, network: Network, name: str = "tiny") -> Path:
-    card = trained_card(network, name, {"cases": [], "seed": 0}, [], None)
+    card = trained_card(network, name, {"cases": [], "seed": 0}, [], [])
     card["input"]["window"] = list(WINDOW)
     write_model(folder, network, card)
     return folder

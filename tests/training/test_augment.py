@@ -3,7 +3,7 @@
 import torch
 
 from glioslice.slices import CLIP
-from training.augment import augment, fade
+from training.augment import augment, fade, restyle
 from training.loss import IGNORE
 
 
@@ -44,6 +44,24 @@ def test_faint_tumours_lose_contrast_and_nothing_else_changes() -> None:
     assert (contrast[changed] > 0.28).all()
     assert contrast[changed].std(dim=1).min() > 0.01  # each modality by itself
     assert fade(images, labels, 0.0, torch.Generator()) is images
+    three = fade(images.repeat(1, 3, 1, 1), labels, 0.5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(three, faint.repeat(1, 3, 1, 1))  # a scan's slices alike
+
+
+def test_another_scanner_keeps_the_order_of_grey() -> None:
+    ramp = torch.linspace(-CLIP, CLIP, 401).reshape(1, 1, 1, 1, 401).repeat(8, 4, 2, 1, 1)
+    styled = restyle(ramp, 0.5, torch.Generator().manual_seed(0))
+    assert styled.shape == ramp.shape
+    assert (styled.diff(dim=-1) > 0).all()
+    assert torch.equal(styled[:, :, 0], styled[:, :, 1])  # the slices of one scan alike
+    torch.testing.assert_close(styled[..., 200], torch.zeros(8, 4, 2, 1), atol=1e-5, rtol=0)
+    slope = (styled[..., 280] - styled[..., 120]) / 4
+    torch.testing.assert_close(slope, torch.ones(8, 4, 2, 1), atol=1e-4, rtol=0)
+    changed = ((styled - ramp).abs() > 0.05).flatten(2).any(2)
+    assert 10 <= int(changed.sum()) <= 22
+    other = styled[changed].flatten(1)
+    assert not torch.allclose(other[0], other[1], atol=0.05)
+    assert restyle(ramp, 0.0, torch.Generator()) is ramp
 
 
 def test_each_modality_changes_by_itself() -> None:

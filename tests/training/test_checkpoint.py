@@ -15,7 +15,7 @@ from training.network import SIZES, UNet
 
 
 def write(folder: Path, network: UNet, name: str = "nano") -> Path:
-    write_model(folder, network, trained_card(network, name, {"cases": []}, [], None))
+    write_model(folder, network, trained_card(network, name, {"cases": []}, [], []))
     return folder
 
 

@@ -81,12 +81,12 @@ def test_a_slice_is_drawn_with_its_neighbours(write_case: Write, tmp_path: Path)
     [case], _ = load_split(write_case(), "0", 0, tmp_path / "cache")
     alone = draw_slices([case], 50, Recipe(), torch.Generator().manual_seed(1))
     beside = draw_slices([case], 50, Recipe(), torch.Generator().manual_seed(1), neighbours=1)
-    assert beside[0].shape == (50, 12, 160, 192)
-    assert torch.equal(beside[0][:, 4:8], alone[0])
+    assert beside[0].shape == (50, 3, 160, 192, 4)
+    assert torch.equal(beside[0][:, 1:2], alone[0])
     assert torch.equal(beside[1], alone[1])
     for z in range(len(case.labels)):
         around = np.clip([z - 2, z - 1, z, z + 1, z + 2], 0, len(case.labels) - 1)
-        wanted = np.concatenate([case.images[i] for i in around], axis=-1)
+        wanted = np.stack([case.images[i] for i in around])
         np.testing.assert_array_equal(case.image(z, 2), wanted)
 
 

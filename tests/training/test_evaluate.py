@@ -48,7 +48,7 @@ def test_json_masks_and_seen_cases(write_case: Write, tmp_path: Path) -> None:
     seen = {"case": "whatever it was called", "digest": digest(read_case(find_case(first)))}
     torch.manual_seed(0)
     network = UNet(SIZES["nano"])
-    write_model(tmp_path, network, trained_card(network, "nano", {"cases": [seen]}, [], None))
+    write_model(tmp_path, network, trained_card(network, "nano", {"cases": [seen]}, [], []))
     words = ("--model", tmp_path / "nano.safetensors", "--data", tmp_path / "data")
     done = evaluate(*words, "--json", tmp_path / "o.json", "--masks", tmp_path / "masks")
     assert done.returncode == 0, done.stderr

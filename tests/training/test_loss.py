@@ -46,3 +46,28 @@ def test_ignored_pixels_do_not_count() -> None:
     assert beside.grad is not None
     assert not beside.grad[..., 8:].any()
     assert RegionLoss()(logits, torch.full_like(labels, IGNORE)).isfinite()
+
+
+def test_the_target_is_what_labels_and_teachers_say() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (2, 8, 8), generator=generator, dtype=torch.uint8)
+    labels[0, 0] = IGNORE
+    taught = torch.rand(2, 3, 8, 8, generator=generator)
+    loss, agreeing = RegionLoss(), torch.logit(taught, eps=1e-6)
+
+    def entropy(logits: torch.Tensor) -> float:
+        """Of what is known, by hand."""
+        chances = torch.sigmoid(logits.double())
+        each = -taught * chances.log() - (1 - taught) * (1 - chances).log()
+        known = (labels != IGNORE)[:, None].expand_as(each)
+        return float(each[known].mean())
+
+    # Where the student agrees with a teacher alone, nothing of Dice is left.
+    whole = loss(agreeing, labels, taught, 1.0).item()
+    assert whole == pytest.approx(entropy(agreeing), abs=1e-4)
+    assert loss(agreeing + 0.5, labels, taught, 1.0).item() > whole + 0.01
+    assert loss(agreeing - 0.5, labels, taught, 1.0).item() > whole + 0.01
+    assert loss(agreeing, labels, taught, 0.0) == loss(agreeing, labels)
+    regions = torch.stack([labels > 0, (labels == 1) | (labels == 3), labels == 3], 1).float()
+    halfway = loss(agreeing, labels, (taught + regions) / 2, 1.0).item()
+    assert loss(agreeing, labels, taught, 0.5).item() == pytest.approx(halfway, abs=1e-5)

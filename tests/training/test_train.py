@@ -21,6 +21,15 @@ from training.recipe import Recipe, rate_at
 
 
 @pytest.fixture
+def three(data: Path) -> Path:
+    """Three cases whose images differ, and so their digests."""
+    for name, modality in (("b", "t2"), ("c", "flair")):
+        of = {m: data / name / f"{name}_{m}.nii.gz" for m in ("t1", modality)}
+        of[modality].write_bytes(of["t1"].read_bytes())
+    return data
+
+
+@pytest.fixture
 def data(write_case: Write, tmp_path: Path) -> Path:
     for name in ("a", "b", "c"):
         write_case(name, folder=tmp_path / "data")
@@ -32,7 +41,7 @@ def arguments(data: Path, out: Path, **others: Any) -> argparse.Namespace:
         "data": data, "out": out, "size": "nano", "epochs": 3, "steps": 2, "batch": 2,
         "rate": 3e-3, "seed": 5, "hold_out": "1", "start": None, "resume": False,
         "cache": data.parent / "cache", "wandb": False, "lesions": None, "patients": None,
-        "set": ["judge_every=2"],
+        "set": ["judge_every=2"], "teacher": [],
     }  # fmt: skip
     return argparse.Namespace(**(given | others))
 
@@ -144,6 +153,39 @@ def test_fine_tuning_starts_from_the_weights_and_remembers_the_cases(
     assert read_card(tmp_path / "base").trained_on < seen
     with pytest.raises(GliosliceError, match="is a nano, not a compact"):
         train.work(arguments(data, tmp_path / "x", start=tmp_path / "base", size="compact"))
+
+
+def test_a_student_remembers_whom_it_learnt_from(three: Path, tmp_path: Path) -> None:
+    train.work(arguments(three, tmp_path / "alone"))
+    train.work(arguments(three, tmp_path / "teacher", seed=6, hold_out="a"))
+    words = {"teacher": [tmp_path / "teacher"], "hold_out": "a,b"}
+    with pytest.raises(GliosliceError, match="teacher: was trained on b, held out"):
+        train.work(arguments(three, tmp_path / "student", **words))
+    words["hold_out"] = "a"
+    train.work(arguments(three, tmp_path / "student", **words))
+    file = read_card(tmp_path / "teacher").content["files"]["nano.safetensors"]["sha256"]
+    student = read_card(tmp_path / "student")
+    assert student.content["training"]["teachers"] == [{"name": "nano", "sha256": file}]
+    assert student.trained_on == read_card(tmp_path / "teacher").trained_on
+    assert read_card(tmp_path / "alone").content["training"]["teachers"] == []
+    given: dict[str, Any] = {"set": ["judge_every=2", "taught=0"], "hold_out": "a"}
+    train.work(arguments(three, tmp_path / "deaf", teacher=words["teacher"], **given))
+    train.work(arguments(three, tmp_path / "untaught", **given))
+    deaf, untaught, taught = (
+        load_file(tmp_path / run / "nano.safetensors") for run in ("deaf", "untaught", "student")
+    )
+    assert all(torch.equal(deaf[name], untaught[name]) for name in deaf)
+    assert not torch.equal(deaf["head.weight"], taught["head.weight"])
+
+
+def test_whoever_saw_a_case_through_a_teacher_has_seen_it(three: Path, tmp_path: Path) -> None:
+    train.work(arguments(three, tmp_path / "teacher", hold_out="0", epochs=1))
+    (few := tmp_path / "few").mkdir()
+    (few / "a").symlink_to(three / "a")
+    words = {"teacher": [tmp_path / "teacher"], "hold_out": "0", "epochs": 1}
+    train.work(arguments(few, tmp_path / "student", **words))
+    seen = [case["case"] for case in read_card(tmp_path / "student").content["training"]["cases"]]
+    assert seen == ["a", "b", "c"]
 
 
 def test_the_rate_warms_up_and_falls_to_zero() -> None:

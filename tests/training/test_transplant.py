@@ -99,3 +99,16 @@ def test_tumours_that_an_edge_cuts_off_stay_where_they_are(
         many, slices[1].repeat(4, 1, 1), lesions, 1.0, torch.Generator().manual_seed(3)
     )
     assert 0.1 < (images != many).flatten(1).any(dim=1).float().mean() < 0.7
+
+
+def test_slices_beside_change_where_the_middle_one_does(
+    slices: tuple[Tensor, Tensor], cubes: Path
+) -> None:
+    images = slices[0].repeat(1, 3, 1, 1)
+    lesions, generator = load_lesions(cubes, set()), torch.Generator().manual_seed(0)
+    several, labels = transplant(images, slices[1], lesions, 1.0, generator)
+    alone, wanted = transplant(*slices, lesions, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(labels, wanted)
+    torch.testing.assert_close(several[:, 4:8], alone)
+    changed = (several != images).unflatten(1, (3, 4)).any(dim=2).flatten(2).any(2)
+    assert changed.any(dim=1).sum() >= 6
