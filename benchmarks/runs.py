@@ -29,7 +29,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "first-form-faint": (*FIRST_FORM, "--set", "fade=0.5"),
     "transplanted": ("--set", "transplant=0.4"),
     "restyled": ("--set", "restyle=0.5"),
-    "more-cubes": ("--set", "lesions=0.5"),
     "six-levels": ("--size", "benchmarks.rivals:SIX"),
     "taught": tuple(
         word
@@ -39,8 +38,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """What each adds to the words of `training/train.py`."""
 
-ON_ALL = ("seed-1", "seed-2", "full-resolution", "first-form")
-"""Trained on every fold: what is shipped, by other seeds, and what was `compact` once."""
+ONCE = ("seed-1", "seed-2", "full-resolution", "first-form")
+"""What is shipped, by other seeds, and what was `compact` once: every file is kept and scored."""
+
+ON_ALL = (*ONCE, "six-levels")
+"""Trained on every fold."""
 
 RIVALS: dict[str, tuple[str, ...]] = {
     "benchmarks.rivals:MESHNET": ("--epochs", "11"),
@@ -83,8 +85,9 @@ class Run:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Of which files are kept and scored: a rival's int8 alone, its others are megabytes."""
-        return PRECISIONS[:1] if self.size in RIVALS else PRECISIONS
+        """Of which files are kept and scored: int8 alone where that is all that is compared."""
+        whole = self.size not in RIVALS and self.variant in (RECIPE, *ONCE)
+        return PRECISIONS if whole else PRECISIONS[:1]
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
 """The list of folds, and that no network was trained on a patient it is scored on."""
 
 from collections import Counter
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import folds
 from benchmarks.runs import FOLDS, KEPT, PLAN, RIVALS, Run, left_out, named, patients
 from benchmarks.scores import read_scores
+from benchmarks.tables import SEEDS
 from glioslice.card import CARD, read_card, read_card_of
 from glioslice.errors import GliosliceError
 from training.lesions import lesion_patients
@@ -94,3 +96,22 @@ def test_the_rivals_are_what_the_page_says() -> None:
         assert macs(network, (160, 192)) > 220e6  # no slice of ours may cost so much
     assert sizes["meshnet"] <= 100_000
     assert 1.5e6 < sizes["plain_unet"] < 2.5e6
+
+
+def test_six_levels_begin_at_a_slices_own_pixels_with_one_convolution() -> None:
+    _, config = named_config("benchmarks.rivals:SIX")
+    network = build(config)
+    assert network(torch.zeros(1, 4, 160, 192)).shape == (1, 3, 160, 192)
+    first = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)][:2]
+    assert [(c.in_channels, c.out_channels) for c in first] == [(4, 8), (8, 16)]
+    assert parameters(network) < 50_000
+    assert macs(network, (160, 192)) < 110e6
+
+
+def test_a_student_learns_from_the_seeds_of_its_own_fold() -> None:
+    words = Run("compact", 2, "taught").words
+    teachers = [word for flag, word in pairwise(words) if flag == "--teacher"]
+    assert teachers == [f"build/folds/{Run('compact', 2, seed).name}" for seed in SEEDS]
+    assert all(
+        Run("compact", 2, seed) in PLAN[: PLAN.index(Run("compact", 2, "taught"))] for seed in SEEDS
+    )
