@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 ONCE = ("seed-1", "seed-2", "full-resolution", "first-form")
 """What is shipped, by other seeds, and what was `compact` once: every file is kept and scored."""
 
-ON_ALL = (*ONCE, "six-levels")
+ON_ALL = (*ONCE, "six-levels", "taught")
 """Trained on every fold."""
 
 RIVALS: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,18 @@ import numpy as np
 
 from benchmarks.healthy import read_healthy
 from benchmarks.pages import table
-from benchmarks.runs import FOLDS, KEPT, PLAN, PRECISIONS, RECIPE, RIVALS, VARIANTS, Run, patients
+from benchmarks.runs import (
+    FOLDS,
+    KEPT,
+    ON_ALL,
+    PLAN,
+    PRECISIONS,
+    RECIPE,
+    RIVALS,
+    VARIANTS,
+    Run,
+    patients,
+)
 from benchmarks.scores import Score, read_scores
 from glioslice.card import read_card
 from glioslice.cases import MODALITIES
@@ -21,6 +32,8 @@ GRADES = ("high", "low", "unknown")
 SIZES = ("compact", "nano")
 SEEDS = (RECIPE, "seed-1", "seed-2")
 """The variants that differ in their seed alone, 0 to 2."""
+COMPARED = FOLDS[:2]
+"""The folds by which the ledger decides."""
 
 Value = Callable[[Score], float]
 VALUES: dict[str, Value] = {
@@ -86,15 +99,16 @@ def grade_table() -> str:
 
 
 def seed_table() -> str:
-    """Return the mean Dice of compact's int8 files by the seeds of which no fold is missing."""
+    """Return the mean Dice of the seeds and variants of compact of which no fold is missing."""
     rows = []
-    for number, seed in enumerate(SEEDS):
-        runs = [int8(Run("compact", fold, seed)) for fold in FOLDS]
+    for variant in dict.fromkeys((*SEEDS, *ON_ALL)):
+        runs = [int8(Run("compact", fold, variant)) for fold in FOLDS]
         if all(runs):
             scores = [score for run in runs for score in run]
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
-            rows.append([number, len(scores), *dice])
-    return table(("compact int8, seed", "patients", *VALUES), rows)
+            change = None if variant in SEEDS else gain(variant, FOLDS)
+            rows.append([variant, len(scores), *dice, "" if change is None else f"{change:+.3f}"])
+    return table(("compact int8", "patients", *VALUES, "gain over the seeds"), rows)
 
 
 def distance_table() -> str:
@@ -217,25 +231,22 @@ def ledger_table() -> str:
     return table(("variant", "setting", "fold", "seed", *VALUES, "verdict"), rows)
 
 
-COMPARED = FOLDS[:2]
-
-
-def two_folds(variant: str) -> dict[str, float] | None:
-    """Return case to mean Dice of a variant over folds 1 and 2, None while one is missing."""
-    runs = [int8(Run("compact", fold, variant)) for fold in COMPARED]
+def dice_of(variant: str, folds: Sequence[int] = COMPARED) -> dict[str, float] | None:
+    """Return case to mean Dice of a variant over `folds`, None while one is missing."""
+    runs = [int8(Run("compact", fold, variant)) for fold in folds]
     return {s.case: s.mean for run in runs for s in run} if all(runs) else None
 
 
 def seed_spread() -> float | None:
     """Return the largest less the smallest mean Dice of three seeds over folds 1 and 2."""
-    means = [fmean(d.values()) for seed in SEEDS if (d := two_folds(seed))]
+    means = [fmean(d.values()) for seed in SEEDS if (d := dice_of(seed))]
     return max(means) - min(means) if len(means) == len(SEEDS) else None
 
 
-def gain(variant: str) -> float | None:
+def gain(variant: str, folds: Sequence[int] = COMPARED) -> float | None:
     """Return the mean over patients of a variant's Dice less that of the recipe's three seeds."""
-    tried = two_folds(variant)
-    seeds = [d for seed in SEEDS if (d := two_folds(seed))]
+    tried = dice_of(variant, folds)
+    seeds = [d for seed in SEEDS if (d := dice_of(seed, folds))]
     if tried is None or not seeds:
         return None
     return fmean(dice - fmean(seed[case] for seed in seeds) for case, dice in tried.items())

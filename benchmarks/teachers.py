@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.pages import fill, table
 from benchmarks.runs import KEPT, RECIPE, ROOT, Run, patients
-from benchmarks.tables import COMPARED, SEEDS, two_folds
+from benchmarks.tables import COMPARED, SEEDS, dice_of
 from device.engine import Engine
 from device.segment import slices_of
 from glioslice import command
@@ -130,7 +130,7 @@ def read() -> list[Taught]:
 
 def page(rows: Sequence[Taught]) -> str:
     """Return a row a teacher: Dice on each fold, and the gain over one of the three seeds."""
-    seeds = [dice for seed in SEEDS if (dice := two_folds(seed))]
+    seeds = [dice for seed in SEEDS if (dice := dice_of(seed))]
     fold_of = {patient.case: patient.fold for patient in patients()}
     lines = []
     for teacher in TEACHERS:

@@ -50,13 +50,17 @@ def test_grades_stand_apart() -> None:
     assert rows["unknown"][2:4] == ["1", "0.700"]
 
 
-def test_a_seed_counts_once_no_fold_is_missing() -> None:
+def test_a_variant_counts_once_no_fold_is_missing() -> None:
     four_folds()
     for fold in (1, 2, 3, 4):
         rows = cells(tables.seed_table())
-        assert rows == [["0", "4", "0.750", "0.500", "0.000", "0.417"]]
-        write(Run("compact", fold, "seed-2"), score_of("abcd"[fold - 1], (fold / 10, 0.5, 0.0)))
-    assert cells(tables.seed_table())[1] == ["2", "4", "0.250", "0.500", "0.000", "0.250"]
+        assert rows == [["recipe", "4", "0.750", "0.500", "0.000", "0.417", ""]]
+        for variant, wt in (("seed-2", fold / 10), ("taught", 1.0)):
+            write(Run("compact", fold, variant), score_of("abcd"[fold - 1], (wt, 0.5, 0.0)))
+    _, seed, taught = cells(tables.seed_table())
+    assert seed == ["seed-2", "4", "0.250", "0.500", "0.000", "0.250", ""]
+    # By hand: 1.5 / 3 less the mean of the two seeds, 1.25 / 3 and 0.75 / 3.
+    assert taught == ["taught", "4", "1.000", "0.500", "0.000", "0.500", "+0.167"]
 
 
 def test_distances_volumes_and_what_lies_outside() -> None:
