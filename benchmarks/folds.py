@@ -23,6 +23,7 @@ from convert.export import export, with_thresholds
 from convert.products import packed, stage
 from convert.to_tflite import thresholds_of
 from glioslice import command
+from glioslice.card import CARD
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, whole, write_bytes, write_json
 from training.checkpoint import STATE, load_model
@@ -87,8 +88,8 @@ def train(name: str, fold: int, words: Sequence[str], data: Path) -> None:
     On one thread: several runs at a time use a machine better.
     """
     folder = BUILD / name
-    if (folder / STATE).is_file():
-        training = read_json(folder / "card.json")["training"]
+    if (folder / CARD).is_file():
+        training = read_json(folder / CARD)["training"]
         if training["epochs_done"] == training["epochs"]:
             print(f"{name}: is trained", flush=True)
             return

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from glioslice import command
+from glioslice.card import CARD
 from glioslice.errors import GliosliceError
 from training.augment import augment, fade
 from training.captured import captured
 from training.cards import trained_card, write_model
-from training.checkpoint import STATE, load_model
+from training.checkpoint import load_model
 from training.dataset import Slices, draw_slices, load_split
 from training.ensemble import Ensemble, case_dice, load_teachers
 from training.learner import Learner, new_learner, restore, save_state
@@ -102,8 +103,8 @@ def work(arguments: argparse.Namespace) -> None:
     else:
         size, config = named_config(arguments.size or DEFAULT_SIZE)
         network = build(config)
-    if (out / STATE).exists() and not arguments.resume:
-        raise GliosliceError(f"{out}: holds a run already; add --resume or name another")
+    if (out / CARD).exists() and not arguments.resume:
+        raise GliosliceError(f"{out}: holds a run or a model; add --resume or name another")
     cases, held_out = load_split(arguments.data, arguments.hold_out, recipe.seed, arguments.cache)
     lesions, cubes = cubes_of(arguments.lesions, arguments.patients, held_out)
     teachers = load_teachers(arguments.teacher, held_out)

@@ -85,7 +85,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
         train.work(arguments(data, tmp_path / "cut", **given))
     monkeypatch.undo()
     assert read_json(tmp_path / "cut" / "card.json")["training"]["epochs_done"] == 1
-    with pytest.raises(GliosliceError, match="holds a run already; add --resume"):
+    with pytest.raises(GliosliceError, match="holds a run or a model; add --resume"):
         train.work(arguments(data, tmp_path / "cut", **given))
     with pytest.raises(GliosliceError, match="was started with other epochs"):
         train.work(arguments(data, tmp_path / "cut", epochs=4, resume=True, **given))
@@ -132,6 +132,17 @@ def test_the_kept_weights_are_the_average(data: Path, tmp_path: Path) -> None:
 def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
     with pytest.raises(GliosliceError, match="nothing to resume"):
         train.work(arguments(data, tmp_path / "none", resume=True))
+
+
+def test_a_model_is_not_trained_over(data: Path, tmp_path: Path) -> None:
+    train.work(arguments(data, tmp_path / "model", epochs=1))
+    (tmp_path / "model" / STATE).unlink()  # as what is shipped
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
+    with pytest.raises(GliosliceError, match="model: holds a run or a model"):
+        train.work(arguments(data, tmp_path / "model"))
+    with pytest.raises(GliosliceError, match="nothing to resume"):
+        train.work(arguments(data, tmp_path / "model", resume=True))
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
 
 
 def test_fine_tuning_starts_from_the_weights_and_remembers_the_cases(
