@@ -45,9 +45,8 @@ class Ensemble:
 
     @property
     def cases(self) -> list[dict[str, str]]:
-        """The cases that they were trained on, a case once."""
-        known = {c["digest"]: c for card in self.cards for c in card.content["training"]["cases"]}
-        return list(known.values())
+        """The cases that each of them was trained on."""
+        return [case for card in self.cards for case in card.content["training"]["cases"]]
 
     def to(self, device: torch.device) -> None:
         """Move the networks to `device`."""
