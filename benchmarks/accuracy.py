@@ -16,7 +16,7 @@ from benchmarks.pages import fill
 from benchmarks.runs import PLAN, RIVALS, ROOT, Run, left_out, named
 from benchmarks.scores import Score, score_case, write_scores
 from glioslice import command
-from glioslice.card import CARD, read_card
+from glioslice.card import read_card
 from glioslice.cases import digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
@@ -40,7 +40,7 @@ def work(arguments: argparse.Namespace) -> None:
     """Do what the command line says."""
     if arguments.data:
         runs = [named(name) for name in arguments.run] or list(PLAN)
-        score([run for run in runs if (run.folder / CARD).is_file()], arguments.data)
+        score([run for run in runs if run.packed], arguments.data)
     write()
 
 
@@ -84,7 +84,7 @@ def write() -> None:
             "rivals": f"{tables.rival_table()}\n\nMilliseconds: {timed['machine']}, "
             f"{timed['runtime']}, median of interleaved runs.",
             "spread": "not known yet: a seed is missing" if spread is None else f"{spread:.4f}",
-            "ledger": tables.ledger_table(),
+            "ablation": tables.ablation_table(),
             "patients": tables.patient_table(),
         },
     )

@@ -13,7 +13,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,17 @@ def work(arguments: argparse.Namespace) -> None:
         raise GliosliceError("--data is missing: the folder of brats/, lesions/ and patients.csv")
     runs = [named(name) for name in arguments.run] or list(PLAN)
     for run in runs:
-        train(run.name, run.fold, run.words, arguments.data)
+        train(run, arguments.data)
         keep(run, arguments.data)
 
 
-def deal(table: Path) -> None:
-    """Write `folds.csv`: each grade's patients, in the order of their names' hashes, in turn."""
+def deal(table: Path, cases: Container[str] | None = None) -> None:
+    """Write `folds.csv`: each grade's patients, in the order of their names' hashes, in turn.
+
+    Of the table's patients only `cases`, where they are given.
+    """
     with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if cases is None or row["case"] in cases]
     rows.sort(
         key=lambda r: (
             GRADES.index(r["grade"]),
@@ -82,24 +85,24 @@ def train_words(fold: int, data: Path) -> list[str]:
     ]
 
 
-def train(name: str, fold: int, words: Sequence[str], data: Path) -> None:
-    """Train BUILD/`name` to its end with `words` more, a fold left out.
+def train(run: Run, data: Path) -> None:
+    """Train a run in BUILD to its end, its fold left out.
 
     On one thread: several runs at a time use a machine better.
     """
-    folder = BUILD / name
+    folder = BUILD / run.name
     if (folder / CARD).is_file():
         training = read_json(folder / CARD)["training"]
         if training["epochs_done"] == training["epochs"]:
-            print(f"{name}: is trained", flush=True)
+            print(f"{run.name}: is trained", flush=True)
             return
-    line = [sys.executable, str(ROOT / "training" / "train.py"), *train_words(fold, data)]
-    line += ["--out", str(folder), *words]
+    line = [sys.executable, str(ROOT / "training" / "train.py"), *train_words(run.fold, data)]
+    line += ["--out", str(folder), *run.words]
     if (folder / STATE).is_file():
         line.append("--resume")
     done = subprocess.run(line, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode:
-        raise GliosliceError(f"{name}: training failed, see above; the same command goes on")
+        raise GliosliceError(f"{run.name}: training failed, see above; the same command goes on")
 
 
 def keep(run: Run, data: Path) -> None:

@@ -1,17 +1,16 @@
-"""Networks to compare with (docs/accuracy.md): what others would reach for, and ours changed.
+"""Networks to compare with (docs/accuracy.md): what others would reach for.
 
     python training/train.py --size benchmarks.rivals:MESHNET ...
 
-All are built of the kit's `convolution`, so that they are trained, converted and packed alike.
+Both are built of the kit's `convolution`, so that they are trained, converted and packed alike.
 """
 
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from training.network import SIZES, Network, NetworkConfig, UNet, convolution, descended, doubled
+from training.network import Network, NetworkConfig, convolution, descended, doubled
 
 DILATIONS = (1, 1, 2, 4, 8, 4, 2, 1)
 """After MeshNet (Fedorov et al., IJCNN 2017): the view widens and narrows at full resolution."""
@@ -35,16 +34,6 @@ class MeshNet(Network):
         """Return the logits."""
         logits: Tensor = self.head(self.stack(x))
         return logits
-
-
-class LightFirst(UNet):
-    """The kit's network with one convolution where the pixels are most."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__(config)
-        self.encoder[0] = nn.Sequential(
-            convolution(config.inputs, config.widths[0], 3, stride=config.stem)
-        )
 
 
 class PlainUNet(Network):
@@ -72,28 +61,5 @@ def _double(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution(inputs, outputs, 3), convolution(outputs, outputs, 3))
 
 
-FULL = NetworkConfig((8, 16, 28, 38), upsampling="bilinear")
-FOUR = NetworkConfig((16, 24, 24, 28), upsampling="bilinear", stem=2)
-FOUR_WIDE = NetworkConfig((24, 24, 20, 20), upsampling="bilinear", stem=2)
-FIVE = SIZES["compact"]
-FIVE_NARROW = NetworkConfig((12, 16, 20, 24, 24), upsampling="bilinear", stem=2)
-FIVE_WIDE = NetworkConfig((24, 16, 16, 20, 20), upsampling="bilinear", stem=2)
-FIVE_BESIDE = replace(FIVE, inputs=12)
-CANDIDATES = {
-    "full": FULL,
-    "four": FOUR,
-    "four_wide": FOUR_WIDE,
-    "five": FIVE,
-    "five_narrow": FIVE_NARROW,
-    "five_wide": FIVE_WIDE,
-    "five_beside": FIVE_BESIDE,
-}
-"""What `benchmarks/search.py` tries: four or five levels, narrow or wide, with slices beside."""
-
-SIX = NetworkConfig(
-    (8, 16, 16, 20, 20, 24), design="benchmarks.rivals:LightFirst", upsampling="bilinear"
-)
-"""A slice's own pixels as `nano` has them, and a view as wide as compact's."""
-NEAREST = replace(FULL, upsampling="nearest")
 MESHNET = NetworkConfig(widths=(24,) * len(DILATIONS), design="benchmarks.rivals:MeshNet")
 PLAIN_UNET = NetworkConfig(widths=(32, 64, 128, 256), design="benchmarks.rivals:PlainUNet")

@@ -1,7 +1,8 @@
 """The networks behind docs/accuracy.md: which are trained on what, and where each is kept.
 
 A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
-the packed files, and `scores.csv` of the patients of the fourth.
+the packed files, and `scores.csv` of the patients of the fourth. Of other seeds and rivals only
+what the page needs is committed: the scores, and the rivals' cards.
 """
 
 import csv
@@ -17,32 +18,12 @@ FOLDS = (1, 2, 3, 4)
 RECIPE = "recipe"
 PRECISIONS = ("int8", "fp16", "fp32")
 
-FULL = ("--size", "benchmarks.rivals:FULL")
-FIRST_FORM = ("--size", "benchmarks.rivals:NEAREST", "--set", "tumour=0.75", "--set", "centred=1")
-
 VARIANTS: dict[str, tuple[str, ...]] = {
     RECIPE: (),
     "seed-1": ("--seed", "1"),
     "seed-2": ("--seed", "2"),
-    "full-resolution": FULL,
-    "first-form": FIRST_FORM,
-    "first-form-faint": (*FIRST_FORM, "--set", "fade=0.5"),
-    "transplanted": ("--set", "transplant=0.4"),
-    "restyled": ("--set", "restyle=0.5"),
-    "six-levels": ("--size", "benchmarks.rivals:SIX"),
-    "taught": tuple(
-        word
-        for seed in ("", "-seed-1", "-seed-2")
-        for word in ("--teacher", f"build/folds/compact-{{fold}}{seed}")
-    ),
 }
 """What each adds to the words of `training/train.py`."""
-
-ONCE = ("seed-1", "seed-2", "full-resolution", "first-form")
-"""What is shipped, by other seeds, and what was `compact` once: every file is kept and scored."""
-
-ON_ALL = (*ONCE, "six-levels", "taught")
-"""Trained on every fold."""
 
 RIVALS: dict[str, tuple[str, ...]] = {
     "benchmarks.rivals:MESHNET": ("--epochs", "11"),
@@ -73,7 +54,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name, such as compact-1 or compact-1-no-cubes."""
+        """The folder's name, such as compact-1 or compact-1-seed-1."""
         plain = self.size.partition(":")[2].lower() or self.size
         ending = "" if self.variant == RECIPE else f"-{self.variant}"
         return f"{plain}-{self.fold}{ending}"
@@ -85,25 +66,24 @@ class Run:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Of which files are kept and scored: int8 alone where that is all that is compared."""
-        whole = self.size not in RIVALS and self.variant in (RECIPE, *ONCE)
+        """Of which files are scored: int8 alone where that is all that is compared."""
+        whole = self.size not in RIVALS and self.variant == RECIPE
         return PRECISIONS if whole else PRECISIONS[:1]
+
+    @property
+    def packed(self) -> bool:
+        """Whether all its files are here; of other seeds and rivals they are not committed."""
+        return all(any(self.folder.glob(f"*-{one}.tflite")) for one in self.precisions)
 
     @property
     def words(self) -> tuple[str, ...]:
         """What it adds to the words of `training/train.py`."""
-        words = ("--size", self.size, *RIVALS.get(self.size, ()), *VARIANTS[self.variant])
-        return tuple(word.format(fold=self.fold) for word in words)
+        return ("--size", self.size, *RIVALS.get(self.size, ()), *VARIANTS[self.variant])
 
 
 PLAN = (
     *(Run(size, fold) for size in ("compact", "nano") for fold in FOLDS),
-    *(
-        Run("compact", fold, variant)
-        for variant in VARIANTS
-        for fold in (FOLDS if variant in ON_ALL else FOLDS[:2])
-        if variant != RECIPE
-    ),
+    *(Run("compact", fold, variant) for variant in VARIANTS if variant != RECIPE for fold in FOLDS),
     *(Run(rival, FOLDS[0]) for rival in RIVALS),
 )
 """All runs, in the order in which they are worth their time."""

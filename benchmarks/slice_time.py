@@ -17,6 +17,7 @@ from device.engine import Engine
 from device.segment import slices_of
 from glioslice import command
 from glioslice.cases import phantom_case
+from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.progress import track
 
@@ -34,6 +35,8 @@ def work() -> None:
     """Invoke the networks in turn, so that a busy moment of the machine meets all of them."""
     engines = {}
     for run in rivals():
+        if not run.packed:
+            raise GliosliceError(f"{run.name}: its file is missing; `make folds` trains it")
         [file] = run.folder.glob("*-int8.tflite")
         engines[run.name] = Engine(file)
     first = next(iter(engines.values()))

@@ -1,5 +1,6 @@
 """The tables of docs/accuracy.md, from the scores that are committed."""
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from statistics import fmean, median
@@ -8,18 +9,7 @@ import numpy as np
 
 from benchmarks.healthy import read_healthy
 from benchmarks.pages import table
-from benchmarks.runs import (
-    FOLDS,
-    KEPT,
-    ON_ALL,
-    PLAN,
-    PRECISIONS,
-    RECIPE,
-    RIVALS,
-    VARIANTS,
-    Run,
-    patients,
-)
+from benchmarks.runs import FOLDS, KEPT, PRECISIONS, RECIPE, RIVALS, Run, patients
 from benchmarks.scores import Score, read_scores
 from glioslice.card import read_card
 from glioslice.cases import MODALITIES
@@ -28,12 +18,13 @@ from glioslice.labels import REGIONS
 
 RESAMPLES, SEED = 10_000, 0
 SLICE_TIME = KEPT / "slice_time.json"
+ABLATION = KEPT / "ablation.csv"
 GRADES = ("high", "low", "unknown")
 SIZES = ("compact", "nano")
 SEEDS = (RECIPE, "seed-1", "seed-2")
 """The variants that differ in their seed alone, 0 to 2."""
 COMPARED = FOLDS[:2]
-"""The folds by which the ledger decides."""
+"""The folds by which the ablation study decides."""
 
 Value = Callable[[Score], float]
 VALUES: dict[str, Value] = {
@@ -99,16 +90,15 @@ def grade_table() -> str:
 
 
 def seed_table() -> str:
-    """Return the mean Dice of the seeds and variants of compact of which no fold is missing."""
+    """Return the mean Dice of the seeds of compact of which no fold is missing."""
     rows = []
-    for variant in dict.fromkeys((*SEEDS, *ON_ALL)):
+    for variant in SEEDS:
         runs = [int8(Run("compact", fold, variant)) for fold in FOLDS]
         if all(runs):
             scores = [score for run in runs for score in run]
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
-            change = None if variant in SEEDS else gain(variant, FOLDS)
-            rows.append([variant, len(scores), *dice, "" if change is None else f"{change:+.3f}"])
-    return table(("compact int8", "patients", *VALUES, "gain over the seeds"), rows)
+            rows.append([variant, len(scores), *dice])
+    return table(("compact int8", "patients", *VALUES), rows)
 
 
 def distance_table() -> str:
@@ -212,51 +202,24 @@ def int8(run: Run) -> list[Score]:
 
 
 def bytes_of(run: Run, precision: str) -> int:
-    """Return the size of a run's packed file."""
-    [file] = run.folder.glob(f"*-{precision}.tflite")
-    return file.stat().st_size
-
-
-def ledger_table() -> str:
-    """Return a row a variant: its Dice on each fold, its gain, and what became of it."""
-    spread = seed_spread()
-    rows = []
-    for variant, words in VARIANTS.items():
-        runs = [r for r in PLAN if (r.size, r.variant) == ("compact", variant) and int8(r)]
-        for run in runs:
-            training = read_card(run.folder).content["training"]
-            dice = [f"{mean(int8(run), value):.3f}" for value in VALUES.values()]
-            rows.append([variant, " ".join(words) or "as it is", run.fold, training["seed"],
-                         *dice, verdict(variant, spread)])  # fmt: skip
-    return table(("variant", "setting", "fold", "seed", *VALUES, "verdict"), rows)
-
-
-def dice_of(variant: str, folds: Sequence[int] = COMPARED) -> dict[str, float] | None:
-    """Return case to mean Dice of a variant over `folds`, None while one is missing."""
-    runs = [int8(Run("compact", fold, variant)) for fold in folds]
-    return {s.case: s.mean for run in runs for s in run} if all(runs) else None
+    """Return the size of a run's packed file, by its card."""
+    entries = read_card(run.folder).content["files"].values()
+    [size] = [int(entry["bytes"]) for entry in entries if entry["precision"] == precision]
+    return size
 
 
 def seed_spread() -> float | None:
     """Return the largest less the smallest mean Dice of three seeds over folds 1 and 2."""
-    means = [fmean(d.values()) for seed in SEEDS if (d := dice_of(seed))]
-    return max(means) - min(means) if len(means) == len(SEEDS) else None
-
-
-def gain(variant: str, folds: Sequence[int] = COMPARED) -> float | None:
-    """Return the mean over patients of a variant's Dice less that of the recipe's three seeds."""
-    tried = dice_of(variant, folds)
-    seeds = [d for seed in SEEDS if (d := dice_of(seed, folds))]
-    if tried is None or not seeds:
+    runs = [[int8(Run("compact", fold, seed)) for fold in COMPARED] for seed in SEEDS]
+    if not all(all(of) for of in runs):
         return None
-    return fmean(dice - fmean(seed[case] for seed in seeds) for case, dice in tried.items())
+    means = [mean([score for run in of for score in run], VALUES["mean"]) for of in runs]
+    return max(means) - min(means)
 
 
-def verdict(variant: str, spread: float | None) -> str:
-    """Return what becomes of a variant by the rule of the ledger."""
-    if variant in SEEDS:
-        return "the baseline"
-    change = gain(variant)
-    if change is None or spread is None:
-        return "not decided: a run is missing"
-    return f"{change:+.3f}: {'stays' if change > spread else 'does not stay'}"
+def ablation_table() -> str:
+    """Return the committed figures of the experiments, with the commit of each one's code."""
+    with ABLATION.open(newline="", encoding="utf-8") as file:
+        _, *rows = csv.reader(file)
+    head = ("experiment", "folds", "mean Dice", "baseline", "gain", "decision", "code in commit")
+    return table(head, rows)

@@ -50,17 +50,14 @@ def test_grades_stand_apart() -> None:
     assert rows["unknown"][2:4] == ["1", "0.700"]
 
 
-def test_a_variant_counts_once_no_fold_is_missing() -> None:
+def test_a_seed_counts_once_no_fold_is_missing() -> None:
     four_folds()
     for fold in (1, 2, 3, 4):
         rows = cells(tables.seed_table())
-        assert rows == [["recipe", "4", "0.750", "0.500", "0.000", "0.417", ""]]
-        for variant, wt in (("seed-2", fold / 10), ("taught", 1.0)):
-            write(Run("compact", fold, variant), score_of("abcd"[fold - 1], (wt, 0.5, 0.0)))
-    _, seed, taught = cells(tables.seed_table())
-    assert seed == ["seed-2", "4", "0.250", "0.500", "0.000", "0.250", ""]
-    # By hand: 1.5 / 3 less the mean of the two seeds, 1.25 / 3 and 0.75 / 3.
-    assert taught == ["taught", "4", "1.000", "0.500", "0.000", "0.500", "+0.167"]
+        assert rows == [["recipe", "4", "0.750", "0.500", "0.000", "0.417"]]
+        write(Run("compact", fold, "seed-2"), score_of("abcd"[fold - 1], (fold / 10, 0.5, 0.0)))
+    _, seed = cells(tables.seed_table())
+    assert seed == ["seed-2", "4", "0.250", "0.500", "0.000", "0.250"]
 
 
 def test_distances_volumes_and_what_lies_outside() -> None:
@@ -100,22 +97,25 @@ def test_every_patient_the_worst_first() -> None:
     assert rows[0][1:4] == ["low", "2", "0.500"]
 
 
-def test_a_variant_stays_only_beyond_the_spread_of_seeds(kept: Path) -> None:
+def test_the_spread_is_that_of_the_means_of_three_seeds() -> None:
     def both(variant: str, one: float, two: float) -> None:
         for fold, case, dice in ((1, "a", one), (2, "b", two)):
             write(Run("compact", fold, variant), score_of(case, (dice, dice, dice)))
 
     both("recipe", 0.80, 0.60)
-    assert tables.verdict("transplanted", tables.seed_spread()) == "not decided: a run is missing"
     both("seed-1", 0.81, 0.61)
-    both("transplanted", 0.84, 0.64)
     assert tables.seed_spread() is None
-    assert tables.verdict("transplanted", None) == "not decided: a run is missing"
     both("seed-2", 0.80, 0.64)
-    spread = tables.seed_spread()
-    assert spread == pytest.approx(0.02)
-    assert tables.gain("transplanted") == pytest.approx(0.74 - (0.70 + 0.71 + 0.72) / 3)
-    assert tables.verdict("transplanted", spread) == "+0.030: stays"
-    both("transplanted", 0.82, 0.62)
-    assert tables.verdict("transplanted", spread) == "+0.010: does not stay"
-    assert tables.verdict("recipe", spread) == "the baseline"
+    assert tables.seed_spread() == pytest.approx(0.02)
+
+
+def test_an_experiment_is_a_row_with_the_commit_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "ABLATION", tmp_path / "ablation.csv")
+    columns = "experiment,folds,mean,baseline,gain,decision,commit"
+    row = "fade,1-2,0.7812,0.7801,+0.0011,rejected,abc1234"
+    tables.ABLATION.write_text(f"{columns}\n{row}\n")
+    assert cells(tables.ablation_table()) == [
+        ["fade", "1-2", "0.7812", "0.7801", "+0.0011", "rejected", "abc1234"]
+    ]

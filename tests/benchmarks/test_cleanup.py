@@ -1,0 +1,43 @@
+"""The choice of post-processing rules, from the committed rows."""
+
+import pytest
+
+from benchmarks.cleanup import FILE, GRID, PAGE, SIZE, Tried, best, read, section, text_of
+from benchmarks.runs import FOLDS, patients
+from benchmarks.tables import pooled
+from glioslice.cleanup import Rules
+
+
+def test_the_committed_rows_are_complete_and_agree_with_the_scores_of_the_folds() -> None:
+    tried = read()
+    assert {(one.case, one.rules) for one in tried} == {
+        (patient.case, rules) for patient in patients() for rules in GRID
+    }
+    raw = {one.case: one.dice for one in tried if one.rules == Rules()}
+    scored = {score.case: score.dice for score in pooled(SIZE)}
+    assert raw.keys() == scored.keys()
+    for case, dice in raw.items():
+        assert dice == pytest.approx(scored[case], abs=2e-5), case
+
+
+def test_the_page_shows_the_committed_rows() -> None:
+    assert section(read()) in PAGE.read_text()
+
+
+def test_rows_are_written_as_they_were_read() -> None:
+    assert text_of(read()) == FILE.read_text()
+
+
+def test_a_fold_has_no_part_in_its_own_rules() -> None:
+    """Patients of fold 1 alone gain from one set of rules, everyone else from another."""
+    mine, theirs = GRID[5], GRID[9]
+    tried = [
+        Tried(p.case, rules, (float(rules == (mine if p.fold == 1 else theirs)),) * 3)
+        for p in patients()
+        for rules in GRID
+    ]
+    assert best(tried, [2, 3, 4]) == theirs
+    assert best(tried, [1]) == mine
+    first = section(tried).splitlines()[2]
+    assert first.endswith("| 0.000 | 0.000 |")
+    assert best(tried, FOLDS) == theirs
