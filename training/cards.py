@@ -68,7 +68,7 @@ def trained_card(
             "spacing_mm": 1.0,
             "window": list(WINDOW),
             "clip": CLIP,
-            "neighbours": config.neighbours,
+            "neighbours": 0,
         },
         "output": {"regions": list(REGIONS), "thresholds": dict.fromkeys(REGIONS, 0.5)},
         "training": settings | {"cases": cases},

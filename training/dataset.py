@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +34,6 @@ class Slices:
     def with_tumour(self) -> NDArray[np.intp]:
         """The indices of the slices that hold tumour."""
         return np.flatnonzero(self.labels.any(axis=(1, 2)))
-
-    def image(self, z: int, neighbours: int) -> NDArray[np.float16]:
-        """Return slice `z` between its neighbours, (slices, 160, 192, 4)."""
-        return self.images[beside(z, neighbours, len(self.images))]
 
 
 def patient_of(case: str) -> str:
@@ -104,20 +99,14 @@ def load_split(
 
 
 def draw_slices(
-    cases: list[Slices],
-    count: int,
-    recipe: Recipe,
-    generator: torch.Generator,
-    neighbours: int = 0,
+    cases: list[Slices], count: int, recipe: Recipe, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images (B, slices, 160, 192, 4), labels (B, 160, 192), where to crop (B, 2).
-
-    Each image is a slice, float16, between its neighbours.
+    """Return images (B, 160, 192, 4) float16, labels (B, 160, 192), crop centres (B, 2).
 
     A patient is drawn first, then one of its slices, so that large tumours do not count twice. A
     crop does not reach past the window.
     """
-    images = np.empty((count, 2 * neighbours + 1, *WINDOW, len(MODALITIES)), np.float16)
+    images = np.empty((count, *WINDOW, len(MODALITIES)), np.float16)
     labels = np.empty((count, *WINDOW), np.uint8)
     centres = np.empty((count, 2), np.float32)
     for i in range(count):
@@ -127,7 +116,7 @@ def draw_slices(
             z = int(pool[pick(len(pool), generator)])
         else:
             z = pick(len(case.labels), generator)
-        images[i], labels[i] = case.image(z, neighbours), case.labels[z]
+        images[i], labels[i] = case.images[z], case.labels[z]
         near = float(torch.rand((), generator=generator)) < recipe.centred
         centres[i] = _centre(labels[i] if near else None, recipe.crop, generator)
     return (
@@ -153,21 +142,6 @@ def _centre(
     voxel = np.array(divmod(int(tumour[pick(len(tumour), generator)]), WINDOW[1]))
     centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
     return centre
-
-
-def with_neighbours(slices: NDArray[Any], neighbours: int) -> NDArray[Any]:
-    """Return slices (Z, X, Y, 4) as (Z, X, Y, (2 * neighbours + 1) * 4): each between its own.
-
-    The lowest comes first. Where the slices end, the last one stands for those beyond.
-    """
-    each = [slices[beside(z, neighbours, len(slices))] for z in range(len(slices))]
-    return np.stack([np.concatenate(list(one), axis=-1) for one in each])
-
-
-def beside(z: int, neighbours: int, count: int) -> NDArray[np.intp]:
-    """Return which of `count` slices are shown for slice `z`: the ends stand for those beyond."""
-    shown: NDArray[np.intp] = np.clip(np.arange(z - neighbours, z + neighbours + 1), 0, count - 1)
-    return shown
 
 
 def pick(below: int, generator: torch.Generator) -> int:

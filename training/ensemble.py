@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from glioslice.card import Card
-from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from training.checkpoint import load_model
-from training.dataset import Slices, with_neighbours
+from training.dataset import Slices
 from training.network import Network, folded
 from training.process import Process
 
@@ -31,11 +31,6 @@ class Ensemble:
 
     networks: tuple[Network, ...] = ()
     cards: tuple[Card, ...] = ()
-
-    @property
-    def neighbours(self) -> int:
-        """The slices on each side that the most curious of them sees."""
-        return max(network.config.neighbours for network in self.networks)
 
     @property
     def entries(self) -> list[dict[str, str]]:
@@ -55,12 +50,12 @@ class Ensemble:
 
     @torch.no_grad()
     def chances(self, images: Tensor, place: Process) -> Tensor:
-        """Return the mean of their probabilities (B, 3, H, W) for images (B, channels, H, W)."""
+        """Return the mean of their probabilities (B, 3, H, W) for images (B, 4, H, W)."""
         total = torch.zeros((), device=images.device)
+        images = images.contiguous(memory_format=torch.channels_last)
         for network in self.networks:
-            seen = middle(images, network.config.neighbours)
             with torch.autocast(place.device.type, torch.bfloat16, enabled=place.mixed):
-                logits = network(seen)
+                logits = network(images)
             total = total + torch.sigmoid(logits.float())
         return total / len(self.networks)
 
@@ -80,15 +75,8 @@ def load_teachers(folders: Sequence[Path], held_out: Sequence[Slices]) -> Ensemb
 
 def case_dice(ensemble: Ensemble, case: Slices, place: Process) -> dict[str, float]:
     """Return the Dice of a volume in WT, TC, ET and their mean."""
-    images = torch.from_numpy(with_neighbours(case.images, ensemble.neighbours))
-    parts = images.permute(0, 3, 1, 2).split(AT_ONCE)  # (B, channels, 160, 192)
+    images = torch.from_numpy(np.array(case.images))  # torch wants it writable
+    parts = images.permute(0, 3, 1, 2).split(AT_ONCE)  # (B, 4, 160, 192)
     found = [(ensemble.chances(part.to(place.device).float(), place) > 0.5).cpu() for part in parts]
     regions = torch.cat(found).permute(1, 0, 2, 3).numpy()  # (3, Z, X, Y)
     return region_dice(to_labels(regions), case.labels)
-
-
-def middle(images: Tensor, neighbours: int) -> Tensor:
-    """Return the middle slice of images (B, slices * 4, H, W) with `neighbours` on each side."""
-    beside = images.shape[1] // len(MODALITIES) // 2 - neighbours
-    shown = images[:, beside * len(MODALITIES) : images.shape[1] - beside * len(MODALITIES)]
-    return shown.contiguous(memory_format=torch.channels_last)

@@ -37,14 +37,12 @@ ACROSS, GAP = 2, 2
 class Lesions:
     """Slices of cubes: images (N, 4, 32, 32) int8, labels (N, 32, 32) of the kit or IGNORE.
 
-    `patients` holds for each patient the indices of its slices; all of them hold tumour. `whole`
-    is the same of slices whose tumour no edge cuts off.
+    `patients` holds for each patient the indices of its slices; all of them hold tumour.
     """
 
     images: NDArray[np.int8]
     labels: NDArray[np.uint8]
     patients: dict[str, NDArray[np.intp]]
-    whole: dict[str, NDArray[np.intp]]
     sha256: str
 
 
@@ -72,26 +70,12 @@ def load_lesions(file: Path, left_out: set[str]) -> Lesions:
     labels = np.moveaxis(labels, -1, 1).reshape(-1, *labels.shape[1:3])
     tumour = ((labels > 0) & (labels != IGNORE)).any(axis=(1, 2))
     owner = np.repeat(patient, len(labels) // len(patient))
-
-    def kept(slices: NDArray[np.bool_]) -> dict[str, NDArray[np.intp]]:
-        names = (name for name in np.unique(patient) if name not in left_out)
-        found = {str(name): np.flatnonzero(slices & (owner == name)) for name in names}
-        return {name: indices for name, indices in found.items() if len(indices)}
-
-    patients, whole = kept(tumour), kept(tumour & ~_cut_off(labels))
+    names = (name for name in np.unique(patient) if name not in left_out)
+    found = {str(name): np.flatnonzero(tumour & (owner == name)) for name in names}
+    patients = {name: indices for name, indices in found.items() if len(indices)}
     if not patients:
         raise GliosliceError(f"{file}: no cube is left once the held-out patients' are out")
-    return Lesions(images, labels, patients, whole, sha256(file))
-
-
-def _cut_off(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which slices (N, 32, 32) hold tumour beside a voxel that is not known."""
-    tumour = (labels > 0) & (labels != IGNORE)
-    unknown = np.pad(labels == IGNORE, ((0, 0), (1, 1), (1, 1)), constant_values=True)
-    beside = unknown[:, 2:, 1:-1] | unknown[:, :-2, 1:-1]
-    beside |= unknown[:, 1:-1, 2:] | unknown[:, 1:-1, :-2]
-    cut: NDArray[np.bool_] = (tumour & beside).any(axis=(1, 2))
-    return cut
+    return Lesions(images, labels, patients, sha256(file))
 
 
 def lesion_patients(table: Path) -> dict[str, str]:
@@ -113,62 +97,35 @@ def lesion_patients(table: Path) -> dict[str, str]:
 
 
 def canvases(
-    lesions: Lesions,
-    count: int,
-    size: int,
-    generator: Generator,
-    device: torch.device,
-    neighbours: int = 0,
+    lesions: Lesions, count: int, size: int, generator: Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` canvases (B, channels, size, size) and labels (B, size, size).
+    """Return `count` canvases (B, 4, size, size) and labels (B, size, size).
 
     IGNORE lies between patches.
     """
     patch = size // ACROSS - 2 * GAP
-    drawn = lesions.patients
-    tiles = count * ACROSS**2
-    images, labels = patches(lesions, drawn, tiles, patch, generator, device, neighbours)
+    images, labels = _patches(lesions, count * ACROSS**2, patch, generator, device)
     images = pad(images, (GAP,) * 4)
     labels = pad(labels, (GAP,) * 4, value=IGNORE)
     return _tiled(images), _tiled(labels[:, None])[:, 0]
 
 
-def patches(
-    lesions: Lesions,
-    patients: dict[str, NDArray[np.intp]],
-    count: int,
-    size: int,
-    generator: Generator,
-    device: torch.device,
-    neighbours: int = 0,
+def _patches(
+    lesions: Lesions, count: int, size: int, generator: Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` moved patches (B, channels, size, size) of 1 mm, labels (B, size, size).
+    """Return `count` moved patches (B, 4, size, size) of 1 mm, labels (B, size, size).
 
-    One of `patients` is drawn first, then one of its slices. What its cube does not hold is IGNORE.
+    A patient is drawn first, then one of its slices. What its cube does not hold is IGNORE.
     """
-    names = list(patients)
+    names = list(lesions.patients)
     chosen = []
     for _ in range(count):
-        pool = patients[names[pick(len(names), generator)]]
+        pool = lesions.patients[names[pick(len(names), generator)]]
         chosen.append(int(pool[pick(len(pool), generator)]))
-    images = torch.from_numpy(_images(lesions, chosen, neighbours)).to(device).float() * STEP
+    images = torch.from_numpy(lesions.images[chosen]).to(device).float() * STEP
     labels = torch.from_numpy(lesions.labels[chosen]).to(device)
     middle = torch.full((len(chosen), 2), (images.shape[-1] - 1) / 2, device=device)
     return warp(images, labels, middle, (size, size), generator, zoom=ZOOM, outside=IGNORE)
-
-
-def _images(lesions: Lesions, chosen: list[int], neighbours: int) -> NDArray[np.int8]:
-    """Return slices (B, channels, 32, 32), each between its neighbours in the same cube.
-
-    Where the cube ends, its last slice stands for those beyond.
-    """
-    z, depth = np.array(chosen), lesions.images.shape[-1]
-    lowest = z - z % depth
-    beside = [
-        lesions.images[np.clip(z + n, lowest, lowest + depth - 1)]
-        for n in range(-neighbours, neighbours + 1)
-    ]
-    return np.concatenate(beside, axis=1)
 
 
 def _tiled(patches: Tensor) -> Tensor:

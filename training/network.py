@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, pad
 
-from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 
 
@@ -33,11 +32,6 @@ class NetworkConfig:
     design: str = "training.network:UNet"
     upsampling: str = "nearest"
     stem: int = 1
-
-    @property
-    def neighbours(self) -> int:
-        """The slices on each side that are seen besides a slice itself."""
-        return self.inputs // len(MODALITIES) // 2
 
 
 SIZES = {

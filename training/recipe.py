@@ -23,9 +23,6 @@ class Recipe:
     tumour: float = 0.6  # share of slices that must hold tumour; about half of a brain's do
     centred: float = 0.5  # share of their crops that are centred on it, not anywhere in the window
     lesions: float = 0.25  # share of a batch that is canvases of lesion cubes, where they are given
-    transplant: float = 0.0  # share of other crops that are given a tumour of the cubes
-    fade: float = 0.0  # share of crops whose tumour loses contrast
-    restyle: float = 0.0  # share of a crop's modalities that get another scanner's grey curve
     taught: float = 0.5  # share of the target that is the teachers' word, where there are any
     rate: float = 3e-3  # peak; AdamW on 50,000 weights with batch norm stands it
     warmup: float = 0.03  # share of the run in which the rate rises from 0

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from glioslice import command
 from glioslice.card import CARD
 from glioslice.errors import GliosliceError
-from training.augment import augment, fade
+from training.augment import augment
 from training.captured import captured
 from training.cards import trained_card, write_model
 from training.checkpoint import load_model
@@ -35,7 +35,6 @@ from training.loss import RegionLoss
 from training.network import SIZES, Network, build, named_config
 from training.process import Process, process
 from training.recipe import Recipe, rate_at, recipe_of
-from training.transplant import transplant
 from training.warp import warp
 
 DEFAULT_SIZE = "compact"
@@ -214,21 +213,17 @@ def one_epoch(
 
 
 def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a batch: augmented crops (B, channels, crop, crop), labels (B, crop, crop)."""
+    """Return a batch: augmented crops (B, 4, crop, crop), labels (B, crop, crop)."""
     recipe = job.recipe
     from_cubes = round(recipe.batch * recipe.lesions) if job.lesions else 0
-    neighbours: int = job.card["input"]["neighbours"]
-    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator, neighbours)
+    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator)
     images, labels, centres = (tensor.to(device) for tensor in drawn)
-    images = images.permute(0, 1, 4, 2, 3).flatten(1, 2).float()  # (B, channels, 160, 192)
+    images = images.permute(0, 3, 1, 2).float()  # (B, 4, 160, 192)
     images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
-    if job.lesions and recipe.transplant:
-        images, labels = transplant(images, labels, job.lesions, recipe.transplant, generator)
     if job.lesions and from_cubes:
-        patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device, neighbours)
+        patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device)
         images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])
-    images = fade(images, labels, recipe.fade, generator)
-    return augment(images, generator, recipe.restyle), labels
+    return augment(images, generator), labels
 
 
 def judge(network: Network, cases: list[Slices], place: Process) -> Row:

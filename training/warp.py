@@ -10,8 +10,6 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from glioslice.cases import MODALITIES
-
 TURN = math.radians(20)
 STRETCH = 0.2
 """Largest |log scale| of each axis."""
@@ -20,9 +18,8 @@ BEND, BENDS, BEND_SPACING = 4.5, 0.7, 32
 
 
 def brain_in(images: Tensor) -> Tensor:
-    """Return where the slices of images (B, slices * 4, H, W) hold brain, (B, slices, H, W)."""
-    brain: Tensor = (images != 0).unflatten(1, (-1, len(MODALITIES))).any(dim=2)
-    return brain
+    """Return where images (B, 4, H, W) hold brain, (B, 1, H, W)."""
+    return (images != 0).any(dim=1, keepdim=True)
 
 
 class Draw:
@@ -82,9 +79,8 @@ def warp(
     # Beyond the image grid_sample gives 0.
     shifted = labels[:, None].float() - outside
     taken = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + outside
-    moved, inside = moved.split([images.shape[1], brain.shape[1]], 1)
-    inside = (inside > 0.5).repeat_interleave(len(MODALITIES), 1)
-    return torch.where(inside, moved, 0.0), taken.to(torch.uint8)
+    moved, inside = moved[:, :-1], moved[:, -1:]
+    return torch.where(inside > 0.5, moved, 0.0), taken.to(torch.uint8)
 
 
 def _voxels(centres: Tensor, size: tuple[int, int], draw: Draw, zoom: float) -> Tensor:

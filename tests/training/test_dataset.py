@@ -9,14 +9,7 @@ import torch
 from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from tests.conftest import BRATS_2023, Write
-from training.dataset import (
-    draw_slices,
-    load_split,
-    patient_of,
-    prepare,
-    split,
-    with_neighbours,
-)
+from training.dataset import draw_slices, load_split, patient_of, prepare, split
 from training.recipe import Recipe
 
 
@@ -75,30 +68,6 @@ def test_slices_follow_their_seed_and_favour_tumour(write_case: Write, tmp_path:
     share = first[1].flatten(1).any(dim=1).float().mean()
     expected = Recipe.tumour + (1 - Recipe.tumour) * 10 / 14
     assert abs(float(share) - expected) < 0.06
-
-
-def test_a_slice_is_drawn_with_its_neighbours(write_case: Write, tmp_path: Path) -> None:
-    [case], _ = load_split(write_case(), "0", 0, tmp_path / "cache")
-    alone = draw_slices([case], 50, Recipe(), torch.Generator().manual_seed(1))
-    beside = draw_slices([case], 50, Recipe(), torch.Generator().manual_seed(1), neighbours=1)
-    assert beside[0].shape == (50, 3, 160, 192, 4)
-    assert torch.equal(beside[0][:, 1:2], alone[0])
-    assert torch.equal(beside[1], alone[1])
-    for z in range(len(case.labels)):
-        around = np.clip([z - 2, z - 1, z, z + 1, z + 2], 0, len(case.labels) - 1)
-        wanted = np.stack([case.images[i] for i in around])
-        np.testing.assert_array_equal(case.image(z, 2), wanted)
-
-
-def test_neighbours_come_below_and_above_and_the_ends_repeat() -> None:
-    slices = np.arange(4 * 2 * 2 * 3).reshape(4, 2, 2, 3)
-    for neighbours in (0, 1, 2):
-        seen = with_neighbours(slices, neighbours)
-        assert seen.shape == (4, 2, 2, 3 * (2 * neighbours + 1))
-        for z in range(4):
-            for i, n in enumerate(range(-neighbours, neighbours + 1)):
-                wanted = slices[min(max(z + n, 0), 3)]
-                np.testing.assert_array_equal(seen[z, ..., 3 * i : 3 * i + 3], wanted)
 
 
 def test_crops_lie_in_the_window_and_on_the_tumour(write_case: Write, tmp_path: Path) -> None:

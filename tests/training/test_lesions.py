@@ -8,7 +8,7 @@ import torch
 
 from glioslice.errors import GliosliceError
 from tests.training.conftest import save_cubes
-from training.lesions import STEP, canvases, lesion_patients, load_lesions, patches
+from training.lesions import canvases, lesion_patients, load_lesions
 from training.loss import IGNORE
 
 CPU = torch.device("cpu")
@@ -46,22 +46,6 @@ def test_a_canvas_shows_what_its_labels_say(cubes: Path) -> None:
     assert all((quadrant == 2).any() for quadrant in quadrants)
     again, _ = canvases(lesions, 16, 128, torch.Generator().manual_seed(1), CPU)
     assert torch.equal(images, again)
-
-
-def test_neighbours_are_of_the_same_cube(cubes: Path) -> None:
-    images = np.zeros((3, 4, 32, 32, 32), np.int8)
-    images += np.arange(32, dtype=np.int8)  # feet to head
-    images += 40 * np.arange(3, dtype=np.int8).reshape(3, 1, 1, 1, 1)
-    with np.load(cubes) as held:
-        arrays = {key: held[key] for key in ("labels", "valid")}
-    lesions = load_lesions(save_cubes(cubes.parent, images=images, **arrays), set())
-    everyone = {"all": np.arange(96)}
-    seen, _ = patches(lesions, everyone, 300, 16, torch.Generator().manual_seed(0), CPU, 1)
-    values = (seen[:, ::4, 8, 8] / STEP).round().int()
-    cube, z = values[:, 1] // 40, values[:, 1] % 40
-    assert len(z.unique()) == 32
-    assert torch.equal(values[:, 0], 40 * cube + (z - 1).clamp(min=0))
-    assert torch.equal(values[:, 2], 40 * cube + (z + 1).clamp(max=31))
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
