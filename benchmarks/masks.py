@@ -43,7 +43,6 @@ from glioslice.wire.mask_tables import PATH, Tables
 
 RESULT = ROOT / "benchmarks" / "line" / "masks.json"
 PAGE = ROOT / "docs" / "wire.md"
-WEBP = 2
 
 PACES = {"no time": 0.0, "1/90 s": 1 / 90, "50 ms": 0.05}
 """Seconds that a board takes for a mask: the line is what limits, play mode's goal, a slow one."""
@@ -190,10 +189,6 @@ RIVALS: dict[str, Coder] = {
     "codec 1, runs": (
         lambda mask: encode_mask(RUNS, mask),
         lambda content, shape: decode_mask(RUNS, content, shape),
-    ),
-    "codec 2, lossless WebP of the box": (
-        lambda mask: encode_mask(WEBP, mask),
-        lambda content, shape: decode_mask(WEBP, content, shape),
     ),
 }
 

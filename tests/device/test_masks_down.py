@@ -92,7 +92,7 @@ def runs_of(empties: list[Empty]) -> list[tuple[int, int]]:
     return [(one.index, one.stop) for one in empties]
 
 
-@pytest.mark.parametrize("codec", [0, 1, 2, 3])
+@pytest.mark.parametrize("codec", [1, 3])
 def test_every_mask_comes_back_in_every_codec(
     codec: int, start: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +214,7 @@ def test_a_board_that_waits_for_a_slice_keeps_no_mask_back(
 
 
 @pytest.mark.parametrize("first", [0, 2, 5])
-@pytest.mark.parametrize("codecs", [(3, 3), (3, 1), (1, 3), (2, 3), (3, 0)])
+@pytest.mark.parametrize("codecs", [(3, 3), (3, 1), (1, 3)])
 def test_what_a_board_remembers_comes_back_exactly(
     codecs: tuple[int, int], first: int, start: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
