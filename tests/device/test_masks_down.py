@@ -310,13 +310,13 @@ def test_every_mask_comes_back_over_a_damaged_line(
     board = Link(active=False, session=2)
     quality = Quality(errors=3e-4, loss=0.1, latency=0.016, seed=seed)
     line = VirtualLine(Link(active=True, session=1), board, quality)
-    outbox = Outbox(board)
+    outbox = Outbox(board.sender)
     prepared = np.zeros((160, 192, 4), np.int8)
     for index in range(len(labels)):
         outbox.send(run.mask(index, prepared, time.perf_counter_ns()))
         line.run(lambda: False, pace)
-    board.send(run.end().to_bytes())
-    assert line.run(lambda: not board.queued, 60.0)
+    board.sender.send(run.end().to_bytes())
+    assert line.run(lambda: not board.sender.queued, 60.0)
     assert board.counts.retransmits
     crop = Crop((160, 192, len(labels)), (0, 0), (0, len(labels)), (160, 192))
     arrived = Arrived(Mode.SERVE, "webp", crop)

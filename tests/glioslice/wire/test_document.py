@@ -101,7 +101,7 @@ def test_the_data_packet_holds_the_start_message(examples: dict[str, bytes]) -> 
     assert isinstance(packet, Data)
     receiver = Receiver(4096)
     receiver.add(packet.offset, packet.payload)
-    assert receiver.take() == examples["start"]
+    assert receiver.next_message() == examples["start"]
 
 
 def test_the_runs(examples: dict[str, bytes]) -> None:
