@@ -46,9 +46,9 @@ def played(contents: Sequence[bytes], seconds: float) -> int:
     """
     board = Link(active=False, session=BOARD)
     line = VirtualLine(Link(active=True, session=HOST), board, Quality(BAUD))
-    outbox = Outbox(board)
-    board.send(b"\0")  # something to wait for: both ends are open when it has arrived
-    acknowledged = partial(lambda: not board.queued)
+    outbox = Outbox(board.sender)
+    board.sender.send(b"\0")  # something to wait for: both ends are open when it has arrived
+    acknowledged = partial(lambda: not board.sender.queued)
     line.run(acknowledged, PATIENCE)
     before = board.counts.bytes_sent
     for answer in answers_of(contents):

@@ -39,11 +39,6 @@ def main() -> None:
 
 
 def work(_arguments: argparse.Namespace) -> None:
-    """Write them."""
-    write_vectors()
-
-
-def write_vectors() -> None:
     """Write the file for the tables that are shipped."""
     write_json(FILE, vectors())
 

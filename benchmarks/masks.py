@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import mask_vectors
 from benchmarks.mask_figures import UNTIMED, Coded, mean, measured, page
 from benchmarks.mask_learning import Samples, learn, samples_of
 from benchmarks.mask_line import framed, played
-from benchmarks.mask_vectors import write_vectors
 from benchmarks.pages import fill
 from benchmarks.processor import processor
 from benchmarks.runs import FOLDS, ROOT, left_out
@@ -43,7 +43,6 @@ from glioslice.wire.mask_tables import PATH, Tables
 
 RESULT = ROOT / "benchmarks" / "line" / "masks.json"
 PAGE = ROOT / "docs" / "wire.md"
-WEBP = 2
 
 PACES = {"no time": 0.0, "1/90 s": 1 / 90, "50 ms": 0.05}
 """Seconds that a board takes for a mask: the line is what limits, play mode's goal, a slow one."""
@@ -73,7 +72,7 @@ def work(arguments: argparse.Namespace) -> None:
         if arguments.learn:
             volumes = [volume for fold in FOLDS for volume in folds[fold]]
             write_bytes(PATH, learn([samples_of(volume) for volume in volumes]).to_bytes())
-            write_vectors()
+            write_json(mask_vectors.FILE, mask_vectors.vectors())
             print(f"{PATH.name}: {PATH.stat().st_size:,} bytes, sha256 {sha256(PATH)}")
             return
         write_json(RESULT, score(folds))
@@ -190,10 +189,6 @@ RIVALS: dict[str, Coder] = {
     "codec 1, runs": (
         lambda mask: encode_mask(RUNS, mask),
         lambda content, shape: decode_mask(RUNS, content, shape),
-    ),
-    "codec 2, lossless WebP of the box": (
-        lambda mask: encode_mask(WEBP, mask),
-        lambda content, shape: decode_mask(WEBP, content, shape),
     ),
 }
 

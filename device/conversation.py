@@ -62,7 +62,7 @@ class Conversation:
     def hold(self) -> None:
         """Talk until told to stop; raises LinkError for a host that is gone, and LineLost."""
         key, answered = self._kept.said()
-        self._send(replace(self._board.hello, kept=key, answered=answered))
+        send(self._connection, replace(self._board.hello, kept=key, answered=answered))
         while not self._stop.requested:
             notify(ALIVE)
             try:
@@ -75,7 +75,7 @@ class Conversation:
                 if message is not None:
                     self._hear(message)
         if self._run is not None:
-            self._send(Error(ErrorCode.STOPPED, -1, "the board was told to stop"))
+            send(self._connection, Error(ErrorCode.STOPPED, -1, "the board was told to stop"))
             self._end(self._run)
         self._connection.flush(PARTING)
 
@@ -107,7 +107,7 @@ class Conversation:
                 self._play(host, played)
 
     def _play(self, host: HostHello, played: Played) -> None:
-        self._send(played.start)
+        send(self._connection, played.start)
         run = self._begin(host, played.start)
         for index, prepared in enumerate(played.slices):
             if index not in run.waiting:
@@ -141,14 +141,11 @@ class Conversation:
         return run
 
     def _end(self, run: Run) -> None:
-        self._send(run.end())
+        send(self._connection, run.end())
         run.ended = not run.waiting
         self._run = None
         self._say(f"run ended: {run.summary()}")
 
     def _refuse(self, text: str, index: int = -1) -> None:
-        self._send(Error(ErrorCode.REFUSED, index, text))
+        send(self._connection, Error(ErrorCode.REFUSED, index, text))
         self._say(f"refused: {text}")
-
-    def _send(self, message: Message) -> None:
-        send(self._connection, message)

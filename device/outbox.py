@@ -11,16 +11,16 @@ from glioslice.wire.messages import Empty
 
 
 class Line(Protocol):
-    """What the outbox needs of a connection."""
+    """What the outbox needs of a connection, or of a link's sender."""
 
     def send(self, message: bytes) -> None:
-        """Queue a message, behind the one that is held."""
+        """Queue a message, after the deferred one."""
 
-    def hold(self, message: bytes) -> None:
-        """Queue a message that leaves once all before it has arrived, or before the next."""
+    def send_deferred(self, message: bytes) -> None:
+        """Queue a message that leaves once all before it is acknowledged, or before the next."""
 
-    def take_back(self) -> bytes | None:
-        """Return the message that is held, which will not leave; None if it has left."""
+    def withdraw(self) -> bytes | None:
+        """Return the deferred message, which is then not sent; None if it has been sent."""
 
 
 class Outbox:
@@ -36,7 +36,7 @@ class Outbox:
             self._line.send(answer.to_bytes())
             return
         joined = self._last.plus(answer) if self._last else None
-        if joined is not None and self._line.take_back() is not None:
+        if joined is not None and self._line.withdraw() is not None:
             answer = joined
         self._last = answer
-        self._line.hold(answer.to_bytes())
+        self._line.send_deferred(answer.to_bytes())

@@ -118,7 +118,7 @@ def carry_out(
         over("failed", command.one_line(error), None)
         raise
     except (GliosliceError, KeyboardInterrupt) as error:
-        report = report_of(job, line)
+        report = final_report(job, line)
         watcher.settled(report)
         kept = outputs.keep_partial(files, job.run, job.source, report)
         if isinstance(error, KeyboardInterrupt):
@@ -129,7 +129,7 @@ def carry_out(
         over("failed", why, report)
         kind = SlicesFailed if isinstance(error, SlicesFailed) else GliosliceError
         raise kind(why) from error
-    report = report_of(job, line)
+    report = final_report(job, line)
     watcher.settled(report)
     lines = outputs.write_complete(files, job.run, job.source, report)
     over("complete", None, report)
@@ -166,8 +166,8 @@ def rejoined(line: Connection, job: Job) -> Job:
     return replace(job, hello=hello, feeder=feeder)
 
 
-def report_of(job: Job, line: Connection) -> dict[str, Any]:
-    """Return the report of a run that is over: with its Dice, where the truth is known."""
+def final_report(job: Job, line: Connection) -> dict[str, Any]:
+    """Return the report of a run that is over, with its Dice where the ground truth is known."""
     truth = job.source.truth
     dice = None if truth is None else dice_of(job.run.labels(), truth)
     return outputs.report_of(job.run, job.source, job.hello, line.counts) | {"dice": dice}

@@ -11,18 +11,15 @@ An image is int8 (X, Y, channels) as the network sees it:
     3 lossy the channels one above another, (channels * X, Y), each + 128, as grey levels of a VP8
             bitstream: what comes out is close to what went in, and the same on every machine
 
-A mask is uint8 (X, Y), labels 0 to 3:
+A mask is uint8 (X, Y), labels 0 to 3; numbers 0 and 2 are reserved:
 
-    0 raw   the bytes, Y fastest
-    1 runs  in the same order, runs of equal labels: (length - 1) * 4 + label, 7 bits a byte, low
-            bits first, the top bit set on all but the last byte
-    2 webp  nothing for an empty mask; else u16 row, u16 column of the tumour's bounding box and a
-            VP8L bitstream of the box, labels as grey values
+    1 runs  Y fastest, runs of equal labels: (length - 1) * 4 + label, 7 bits a byte, low bits
+            first, the top bit set on all but the last byte
     3 change
             what differs from the mask before, see mask_codec
 
 The mask before is that of the last message with one in the same run and session, an empty one if it
-was an Empty; the first has none. The other codecs have no use for it.
+was an Empty; the first has none. `runs` does not use it.
 """
 
 import zlib
@@ -34,8 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.wire import mask_codec, vp8, vp8l
-from glioslice.wire.mask_alone import from_box, from_raw, from_runs, to_box, to_runs
-from glioslice.wire.mask_planes import LABELS
+from glioslice.wire.mask_alone import from_runs, to_runs
 from glioslice.wire.vp8l import CodecError
 
 __all__ = [
@@ -172,9 +168,7 @@ MASKS: dict[int, MaskCodec] = {
     codec.number: codec
     for codec in (
         MaskCodec(3, "change", mask_codec.encode, mask_codec.decode),
-        MaskCodec(2, "webp", lambda mask, _: to_box(mask), lambda p, s, _: from_box(p, s)),
         MaskCodec(RUNS, "runs", lambda mask, _: to_runs(mask), lambda p, s, _: from_runs(p, s)),
-        MaskCodec(0, "raw", lambda mask, _: mask.tobytes(), lambda p, s, _: from_raw(p, s)),
     )
 }
 """Of images and of masks, the best first: the smallest."""
@@ -184,7 +178,10 @@ NEED_PILLOW = ("webp", "lossy")
 
 
 def offered(codecs: Mapping[int, Codec]) -> int:
-    """Return the codecs that work here as bits, for BoardHello: without Pillow there is no webp."""
+    """Return the codecs that work here as bits, for BoardHello.
+
+    Without Pillow there is no WebP.
+    """
     works = vp8l.available()
     bits = (1 << n for n, codec in codecs.items() if works or codec.name not in NEED_PILLOW)
     return sum(bits)
@@ -255,7 +252,4 @@ def decode_mask(
 
     Raises CodecError if it holds none. The array may be read-only.
     """
-    mask = find(MASKS, number).decode(payload, shape, previous)
-    if mask.max() >= LABELS:
-        raise CodecError(f"a mask with a label {mask.max()}; there are 0 to {LABELS - 1}")
-    return mask
+    return find(MASKS, number).decode(payload, shape, previous)

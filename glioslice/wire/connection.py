@@ -138,29 +138,29 @@ class Connection:
             while True:
                 self._check_port()
                 self._check_session()
-                if self._link.queued < SEND_LIMIT:
+                if self._link.sender.queued < SEND_LIMIT:
                     break
                 self._check_silence()
                 self._nap(math.inf)
-            self._link.send(message)
+            self._link.sender.send(message)
             self._work.notify()
 
-    def hold(self, message: bytes) -> None:
-        """Queue a message that can wait: it leaves once all before it has arrived.
+    def send_deferred(self, message: bytes) -> None:
+        """Queue a message that can wait: it is sent once everything before it is acknowledged.
 
-        It leaves at once if that is so, before the next message, and before `receive` or `flush`
-        wait. Until then `take_back` returns it. Raises like `send`.
+        On an idle link that is at once. It is also sent before the next message, and before
+        `receive` or `flush` wait. Until then `withdraw` returns it. Raises like `send`.
         """
         with self._lock:
             self._check_port()
             self._check_session()
-            self._link.hold(message)
+            self._link.sender.send_deferred(message)
             self._work.notify()
 
-    def take_back(self) -> bytes | None:
-        """Return the message that is held, which will not leave then; None if it has left."""
+    def withdraw(self) -> bytes | None:
+        """Return the deferred message, which is then not sent; None if it has been sent."""
         with self._lock:
-            return self._link.take_back()
+            return self._link.sender.withdraw()
 
     def receive(self, timeout: float | None = None) -> bytes | None:
         """Return the next message, None if none came within `timeout` seconds.
@@ -171,7 +171,7 @@ class Connection:
         deadline = deadline_of(timeout)
         with self._lock:
             while True:
-                message = self._link.take(time.monotonic())
+                message = self._link.flow.next_message(time.monotonic())
                 if message is not None:
                     self._work.notify()  # the peer may have waited for room
                     return message
@@ -180,7 +180,7 @@ class Connection:
                 self._check_silence()
                 if time.monotonic() >= deadline:
                     return None
-                self._release()
+                self._release_deferred()
                 self._nap(deadline)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -190,8 +190,8 @@ class Connection:
         """
         deadline = deadline_of(timeout)
         with self._lock:
-            self._release()
-            while self._link.queued:
+            self._release_deferred()
+            while self._link.sender.queued:
                 self._check_port()
                 self._check_session()
                 self._check_silence()
@@ -214,8 +214,8 @@ class Connection:
                 self._nap(deadline)
         self._pump.stop()
 
-    def _release(self) -> None:
-        if self._link.release():
+    def _release_deferred(self) -> None:
+        if self._link.sender.release_deferred():
             self._work.notify()
 
     def _nap(self, until: float) -> None:

@@ -51,9 +51,9 @@ class Flow:
         """Let an acknowledgement leave now."""
         self._ack_at = now
 
-    def take(self, now: float) -> bytes | None:
+    def next_message(self, now: float) -> bytes | None:
         """Return the next message that has arrived, None if there is none."""
-        message = self.receiver.take()
+        message = self.receiver.next_message()
         if message is not None and self._edge_moved:
             self._ack_at = min(self._ack_at, now)
         return message

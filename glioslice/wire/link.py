@@ -25,7 +25,10 @@ GOODBYES = 3
 
 
 class Link:
-    """One end of one session."""
+    """One end of one session.
+
+    Messages leave through `sender` and arrive at `flow.next_message`.
+    """
 
     def __init__(
         self, settings: Settings | None = None, *, active: bool, session: int | None = None
@@ -39,7 +42,8 @@ class Link:
         self.reader = FrameReader()
         self._counts = Counts()
         self._peer = 0
-        self._flow = Flow(self.settings, active)
+        self.flow = Flow(self.settings, active)
+        self.sender = self.flow.sender
         self._call_at = 0.0 if active else math.inf
         self._called_at = -math.inf
         self._sent_at = -math.inf
@@ -48,7 +52,7 @@ class Link:
     @property
     def counts(self) -> Counts:
         """What has happened so far, as a copy."""
-        frames, sender = self.reader.counts, self._flow.sender
+        frames, sender = self.reader.counts, self.sender
         return Counts(
             **{
                 **asdict(self._counts),
@@ -58,7 +62,7 @@ class Link:
                 "bad_frames": frames.bad,
                 "retransmits": sender.retransmits,
                 "repeated_bytes": sender.repeated_bytes,
-                "duplicates": self._flow.receiver.duplicates,
+                "duplicates": self.flow.receiver.duplicates,
             }
         )
 
@@ -68,37 +72,12 @@ class Link:
         if not self.settings.rates:
             return None
         lives = self.state in (State.OPENING, State.OPEN) or self._goodbyes
-        return self._flow.tuner.rate if lives else BASE
-
-    @property
-    def queued(self) -> int:
-        """Bytes handed in by `send` that the peer has not yet acknowledged."""
-        return self._flow.sender.queued
+        return self.flow.tuner.rate if lives else BASE
 
     @property
     def buffered(self) -> int:
         """Bytes of received data held at this moment."""
-        return self._flow.receiver.buffered + self.reader.buffered
-
-    def send(self, message: bytes) -> None:
-        """Queue a message of 1 to `MAX_MESSAGE` bytes; raises LinkError for another length."""
-        self._flow.sender.add(checked(message))
-
-    def hold(self, message: bytes) -> None:
-        """Queue a message that leaves once all before it has arrived, or before the next."""
-        self._flow.sender.hold(checked(message))
-
-    def take_back(self) -> bytes | None:
-        """Return the message that is held, which will not leave; None if it has left."""
-        return self._flow.sender.take_back()
-
-    def release(self) -> bool:
-        """Let the message that is held leave now; return whether there was one."""
-        return self._flow.sender.release()
-
-    def take(self, now: float) -> bytes | None:
-        """Return the next message that has arrived, None if there is none."""
-        return self._flow.take(now)
+        return self.flow.receiver.buffered + self.reader.buffered
 
     def close(self) -> None:
         """Say goodbye: what is queued is dropped, `outgoing` still returns the farewell."""
@@ -141,8 +120,8 @@ class Link:
             return -math.inf
         if self.state is not State.OPEN:
             return math.inf
-        due = self._flow.next_time(self.heard_at, self._sent_at)
-        return due if self._flow.tuner.silent else min(due, self._call_at)
+        due = self.flow.next_time(self.heard_at, self._sent_at)
+        return due if self.flow.tuner.silent else min(due, self._call_at)
 
     def _next_packet(self, now: float) -> Packet | None:
         if self._goodbyes:
@@ -153,7 +132,7 @@ class Link:
         if self.state is not State.OPEN:
             return None
         heard = self.reader.counts
-        return self._flow.next_packet(self._tag, heard, self.heard_at, self._sent_at, now)
+        return self.flow.next_packet(self._tag, heard, self.heard_at, self._sent_at, now)
 
     @property
     def _tag(self) -> int:
@@ -200,10 +179,10 @@ class Link:
             return
         if packet.session != self._peer:
             self._peer = packet.session
-            self._flow.meet(packet)
+            self.flow.meet(packet)
         if packet.peer == self.session:
             self._opened(now)
-            self._flow.acknowledge(now)
+            self.flow.acknowledge(now)
         elif self.state is State.OPENING:
             self._call_at = now
         else:
@@ -213,24 +192,17 @@ class Link:
         if self.state is State.OPENING:
             self.state = State.OPEN
             self._call_at = math.inf
-            self._flow.opened(now - self._called_at, now)
+            self.flow.opened(now - self._called_at, now)
 
     def _receive_tagged(self, packet: Data | Ack | Close | Rate | Probe, now: float) -> None:
         if isinstance(packet, Close):
             self.state = State.CLOSED
             return
         try:
-            self._flow.receive(packet, now)
+            self.flow.receive(packet, now)
         except StreamError as error:
             self._refuse(str(error))
 
     def _refuse(self, why: str) -> None:
         self.refusal = why
         self.state = State.REFUSED
-
-
-def checked(message: bytes) -> bytes:
-    """Return a message; raises LinkError for one of a length that no peer takes."""
-    if not 1 <= len(message) <= MAX_MESSAGE:
-        raise LinkError(f"a message has 1 to {MAX_MESSAGE} bytes, not {len(message)}")
-    return message

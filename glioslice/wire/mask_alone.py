@@ -1,14 +1,11 @@
-"""Masks each on its own: as they are, as runs of equal labels, as a WebP image of the tumour's box.
+"""Masks each by itself, as runs of equal labels.
 
-`change` of `mask_codec` is smaller; these need no slice before and no tables.
+`change` of `mask_codec` is smaller; runs need neither the slice before nor tables.
 """
-
-import struct
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.wire import vp8l
 from glioslice.wire.mask_planes import LABELS
 from glioslice.wire.varint import varint
 from glioslice.wire.vp8l import CodecError
@@ -16,18 +13,7 @@ from glioslice.wire.vp8l import CodecError
 Mask = NDArray[np.uint8]
 Shape = tuple[int, int]
 
-CORNER = struct.Struct("<HH")
 MAX_RUN_BYTES = 4
-
-EFFORT = (3, 50)
-"""WebP method and quality."""
-
-
-def from_raw(payload: bytes, shape: Shape) -> Mask:
-    """Return a mask from its bytes."""
-    if len(payload) != shape[0] * shape[1]:
-        raise CodecError(f"{len(payload)} bytes came for a mask of {shape}")
-    return np.frombuffer(payload, np.uint8).reshape(shape)
 
 
 def to_runs(mask: Mask) -> bytes:
@@ -56,31 +42,3 @@ def from_runs(payload: bytes, shape: Shape) -> Mask:
         raise CodecError(f"runs over {lengths.sum()} pixels came where {pixels} are")
     labels = (runs % LABELS).astype(np.uint8)
     return np.repeat(labels, lengths.astype(np.intp)).reshape(shape)  # an int of 32 bits there
-
-
-def to_box(mask: Mask) -> bytes:
-    """Return the bounding box of a mask's tumour and a VP8L bitstream of it."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return b""
-    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return CORNER.pack(int(rows[0]), int(columns[0])) + vp8l.encode(box, *EFFORT)
-
-
-def from_box(payload: bytes, shape: Shape) -> Mask:
-    """Return a mask from its bounding box."""
-    mask = np.zeros(shape, np.uint8)
-    if not payload:
-        return mask
-    if len(payload) < CORNER.size:
-        raise CodecError("a mask that ends within its bounding box")
-    row, column = CORNER.unpack_from(payload)
-    stream = payload[CORNER.size :]
-    rows, columns = vp8l.size_of(stream)
-    if row + rows > shape[0] or column + columns > shape[1]:
-        raise CodecError(f"a box of {rows} x {columns} at ({row}, {column}) outside of {shape}")
-    pixels = vp8l.decode(stream, (rows, columns), "RGB")
-    if (pixels != pixels[..., :1]).any():
-        raise CodecError("a mask that is not grey")
-    mask[row : row + rows, column : column + columns] = pixels[..., 0]
-    return mask

@@ -101,7 +101,7 @@ class Receiver:
             return True
         return len(self._runs) != before
 
-    def take(self) -> bytes | None:
+    def next_message(self) -> bytes | None:
         """Return the next message, None if none is whole."""
         if not self._messages:
             return None

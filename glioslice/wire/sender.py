@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from glioslice.wire.packets import MIN_PAYLOAD
+from glioslice.wire.receiver import MAX_MESSAGE
+from glioslice.wire.state import LinkError
 from glioslice.wire.varint import varint
 
 FIRST_TIMEOUT = 0.5
@@ -73,7 +75,7 @@ class Sender:
         self.arrived = 0
         self.round_trip = RoundTrip()
         self._stream = bytearray()
-        self._held: bytes | None = None
+        self._deferred: bytes | None = None
         self._next = 0
         self._flying: dict[int, Segment] = {}
         self._lost: deque[Segment] = deque()
@@ -88,32 +90,40 @@ class Sender:
 
     @property
     def queued(self) -> int:
-        """Bytes handed in and not yet acknowledged."""
+        """Bytes of sent messages that the peer has not yet acknowledged."""
         return len(self._stream)
 
-    def add(self, message: bytes) -> None:
-        """Append a message to the stream."""
-        self.release()
+    def send(self, message: bytes) -> None:
+        """Append a message of 1 to `MAX_MESSAGE` bytes to the stream, after a deferred one.
+
+        Raises LinkError for another length.
+        """
+        check_length(message)
+        self.release_deferred()
         self._stream += varint(len(message)) + message
 
-    def hold(self, message: bytes) -> None:
-        """Append a message once all before it has been acknowledged, or before the next one."""
-        self.release()
-        self._held = message
+    def send_deferred(self, message: bytes) -> None:
+        """Send a message once everything before it is acknowledged, or before the next message.
+
+        Until then `withdraw` returns it. Raises LinkError like `send`.
+        """
+        check_length(message)
+        self.release_deferred()
+        self._deferred = message
         if not self._stream:
-            self.release()
+            self.release_deferred()
 
-    def take_back(self) -> bytes | None:
-        """Return the message that is held, which will not leave; None if there is none."""
-        held, self._held = self._held, None
-        return held
+    def withdraw(self) -> bytes | None:
+        """Return the deferred message, which is then not sent; None if there is none."""
+        deferred, self._deferred = self._deferred, None
+        return deferred
 
-    def release(self) -> bool:
-        """Append the message that is held; return whether there was one."""
-        held = self.take_back()
-        if held is None:
+    def release_deferred(self) -> bool:
+        """Send the deferred message now; return whether there was one."""
+        deferred = self.withdraw()
+        if deferred is None:
             return False
-        self._stream += varint(len(held)) + held
+        self._stream += varint(len(deferred)) + deferred
         return True
 
     def next_segment(self, now: float) -> tuple[int, bytes] | None:
@@ -160,7 +170,7 @@ class Sender:
         del self._stream[: upto - self.base]
         self.base = upto
         if not self._stream:
-            self.release()
+            self.release_deferred()
         known = runs[-1][1] if runs else upto
         horizon = math.inf if complete else known
         self._note_lost(
@@ -249,6 +259,12 @@ class Sender:
         else:
             return
         self._loss = (too_many(self.payload) + few(self.payload)) / 2
+
+
+def check_length(message: bytes) -> None:
+    """Raise LinkError for a message of a length that no peer takes."""
+    if not 1 <= len(message) <= MAX_MESSAGE:
+        raise LinkError(f"a message has 1 to {MAX_MESSAGE} bytes, not {len(message)}")
 
 
 def too_many(payload: int) -> float:

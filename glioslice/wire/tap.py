@@ -105,7 +105,7 @@ class Stream:
         if receiver.duplicates > duplicates:
             known = len(packet.payload)
         messages = []
-        while (message := receiver.take()) is not None:
+        while (message := receiver.next_message()) is not None:
             messages.append(message)
         return known, late and not known, tuple(messages)
 

@@ -52,7 +52,7 @@ class End:
         if data:
             self.link.receive_bytes(data, now)
         self.peak = max(self.peak, self.link.buffered)
-        while not self.paused and (message := self.link.take(now)) is not None:
+        while not self.paused and (message := self.link.flow.next_message(now)) is not None:
             self.received.append(message)
 
     def next_time(self, now: float) -> float:

@@ -58,7 +58,7 @@ class Host:
         self.connection = Connection(wire, active=True)
         self.empties: list[Empty] = []
         self._heard: deque[Message] = deque()
-        self._codec = 0
+        self._codec = 1
 
     def kill(self) -> None:
         """End without a goodbye."""

@@ -102,7 +102,7 @@ def test_a_hang_up_ends_the_process(
     if moment == "idle":
         host.connection.close()
     else:
-        host.say(HostHello(Mode.SERVE, 2, 2), Start(len(slices)), *slices[:2])
+        host.say(HostHello(Mode.SERVE, 2, 3), Start(len(slices)), *slices[:2])
         assert isinstance(host.hear(), Mask)
     monkeypatch.setattr(sim, "GRACE", 0.01)
     monkeypatch.setattr(line._process, "terminate", lambda: None)  # nobody asks, the line drops

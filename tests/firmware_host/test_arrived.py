@@ -60,7 +60,7 @@ def end_of(first: int = 0) -> End:
     return End(len(MASKS) - first, 0, 0, digest.hexdigest())
 
 
-@pytest.mark.parametrize("codec", [0, 1, 2, 3])
+@pytest.mark.parametrize("codec", [1, 3])
 def test_every_mask_its_time_and_its_quality_arrive(codec: int) -> None:
     run = new_run()
     assert run.quality.tolist() == [UNKNOWN] * 5

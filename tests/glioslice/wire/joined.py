@@ -68,15 +68,15 @@ def exchange(joined: VirtualLine, up: list[bytes], down: list[bytes], limit: flo
     """Send both lists at once and check that each arrives whole, in order, once."""
     host, board = joined.host, joined.board
     for message in up:
-        host.link.send(message)
+        host.link.sender.send(message)
     for message in down:
-        board.link.send(message)
+        board.link.sender.send(message)
     assert joined.run(
         lambda: (
             len(board.received) >= len(up)
             and len(host.received) >= len(down)
-            and not host.link.queued
-            and not board.link.queued
+            and not host.link.sender.queued
+            and not board.link.sender.queued
         ),
         limit,
     )

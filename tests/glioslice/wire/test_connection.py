@@ -64,7 +64,7 @@ def test_a_sender_waits_for_a_reader_who_takes_nothing(both: Both) -> None:
     thread.start()
     time.sleep(0.4)
     assert thread.is_alive()
-    assert host._link.queued < SEND_LIMIT + 30_010
+    assert host._link.sender.queued < SEND_LIMIT + 30_010
     assert [board.receive(5.0) for _ in messages] == messages
     thread.join(5.0)
     assert not thread.is_alive()
@@ -72,25 +72,25 @@ def test_a_sender_waits_for_a_reader_who_takes_nothing(both: Both) -> None:
 
 def test_a_message_that_can_wait_leaves_once_all_before_it_has_arrived(both: Both) -> None:
     host, board = both
-    board.hold(b"the line is idle")
+    board.send_deferred(b"the line is idle")
     assert host.receive(5.0) == b"the line is idle"
     assert board.flush(5.0)
     with host._lock:  # the host hangs: nothing is acknowledged
         board.send(b"first")
-        board.hold(b"second")
+        board.send_deferred(b"second")
         time.sleep(0.2)
-        assert board.take_back() == b"second"
-        board.hold(b"second and third")
+        assert board.withdraw() == b"second"
+        board.send_deferred(b"second and third")
     assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second and third"]
-    assert board.take_back() is None
+    assert board.withdraw() is None
 
 
-@pytest.mark.parametrize("before", ["send", "receive", "flush", "hold"])
+@pytest.mark.parametrize("before", ["send", "receive", "flush", "send_deferred"])
 def test_a_message_that_can_wait_leaves_before(before: str, both: Both) -> None:
     host, board = both
     with host._lock:
         board.send(b"first")
-        board.hold(b"second")
+        board.send_deferred(b"second")
         match before:
             case "send":
                 board.send(b"third")
@@ -98,10 +98,10 @@ def test_a_message_that_can_wait_leaves_before(before: str, both: Both) -> None:
                 assert board.receive(0.1) is None
             case "flush":
                 assert not board.flush(0.1)
-            case "hold":
-                board.hold(b"third")
-                assert board.take_back() == b"third"
-        assert board.take_back() is None
+            case "send_deferred":
+                board.send_deferred(b"third")
+                assert board.withdraw() == b"third"
+        assert board.withdraw() is None
     assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second"]
 
 

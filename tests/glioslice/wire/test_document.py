@@ -50,7 +50,7 @@ MESSAGES: dict[str, messages.Message] = {
         zero_point=0,
         clip=5.0,
         image_codecs=0b111,
-        mask_codecs=0b1111,
+        mask_codecs=0b1010,
         sha256="00112233445566778899aabbccddeeff" * 2,
         model="compact",
         boot=0x1122334455667788,
@@ -101,7 +101,7 @@ def test_the_data_packet_holds_the_start_message(examples: dict[str, bytes]) -> 
     assert isinstance(packet, Data)
     receiver = Receiver(4096)
     receiver.add(packet.offset, packet.payload)
-    assert receiver.take() == examples["start"]
+    assert receiver.next_message() == examples["start"]
 
 
 def test_the_runs(examples: dict[str, bytes]) -> None:

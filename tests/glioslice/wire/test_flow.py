@@ -37,7 +37,7 @@ def test_the_largest_message_crosses_and_a_larger_one_is_refused() -> None:
     exchange(joined, [random.Random(3).randbytes(MAX_MESSAGE)], [b"thanks"], 60.0)
     for size in (0, MAX_MESSAGE + 1):
         with pytest.raises(LinkError, match="1 to 262144"):
-            joined.host.link.send(bytes(size))
+            joined.host.link.sender.send(bytes(size))
 
 
 @pytest.mark.parametrize("baud", [115200, 921600, 3_000_000])
@@ -64,10 +64,10 @@ def test_a_slow_reader_makes_the_sender_wait_and_loses_nothing() -> None:
     joined.board.paused = True
     messages = [bytes([i]) * 30_000 for i in range(20)]
     for message in messages:
-        joined.host.link.send(message)
+        joined.host.link.sender.send(message)
     joined.run(lambda: False, 30.0)
     assert HOLD <= joined.board.link.buffered <= HOLD + MAX_MESSAGE + 2 * 32768
-    assert joined.host.link.queued > 300_000
+    assert joined.host.link.sender.queued > 300_000
     joined.board.paused = False
     assert joined.run(lambda: len(joined.board.received) == 20, 60.0)
     assert joined.board.received == messages
@@ -77,10 +77,10 @@ def test_room_that_a_reader_makes_is_told_at_once() -> None:
     joined = join(Line())
     joined.board.paused = True
     for number in range(20):
-        joined.host.link.send(bytes([number]) * 30_000)
+        joined.host.link.sender.send(bytes([number]) * 30_000)
     joined.run(lambda: False, 10.0)
     before = joined.board.link.counts.frames_sent
-    while joined.board.link.take(joined.now) is not None:
+    while joined.board.link.flow.next_message(joined.now) is not None:
         pass
     assert joined.board.link.next_time() <= joined.now
     assert joined.board.link.outgoing(joined.now)

@@ -28,7 +28,7 @@ def test_an_unplugged_line_goes_on_where_it_was(pause: float) -> None:
     joined = VirtualLine(host, board, Quality(115200), host_fault=cable, board_fault=cable)
     messages = [bytes([i]) * 5000 for i in range(10)]
     for message in messages:
-        host.send(message)
+        host.sender.send(message)
 
     def done() -> bool:
         now[0] = joined.now
@@ -60,7 +60,7 @@ def test_a_restarted_board_is_recognised_and_the_next_session_works() -> None:
     joined = join(Line())
     exchange(joined, [b"before"], [b"old"], 5.0)
     joined.board.link = Link(active=False, session=0x3003)
-    joined.host.link.send(b"to the one who is gone")
+    joined.host.link.sender.send(b"to the one who is gone")
     assert joined.run(lambda: joined.host.link.state is State.RESTARTED, 3.0)
     joined.host.link = Link(active=True, session=0x1002)
     joined.host.received, joined.board.received = [], []
@@ -97,8 +97,8 @@ def test_the_echo_of_our_own_bytes_is_no_peer(active: bool) -> None:
 
 def test_a_session_goes_on_while_every_byte_is_echoed_too() -> None:
     host, board = Link(active=True, session=1), Link(active=False, session=2)
-    host.send(b"question")
-    board.send(b"answer")
+    host.sender.send(b"question")
+    board.sender.send(b"answer")
     for step in range(8):
         out = host.outgoing(step * 0.05)
         host.receive_bytes(out, step * 0.05)
@@ -106,8 +106,8 @@ def test_a_session_goes_on_while_every_byte_is_echoed_too() -> None:
         back = board.outgoing(step * 0.05)
         board.receive_bytes(back, step * 0.05)
         host.receive_bytes(back, step * 0.05)
-    assert (board.take(1.0), host.take(1.0)) == (b"question", b"answer")
-    assert (board.take(1.0), host.take(1.0)) == (None, None)
+    assert (board.flow.next_message(1.0), host.flow.next_message(1.0)) == (b"question", b"answer")
+    assert (board.flow.next_message(1.0), host.flow.next_message(1.0)) == (None, None)
 
 
 def test_another_version_is_refused_by_name() -> None:
@@ -137,7 +137,7 @@ def test_packets_of_another_session_are_left_alone() -> None:
     for packet in (Data(1, 2, 0, b"\x01y"), Close(1), Ack(1, 0, 0)):
         joined.board.link.receive_bytes(encode(packets.to_bytes(packet, True)), joined.now)
     assert joined.board.link.state is State.OPEN
-    assert joined.board.link.take(joined.now) is None
+    assert joined.board.link.flow.next_message(joined.now) is None
     assert joined.board.link.counts.strangers == 3
 
 
@@ -173,7 +173,7 @@ def test_a_hostile_peer_of_an_open_session_raises_nothing_and_fills_no_memory(
     link = Link(active=False, session=0x2002)
     tag = 0x1001 ^ 0x2002
     link.receive_bytes(encode(packets.to_bytes(Open(0x1001, 0x2002, 512, 4096), True)), 0.0)
-    link.send(bytes(3000))
+    link.sender.send(bytes(3000))
     for now, (kind, seed) in enumerate(actions):
         chance = random.Random(seed)
         number = chance.choice([chance.getrandbits(24), chance.getrandbits(12)])

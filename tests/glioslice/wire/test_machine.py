@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
     def send(self, active: bool, sizes: list[int]) -> None:
         for size in sizes:
             message = self.chance.randbytes(size)
-            self.end(active).link.send(message)
+            self.end(active).link.sender.send(message)
             self.sent[active].append(message)
 
     @rule(name=st.sampled_from(sorted(MAKERS)))

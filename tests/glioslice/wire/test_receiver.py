@@ -18,7 +18,7 @@ def stream_of(messages: list[bytes]) -> bytes:
 
 def taken(receiver: Receiver) -> list[bytes]:
     messages = []
-    while (message := receiver.take()) is not None:
+    while (message := receiver.next_message()) is not None:
         messages.append(message)
     return messages
 
@@ -98,7 +98,7 @@ def test_a_reader_who_takes_nothing_makes_the_edge_stand_still() -> None:
     assert receiver.buffered == held
     edge = receiver.edge
     while receiver.edge == edge:
-        assert receiver.take() is not None
+        assert receiver.next_message() is not None
     assert receiver.edge == receiver.expected + WINDOW
 
 

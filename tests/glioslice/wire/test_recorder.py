@@ -120,8 +120,8 @@ def test_no_byte_of_an_image_is_in_a_recording_of_masks(tmp_path: Path) -> None:
     )  # fmt: skip
     images = [chance.randbytes(chance.randint(20, 9000)) for _ in range(30)]
     for index, image in enumerate(images):
-        line.host.link.send(Slice(index, 2, image).to_bytes())
-        line.board.link.send(Mask(index, 1, 5, b"a mask").to_bytes())
+        line.host.link.sender.send(Slice(index, 2, image).to_bytes())
+        line.board.link.sender.send(Mask(index, 1, 5, b"a mask").to_bytes())
     done = lambda: len(line.board.received) == len(line.host.received) == 30  # noqa: E731
     assert line.run(done, 100.0)
     assert line.host.link.counts.retransmits > 10

@@ -12,7 +12,7 @@ from glioslice.wire.varint import varint
 def sender_with(size: int, edge: int = 100_000) -> Sender:
     sender = Sender(512)
     sender.edge = edge
-    sender.add(bytes(size - next(n for n in (1, 2, 3) if len(varint(size - n)) == n)))
+    sender.send(bytes(size - next(n for n in (1, 2, 3) if len(varint(size - n)) == n)))
     return sender
 
 
@@ -27,7 +27,7 @@ def test_small_messages_share_a_segment() -> None:
     sender = Sender(512)
     sender.edge = 1000
     for text in (b"one", b"two"):
-        sender.add(text)
+        sender.send(text)
     assert sender.next_segment(0.0) == (0, b"\x03one\x03two")
     assert sender.queued == 8
 
@@ -50,7 +50,7 @@ def test_a_segment_is_lost_when_a_later_one_arrived() -> None:
     # Lost again: the last segment left before this second try and says nothing about it.
     sender.acknowledge(512, [(1024, 2048)], True, 0.06)
     assert drain(sender, 0.06) == []
-    sender.add(bytes(98))
+    sender.send(bytes(98))
     assert drain(sender, 0.07) == [(2048, 2147)]
     sender.acknowledge(512, [(1024, 2147)], True, 0.2)
     assert drain(sender, 0.2) == [(512, 1024)]
@@ -137,7 +137,7 @@ def test_frames_shrink_on_a_bad_line_and_grow_on_a_good_one() -> None:
     for upto in range(640, 60_001, 640):
         sender.acknowledge(upto, [], True, 10.0)
         drain(sender, 10.0)
-    sender.add(bytes(200_000))
+    sender.send(bytes(200_000))
     sender.edge = 300_000
     drain(sender, 11.0)
     sender.acknowledge(sender.base + sender.queued, [], True, 12.0)
@@ -160,28 +160,28 @@ def test_the_time_out_follows_the_round_trip() -> None:
 def test_a_message_that_can_wait_leaves_when_all_before_it_has_arrived() -> None:
     sender = Sender(512)
     sender.edge = 1000
-    sender.hold(b"at once")  # nothing is on its way
+    sender.send_deferred(b"at once")  # nothing is on its way
     assert drain(sender, 0.0) == [(0, 8)]
-    sender.hold(b"later")
-    assert (drain(sender, 0.0), sender.take_back(), sender.take_back()) == ([], b"later", None)
-    sender.hold(b"later")
+    sender.send_deferred(b"later")
+    assert (drain(sender, 0.0), sender.withdraw(), sender.withdraw()) == ([], b"later", None)
+    sender.send_deferred(b"later")
     sender.acknowledge(7, [], True, 0.1)
     assert drain(sender, 0.1) == []
     sender.acknowledge(8, [], True, 0.2)
     assert sender.queued == 6
     assert sender.next_segment(0.2) == (8, b"\x05later")
-    assert sender.take_back() is None
+    assert sender.withdraw() is None
 
 
 def test_a_message_that_can_wait_leaves_before_the_next() -> None:
     sender = Sender(512)
     sender.edge = 1000
-    sender.add(b"one")
-    sender.hold(b"two")
-    sender.hold(b"three")
-    sender.add(b"four")
+    sender.send(b"one")
+    sender.send_deferred(b"two")
+    sender.send_deferred(b"three")
+    sender.send(b"four")
     assert sender.next_segment(0.0) == (0, b"\x03one\x03two\x05three\x04four")
-    assert not sender.release()
-    sender.hold(b"five")
-    assert sender.release()
+    assert not sender.release_deferred()
+    sender.send_deferred(b"five")
+    assert sender.release_deferred()
     assert sender.next_segment(0.0) == (19, b"\x04five")

@@ -146,8 +146,8 @@ def test_what_crosses_a_bad_line_is_told_as_the_ends_understood_it() -> None:
     )  # fmt: skip
     sent = [chance.randbytes(chance.randint(1, 5000)) for _ in range(20)]
     for message in sent:
-        line.host.link.send(message)
-        line.board.link.send(message[:100])
+        line.host.link.sender.send(message)
+        line.board.link.sender.send(message[:100])
     done = lambda: len(line.board.received) == len(line.host.received) == 20  # noqa: E731
     assert line.run(done, 100.0)
     assert heard == {True: sent, False: [m[:100] for m in sent]}

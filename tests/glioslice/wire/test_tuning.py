@@ -37,7 +37,7 @@ class Pair:
     def send(self, messages: int, size: int = 20_000) -> None:
         for _ in range(messages):
             self.sent.append(bytes([len(self.sent) % 256]) * size)
-            self.host.send(self.sent[-1])
+            self.host.sender.send(self.sent[-1])
 
     def arrives(self, seconds: float) -> bool:
         received = self.line.board.received
