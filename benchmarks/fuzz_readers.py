@@ -10,7 +10,7 @@ import numpy as np
 
 from glioslice.errors import GliosliceError
 from glioslice.wire import messages, packets
-from glioslice.wire.codecs import IMAGES, MASKS, decode_image, decode_mask
+from glioslice.wire.codecs import IMAGES, decode_image, decode_mask
 from glioslice.wire.frames import MAX_BODY, MAX_ENCODED, FrameReader, encode
 from glioslice.wire.link import Link
 from glioslice.wire.packets import Open
@@ -57,7 +57,7 @@ def mask(data: bytes) -> None:
     """Read a mask in the codec that the first byte names: alone, or after another if it is odd."""
     first = data[0] if data else 0
     before = BEFORE if first & 1 else None
-    read = decode_mask((first >> 1) % len(MASKS), data[1:], (16, 20), before)
+    read = decode_mask((first >> 1) % 4, data[1:], (16, 20), before)
     assert read.shape == BEFORE.shape and read.max() <= 3
 
 
@@ -71,7 +71,7 @@ def link(data: bytes) -> None:
     """Read what a hostile peer sends: bodies with the session's tag, without, and no frame."""
     one = Link(active=False, session=BOARD)
     one.receive_bytes(encode(packets.to_bytes(Open(HOST, BOARD, 1024, 32768, 1), True)), 0.0)
-    one.send(b"something in flight")
+    one.sender.send(b"something in flight")
     for step in range(BODIES):
         form, size = divmod(int.from_bytes(data[:2], "little"), MAX_BODY)
         body, data = data[2 : 3 + size], data[3 + size :]
@@ -80,7 +80,7 @@ def link(data: bytes) -> None:
         tagged = bytes([body[0] | packets.FROM_ACTIVE]) + TAG + body[3:]
         one.receive_bytes((encode(tagged), encode(body), body)[form % 3], 0.05 * step)
         one.outgoing(0.05 * step)
-        one.take(0.05 * step)
+        one.flow.next_message(0.05 * step)
         assert one.buffered <= MOST
 
 

@@ -127,7 +127,7 @@ class Round:
 
     def _ask(self) -> None:
         start = Start(MASKS, first=min(len(self._arrived), MASKS - 1))
-        self._line.host.link.send(start.to_bytes())
+        self._line.host.link.sender.send(start.to_bytes())
 
     def _host(self) -> None:
         host = self._line.host
@@ -151,8 +151,8 @@ class Round:
                 self._next = message.first
         if board.link.state is not State.OPENING and board.link.state is not State.OPEN:
             self._restart(False)
-        while self._next < MASKS and board.link.queued < 4000:
-            board.link.send(Mask(self._next, 1, 0, self._sent[self._next]).to_bytes())
+        while self._next < MASKS and board.link.sender.queued < 4000:
+            board.link.sender.send(Mask(self._next, 1, 0, self._sent[self._next]).to_bytes())
             self._next += 1
 
     def _read(self, data: bytes) -> object:
