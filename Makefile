@@ -41,10 +41,10 @@ test-pi: .venv/ready
 models: .venv/ready
 	for size in nano compact; do \
 	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --target pi,coral --out models/$$size || exit 2; \
-	  .venv/bin/python benchmarks/cards.py models/$$size --data $(DATA) || exit 2; \
-	  .venv/bin/python benchmarks/goldens.py models/$$size || exit 2; \
+	  .venv/bin/python tools/cards.py models/$$size --data $(DATA) || exit 2; \
+	  .venv/bin/python tools/goldens.py models/$$size || exit 2; \
 	done
-	.venv/bin/python benchmarks/figures.py
+	.venv/bin/python tools/figures.py
 
 accuracy: .venv/ready
 	.venv/bin/python benchmarks/accuracy.py $(if $(wildcard $(DATA)),--data $(DATA))

@@ -10,30 +10,29 @@ that a board runs (`device.segment`).
 import argparse
 from pathlib import Path
 
-from benchmarks import plots, tables
-from benchmarks.healthy import score_healthy
+from benchmarks import accuracy_tables
+from benchmarks.folds import PLAN, RIVALS, ROOT, Run, left_out, named
 from benchmarks.pages import fill
-from benchmarks.runs import PLAN, RIVALS, ROOT, Run, left_out, named
-from benchmarks.scores import Score, score_case, write_scores
-from glioslice import command
-from glioslice.card import read_card
+from benchmarks.scores import Score, score_case, score_healthy, write_scores
+from glioslice import cli
 from glioslice.cases import digest, find_cases, read_case
+from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.progress import track
+from glioslice.model_card import read_card
 
 PAGE = ROOT / "docs" / "accuracy.md"
 
 
 def main() -> None:
     """Read the command line, score and write."""
-    parser = command.parser(
+    parser = cli.parser(
         "Score the networks of the four folds and write docs/accuracy.md.",
         "python benchmarks/accuracy.py --data ../shared/data/brats",
     )
     parser.add_argument("run", nargs="*", metavar="RUN", help="runs to score; default: all")
     parser.add_argument("--data", type=Path, help="a folder of cases; without, nothing is scored")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -63,33 +62,35 @@ def score(runs: list[Run], data: Path) -> None:
     score_healthy([run for run in runs if run.size not in RIVALS])
     for run in runs:
         write_scores(run, scores[run])
-        print(f"{run.name}: mean Dice {tables.mean(tables.int8(run), lambda s: s.mean):.4f}")
+        print(
+            f"{run.name}: mean Dice {accuracy_tables.mean(accuracy_tables.int8(run), lambda s: s.mean):.4f}"
+        )
 
 
 def write() -> None:
     """Write tables and pictures from the committed scores."""
-    spread = tables.seed_spread()
-    timed = read_json(tables.SLICE_TIME)
+    spread = accuracy_tables.seed_spread()
+    timed = read_json(accuracy_tables.SLICE_TIME)
     fill(
         PAGE,
         {
-            "dice": tables.dice_table(),
-            "seeds": tables.seed_table(),
-            "grades": tables.grade_table(),
-            "distances": tables.distance_table(),
-            "outside": tables.outside_table(),
-            "healthy": tables.healthy_table(),
-            "precisions": tables.precision_table(),
-            "missing": tables.missing_table(),
-            "rivals": f"{tables.rival_table()}\n\nMilliseconds: {timed['machine']}, "
+            "dice": accuracy_tables.dice_table(),
+            "seeds": accuracy_tables.seed_table(),
+            "grades": accuracy_tables.grade_table(),
+            "distances": accuracy_tables.distance_table(),
+            "outside": accuracy_tables.outside_table(),
+            "healthy": accuracy_tables.healthy_table(),
+            "precisions": accuracy_tables.precision_table(),
+            "missing": accuracy_tables.missing_table(),
+            "rivals": f"{accuracy_tables.rival_table()}\n\nMilliseconds: {timed['machine']}, "
             f"{timed['runtime']}, median of interleaved runs.",
             "spread": "not known yet: a seed is missing" if spread is None else f"{spread:.4f}",
-            "ablation": tables.ablation_table(),
-            "patients": tables.patient_table(),
+            "ablation": accuracy_tables.ablation_table(),
+            "patients": accuracy_tables.patient_table(),
         },
     )
-    plots.dice_by_patient(PAGE.parent / "dice-by-patient.svg")
-    plots.dice_by_bytes(PAGE.parent / "dice-by-bytes.svg")
+    accuracy_tables.dice_by_patient(PAGE.parent / "dice-by-patient.svg")
+    accuracy_tables.dice_by_bytes(PAGE.parent / "dice-by-bytes.svg")
     print(f"written: {PAGE.name} and its pictures in {PAGE.parent.name}/")
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from benchmarks.pages import table
 from convert.targets import TARGETS
-from glioslice.card import SHIPPED, shipped
 from glioslice.files import read_json
+from glioslice.model_card import SHIPPED, shipped
 
 
 def reports() -> list[dict[str, Any]]:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import reference_network
-from benchmarks.quantised_onnx import quantised_onnx
-from benchmarks.runtimes import Model
+from benchmarks import mobilenet_baseline
+from benchmarks.runtimes import Model, quantised_onnx
 from convert.export import float_files_of, onnx_of, with_thresholds
-from convert.ops import ops_of
-from convert.reading import read_model
+from convert.tflite.ops import ops_of
+from convert.tflite.reader import read_model
 from convert.to_tflite import thresholds_of
 from device.segment import slices_of
-from glioslice.card import default_model
 from glioslice.cases import phantom_case
+from glioslice.model_card import default_model
 from training.checkpoint import load_model
 from training.network import macs
 
@@ -68,10 +67,10 @@ def ours() -> Network:
 
 def mobilenet() -> Network:
     """Return the reference network, in int8 alone."""
-    samples, tflite = reference_network.samples(), reference_network.int8_file()
-    model = Model(tflite, quantised_onnx(reference_network.onnx_file(), samples))
+    samples, tflite = mobilenet_baseline.samples(), mobilenet_baseline.int8_file()
+    model = Model(tflite, quantised_onnx(mobilenet_baseline.onnx_file(), samples))
     return Network(
-        reference_network.NAME,
+        mobilenet_baseline.NAME,
         {"int8": model},
         samples[:1],
         sum(op.macs for op in ops_of(read_model(tflite))),

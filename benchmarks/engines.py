@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.engine_networks import Network, mobilenet, ours
+from benchmarks.folds import ROOT
 from benchmarks.pages import fill, table
-from benchmarks.processor import processor
-from benchmarks.runs import ROOT
-from benchmarks.runtimes import Load, installed, version
-from glioslice import command
+from benchmarks.runtimes import Load, installed, processor, version
+from glioslice import cli
+from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
-from glioslice.progress import track
 
 TIMES = ROOT / "benchmarks" / "engines" / "times.json"
 PAGE = ROOT / "docs" / "engines.md"
@@ -75,12 +74,12 @@ class Row:
 
 def main() -> None:
     """Read the command line and measure."""
-    parser = command.parser(
+    parser = cli.parser(
         "Time the shipped network on every engine that is installed.",
         "python benchmarks/engines.py --quick",
     )
     parser.add_argument("--quick", action="store_true", help="a few rounds, printed and not kept")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,10 @@
-"""`scores.csv` of a run: a row for each patient, file and missing modality."""
+"""`scores.csv` of a run: a row for each patient, file and missing modality.
+
+What a network finds where there is nothing: healthy phantoms, whose truth nobody has to trust.
+
+`healthy.csv` of a run holds a row for each phantom's seed: the volume in mL that its int8 file took
+for tumour.
+"""
 
 import csv
 from collections.abc import Iterator
@@ -8,13 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.runs import RIVALS, Run
+from benchmarks.folds import RIVALS, Run
 from device.engine import Engine
 from device.segment import segment
 from glioslice.cases import MODALITIES, Case
+from glioslice.cli import track
 from glioslice.files import whole
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import dice, hd95
+from glioslice.phantom.head import SEEDS, make_phantom
 
 
 @dataclass(frozen=True)
@@ -115,3 +123,31 @@ def _parsed(row: dict[str, str]) -> Score:
     )
     outside = float(row["outside"])
     return Score(row["case"], row["precision"], row["missing"], found, far, volume, expert, outside)
+
+
+FILE = "healthy.csv"
+
+
+def score_healthy(runs: list[Run]) -> None:
+    """Write `healthy.csv` of every run."""
+    engines = {run: Engine(next(run.folder.glob("*-int8.tflite"))) for run in runs}
+    volumes: dict[Run, list[float]] = {run: [] for run in runs}
+    for seed in track(SEEDS, "healthy phantoms"):
+        images = make_phantom(seed, tumour=False).images
+        for run, engine in engines.items():
+            voxels = np.count_nonzero(segment(images, engine).labels)
+            volumes[run].append(voxels / 1000)  # of 1 mm
+    for run, found in volumes.items():
+        with whole(run.folder / FILE) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["seed", "mL"])
+            writer.writerows(zip(SEEDS, found, strict=True))
+
+
+def read_healthy(run: Run) -> list[float]:
+    """Return the volumes in mL, none where the run has not been scored."""
+    path: Path = run.folder / FILE
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [float(row["mL"]) for row in csv.DictReader(file)]

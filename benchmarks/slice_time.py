@@ -10,16 +10,16 @@ import time
 
 import numpy as np
 
-from benchmarks.processor import processor
-from benchmarks.runs import KEPT
-from benchmarks.tables import rivals
+from benchmarks.accuracy_tables import rivals
+from benchmarks.folds import KEPT
+from benchmarks.runtimes import processor
 from device.engine import Engine
 from device.segment import slices_of
-from glioslice import command
+from glioslice import cli
 from glioslice.cases import phantom_case
+from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
-from glioslice.progress import track
 
 ROUNDS = 200
 
@@ -27,8 +27,8 @@ ROUNDS = 200
 def main() -> None:
     """Write them."""
     example = "python benchmarks/slice_time.py"
-    parser = command.parser("Time the int8 files of fold 1, interleaved.", example)
-    command.run(lambda _: work(), parser.parse_args())
+    parser = cli.parser("Time the int8 files of fold 1, interleaved.", example)
+    cli.run(lambda _: work(), parser.parse_args())
 
 
 def work() -> None:

@@ -1,6 +1,6 @@
 """The network as TFLite files: torch to ONNX, onnx2tf to TensorFlow, its converter to float files.
 
-The int8 file is made of the float one (`convert.quantiser`).
+The int8 file is made of the float one (`convert.quantize.strategies`).
 """
 
 import tempfile
@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from convert.chatter import logged
-from convert.editing import written
-from convert.quantiser import calibrated, quantised
-from convert.reading import list_of, read_model
+from convert.log_capture import logged
+from convert.quantize.strategies import calibrated, quantised
+from convert.tflite.editor import written
+from convert.tflite.reader import list_of, read_model
 from glioslice.errors import GliosliceError
 from training.network import Network, folded
 

@@ -2,7 +2,7 @@
 
     python convert/pack.py IN.tflite [OUT.tflite]         # default: IN-packed.tflite
 
-Shared: equal tables, vectors and constants (`convert.sharing`). Dropped: descriptions, metadata
+Shared: equal tables, vectors and constants (`convert.tflite.deduplication`). Dropped: descriptions, metadata
 that only describes and files packed behind it, the names of subgraphs and of tensors inside the
 network, the minimum and maximum that calibration saw beside a scale, shape signatures that say no
 more than the shape. All else is kept as it is, signatures and unknown metadata too.
@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from convert.placement import place
-from convert.reading import IDENTIFIER, list_of, read_model
-from convert.sharing import Recorder, Ref
-from glioslice import command
+from convert.tflite.deduplication import Recorder, Ref
+from convert.tflite.layout import place
+from convert.tflite.reader import IDENTIFIER, list_of, read_model
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 
@@ -30,7 +30,7 @@ VALIDATION = b"VALIDATION:"
 
 def main() -> None:
     """Read the command line and pack."""
-    parser = command.parser(
+    parser = cli.parser(
         "Shrink a TFLite file without changing what it computes.",
         "python convert/pack.py network.tflite network-packed.tflite",
     )
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         "out", nargs="?", type=Path, metavar="OUT", help="default: IN-packed.tflite; may be IN"
     )
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:

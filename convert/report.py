@@ -1,24 +1,26 @@
 """`report.json`, and the same as tables.
 
 Beside the files it holds `gate`, how each product stands: {by, limit, int8: {rung, tried}, fp16},
-`layers`, an entry for each tensor of the int8 file (`convert.layers.Layer`), where a null ratio
+`layers`, an entry for each tensor of the int8 file (`convert.verify.layer_errors.Layer`), where a null ratio
 stands for no error at all, and `targets`, what each that was asked for says of the int8 file. The
 rung of an int8 file that was given up is null.
+
+The layers of a network as one picture: where the error is, and where the bytes are.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from math import isfinite
 from typing import Any
 
-from convert.conversion import Conversion, Outcome
-from convert.gate import Measure
-from convert.judging import Verdict
-from convert.layers import Layer
-from convert.ops import ops_of, parameters_of
-from convert.products import File
-from convert.reading import read_model
-from convert.targets.outcome import Outcome as Suited
+from convert.artifacts import File
+from convert.pipeline import Conversion, Outcome
+from convert.targets.result import Outcome as Suited
+from convert.tflite.ops import ops_of, parameters_of
+from convert.tflite.reader import read_model
+from convert.verify.acceptance import Measure, Verdict
+from convert.verify.layer_errors import Layer
 
 MOST_COLUMNS = 8
 """Of a table: where a network has more outputs, only their mean Dice is shown."""
@@ -139,3 +141,39 @@ def _rounded(value: float, digits: int) -> float | None:
 
 def _decibels(value: float) -> str:
     return f"{value:5.1f}" if isfinite(value) else f"{'-':>5}"
+
+
+ERROR, SHARE, BYTES = "#0072b2", "#d55e00", "#7f7f7f"  # told apart by all eyes
+
+
+def picture(name: str, layers: Sequence[Layer]) -> bytes:
+    """Return an SVG of error and bytes along the network; the same layers give the same bytes."""
+    from matplotlib.figure import Figure
+
+    places = range(len(layers))
+    figure = Figure(figsize=(1.5 + 0.3 * len(layers), 6))
+    error, cost = figure.subplots(2, 1, sharex=True)
+    known = [place for place in places if isfinite(layers[place].snr)]
+    error.plot(known, [layers[i].snr for i in known], color=ERROR, marker="o", ms=3, lw=1)
+    error.set_ylabel("int8 against float, dB", color=ERROR)
+    error.set_title(f"{name}: error and bytes along the network", fontsize=10)
+    error.grid(axis="y", alpha=0.3)
+    share = error.twinx()
+    share.bar(places, [100 * layer.share for layer in layers], color=SHARE, alpha=0.6, width=0.6)
+    share.set_ylabel("share of the error at the logits, %", color=SHARE)
+    cost.bar(places, [layer.bytes for layer in layers], color=BYTES, width=0.6)
+    cost.set_ylabel("bytes")
+    cost.grid(axis="y", alpha=0.3)
+    labels = [f"{layer.name}  {layer.op.lower()}" for layer in layers]
+    cost.set_xticks(list(places), labels, rotation=90, fontsize=7)
+    return svg(figure)
+
+
+def svg(figure: Any) -> bytes:
+    """Return a matplotlib figure as SVG; its usual ids and date would change from run to run."""
+    import matplotlib as mpl
+
+    content = BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "glioslice", "svg.fonttype": "none"}):
+        figure.savefig(content, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    return content.getvalue()

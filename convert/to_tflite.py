@@ -1,4 +1,6 @@
-"""Make TFLite files of under 60,000 bytes of a trained network, and prove that they are still it.
+"""From a source to what is printed and written: the way that every conversion takes.
+
+Make TFLite files of under 60,000 bytes of a trained network, and prove that they are still it.
 
     python convert/to_tflite.py                                       # both models of models/
     python convert/to_tflite.py runs/compact --data DIR --out build/compact
@@ -9,37 +11,101 @@
 OUT becomes a model folder with `report.json` and `report.svg`; files to compare with lie in
 OUT/compare/. Without --data the ranges are calibrated on phantoms, and judged on others of them.
 
-An int8 file that falls too far below fp32 is made again another way (`convert.ladder`). Where no
+An int8 file that falls too far below fp32 is made again another way (`convert.quantize.strategies`). Where no
 way helps it is given up: if another product is left and int8 was not asked for by name, that one is
 written, else nothing is and the exit code is 2. So it is where the int8 file does not suit a board
 that was asked for (`convert.targets`).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from convert.asking import add_options, asked_for
+from convert.artifacts import (
+    PICTURE,
+    REPORT,
+    File,
+    check_writable,
+    chosen_precisions,
+    publish,
+    write_files,
+)
 from convert.calibration import cast
-from convert.conversion import Conversion
-from convert.delivery import deliver, say
-from convert.examples import SPLIT
-from convert.foreign import Foreign
-from convert.gate import STANDARD, Limits
-from convert.products import REPORT, check_writable, chosen_precisions, publish, write_files
+from convert.external_model import SPLIT, Foreign
+from convert.options import add_options, asked_for
+from convert.own_model import Trained
+from convert.pipeline import Conversion, Outcome, carry_out
+from convert.report import layer_table, picture, report_of, table
 from convert.targets import TARGETS, chosen_targets
-from convert.trained import Trained
-from glioslice import command
-from glioslice.card import CARD, SHIPPED, Card, shipped
+from convert.targets.result import Outcome as Suited
+from convert.verify.acceptance import STANDARD, Limits
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
+from glioslice.model_card import CARD, SHIPPED, Card, shipped
 from training.checkpoint import load_model
+
+Write = Callable[[Sequence[File], dict[str, Any], Mapping[str, bytes]], None]
+"""Writes files, their report and what was made beside them, by name."""
+
+
+def deliver(conversion: Conversion, targets: Sequence[str], write: Write) -> None:
+    """Convert, print what came of it, and hand it to `write`.
+
+    Raises GliosliceError if no product may be written, or the int8 file does not suit a target.
+    """
+    name = conversion.source.name
+    outcome = carry_out(conversion)
+    tell(name, outcome)
+    if outcome.refused:
+        raise GliosliceError(f"{outcome.refused}; nothing was written")
+    suited = suits(outcome, targets)
+    beside = {key: content for of in suited for key, content in of.files.items()}
+    if outcome.layers:
+        beside[PICTURE] = picture(f"{name}-int8.tflite", outcome.layers)
+    write(outcome.files, report_of(conversion, outcome, suited), beside)
+
+
+def tell(name: str, outcome: Outcome) -> None:
+    """Print the layers, the files and how int8 came through the gate."""
+    if outcome.layers:
+        print(layer_table(outcome.layers))
+    else:
+        say(name, f"no table of layers: {outcome.unmeasured}")
+    print(table(outcome.files, outcome.verdicts), flush=True)
+    for attempt in outcome.tried:
+        how = "held" if attempt.measure.held else "did not hold"
+        say(name, f"int8 by {attempt.rung.name}: {attempt.measure}: {how}")
+    if outcome.left_out:
+        say(name, f"int8 is left out: {outcome.left_out}")
+
+
+def suits(outcome: Outcome, targets: Sequence[str]) -> tuple[Suited, ...]:
+    """Check the int8 product for each target and print what was found.
+
+    Raises GliosliceError naming the ops of a file that does not suit one, and how to mend it.
+    """
+    [file] = [file for file in outcome.files if file.precision == "int8"]
+    found = []
+    for target in targets:
+        found.append(TARGETS[target](file.content, file.name.removesuffix(".tflite")))
+        print(found[-1].table, flush=True)
+    against = [f"{of.target}: {of.against}" for of in found if not of.ok]
+    if against:
+        raise GliosliceError(f"{file.name} does not suit {'; '.join(against)}; nothing was written")
+    return tuple(found)
+
+
+def say(name: str, what: str) -> None:
+    """Print a step of the work."""
+    print(f"{name}: {what}", flush=True)
 
 
 def main() -> None:
     """Read the command line and convert."""
-    parser = command.parser(
+    parser = cli.parser(
         "Convert a trained network to packed int8 and fp16 TFLite files under 60,000 bytes.",
         "python convert/to_tflite.py runs/compact --data DIR --out build/compact",
     )
@@ -66,7 +132,7 @@ def main() -> None:
         help=f"a board that the int8 file must suit: {', '.join(TARGETS)}; several with commas",
     )  # fmt: skip
     add_options(parser)
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:

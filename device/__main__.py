@@ -15,12 +15,11 @@ from pathlib import Path
 
 from device.board import make_board
 from device.engine import Engine
-from device.notify import READY, STOPPING, notify
-from device.runner import run_sessions
-from device.stopping import Stop
-from glioslice import command
-from glioslice.card import default_model
-from glioslice.memory import settle_memory
+from device.lifecycle import READY, STOPPING, Stop, notify
+from device.server import run_sessions
+from glioslice import cli
+from glioslice.malloc import settle_memory
+from glioslice.model_card import default_model
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import open_port
 
@@ -34,7 +33,7 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         importlib.import_module(f"device.{sys.argv[1]}").main(sys.argv[2:])
         return
-    parser = command.parser(
+    parser = cli.parser(
         "Serve slices over a serial line, or play a case that lies on this board.",
         "python -m device --port /dev/ttyGS0 --model models/compact/compact-int8.tflite",
     )
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--baud", type=int, help="fix the rate; default: begin at 115200 and agree")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -54,7 +53,7 @@ def work(arguments: argparse.Namespace) -> None:
     engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
     played = None
     if arguments.input:
-        from device.playing import read_played  # serving needs no part of it
+        from device.board import read_played  # serving needs no part of it
 
         played = read_played(arguments.input, engine)
     board = make_board(engine, model, played)

@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from device.answers import Run, Stages
+from device.bench_baseline import judged
 from device.board import Board, make_board
-from device.board_file import judged
 from device.engine import Engine, installed_runtime
 from device.goldens import read_slices
-from device.vitals import Vitals, board_name, peak_memory_mb, process_age_ms, read_vitals
-from glioslice import command
-from glioslice.card import default_model
+from device.run import Run, Stages
+from device.telemetry import Vitals, board_name, peak_memory_mb, process_age_ms, read_vitals
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
+from glioslice.model_card import default_model
 from glioslice.wire.codecs import IMAGES, MASKS, choose, encode_image
 from glioslice.wire.messages import Error, Slice
 
@@ -44,7 +44,7 @@ GLANCE = 1.0
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and measure."""
-    parser = command.parser(
+    parser = cli.parser(
         "Time the slices on this board.", "python -m device bench --max-ms 100 --json bench.json"
     )
     parser.prog = "python -m device bench"
@@ -56,7 +56,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--reference", type=Path, metavar="FILE", help="a .tflite to compare with")
     parser.add_argument("--boards", type=Path, metavar="FOLDER", help="where boards' files are")
     parser.add_argument("--json", metavar="FILE", help="numbers for a machine; - is stdout")
-    command.run(work, parser.parse_args(words))
+    cli.run(work, parser.parse_args(words))
 
 
 def numbers(text: str) -> tuple[int, ...]:

@@ -1,7 +1,12 @@
-"""What a board is to a host: the hello that says so, and its way to read a slice."""
+"""What a board is to a host: the hello that says so, and its way to read a slice.
+
+A case that lies on the board, read once and ready to be played to every host that asks.
+
+What crosses the line of it are numbers about the volume: its name and its files stay here.
+"""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.engine import Engine
-from glioslice.cases import MODALITIES
+from device.segment import slices_of
+from glioslice.cases import MODALITIES, find_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.wire.codecs import IMAGES, MASKS, decode_image, offered
-from glioslice.wire.messages import BoardHello, Mode, Slice, Start
+from glioslice.wire.messages import BoardHello, Mode, Slice, Start, volume_of
 
 NAME_LENGTH = 16
 """Bytes that BoardHello has for the name of a model."""
@@ -77,3 +83,15 @@ def make_board(engine: Engine, model: Path, played: Played | None = None) -> Boa
         boot=secrets.randbits(64),
     )
     return Board(engine, hello, played)
+
+
+def read_played(path: Path, engine: Engine) -> Played:
+    """Return the case at `path` as the network takes it.
+
+    Raises GliosliceError if there is none, it cannot be read, or its brain does not fit the window.
+    """
+    # An expert's mask is not played: without it a board is ready in half the time.
+    case = read_case(replace(find_case(path), mask=None))
+    slices, crop = slices_of(case.images, engine.card)
+    prepared = np.stack([engine.prepare(one) for one in slices])
+    return Played(prepared, Start(len(prepared), volume_of(case.space, case.scheme, crop)))

@@ -15,13 +15,13 @@ from device.deployment import service
 from device.deployment.board_state import BoardState, findings, probe, read_state
 from device.deployment.payload import RUNTIMES, chosen_model, make_payload
 from device.deployment.remote import Remote
-from glioslice import command
+from glioslice import cli
 from glioslice.errors import GliosliceError
 
 
 def main() -> None:
     """Read the command line and deploy."""
-    parser = command.parser(
+    parser = cli.parser(
         "Install the board's side on a Raspberry Pi over ssh.",
         "python device/deploy.py pi@raspberrypi.local --port /dev/serial0",
     )
@@ -38,7 +38,7 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="look at the board, change nothing")
     parser.add_argument("--uninstall", action="store_true", help="remove all that was installed")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.placement import Placement, placement_of
-from device.quality import quality_of
-from glioslice.card import Card, read_card_of
+from device.confidence import quality_of
+from device.delegates import Placement, placement_of
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
-from glioslice.slices import quantise
+from glioslice.model_card import Card, read_card_of
+from glioslice.preprocessing import quantise
 
 RUNTIMES = (
     ("ai-edge-litert", "ai_edge_litert.interpreter"),
@@ -104,7 +104,7 @@ class Engine:
         return np.moveaxis(logits > self.output.zero_point, -1, 0)
 
     def quality(self, logits: NDArray[Any]) -> int:
-        """Return how sure the network is of those regions, a byte (`device.quality`)."""
+        """Return how sure the network is of those regions, a byte (`device.confidence`)."""
         return quality_of(logits, self.output.scale, self.output.zero_point)
 
     @property

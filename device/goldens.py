@@ -6,7 +6,7 @@ runtimes and for each runtime whose own kernels give the same bytes on every mac
 
     {"file": NAME, "sha256": HEX, "masks": {"reference": [MASK, ...], "RUNTIME, XNNPACK": [...]}}
 
-with MASK a mask of the wire's codec `runs` in base64. `benchmarks/goldens.py` writes both. Float
+with MASK a mask of the wire's codec `runs` in base64. `tools/goldens.py` writes both. Float
 files have none: their sums depend on the processor.
 """
 
@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.engine import REFERENCE, Engine
-from glioslice.card import shipped
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
 from glioslice.labels import to_labels
+from glioslice.model_card import shipped
 from glioslice.wire.codecs import RUNS, CodecError, decode_mask, encode_mask
 
 GOLDENS = "goldens.json"
@@ -84,7 +84,7 @@ def read_goldens(folder: Path, window: tuple[int, int]) -> Goldens:
     path = folder / GOLDENS
     if not path.is_file():
         raise GliosliceError(
-            f"{path}: no such file; benchmarks/goldens.py makes it, copy it to its model"
+            f"{path}: no such file; tools/goldens.py makes it, copy it to its model"
         )
     content = read_json(path)
     try:
@@ -95,7 +95,7 @@ def read_goldens(folder: Path, window: tuple[int, int]) -> Goldens:
         return Goldens(str(content["file"]), str(content["sha256"]), masks)
     except (KeyError, TypeError, AttributeError, ValueError, Base64Error, CodecError) as error:
         raise GliosliceError(
-            f"{path}: malformed ({error!r}); benchmarks/goldens.py writes it anew"
+            f"{path}: malformed ({error!r}); tools/goldens.py writes it anew"
         ) from None
 
 

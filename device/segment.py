@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.engine import Engine
-from glioslice import command
-from glioslice.card import Card, default_model
+from glioslice import cli
 from glioslice.cases import Case, find_case, phantom_case, read_case
+from glioslice.cli import track
 from glioslice.labels import to_labels, to_scheme
 from glioslice.metrics import region_dice, volumes_ml
+from glioslice.model_card import Card, default_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
-from glioslice.progress import track
-from glioslice.slices import Crop, brain_of, crop_of, cut, paste, z_scores
+from glioslice.preprocessing import Crop, brain_of, crop_of, cut, paste, z_scores
 from glioslice.summary import dice_line, summary_lines
 
 
@@ -74,7 +74,7 @@ def segment(images: NDArray[np.float32], network: Network, progress: str = "") -
 
 def main() -> None:
     """Segment a case or the phantom, and leave mask, montage and summary."""
-    parser = command.parser(
+    parser = cli.parser(
         "Segment one case on this machine, without a line.",
         "python -m device.segment --input CASE --out build/case",
     )
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="default: demo/")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:

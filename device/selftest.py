@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device.delegates import COMPILED
 from device.engine import EDGE_TPU, REFERENCE, XNNPACK, Engine
 from device.goldens import GOLDENS, Goldens, found, golden_slices, read_goldens, source_of
-from device.placement import COMPILED
-from device.vitals import board_name, read_vitals
-from glioslice import command
-from glioslice.card import CARD, default_model, read_card
+from device.telemetry import board_name, read_vitals
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256, write_json
+from glioslice.model_card import CARD, default_model, read_card
 
 ALWAYS_XNNPACK = ("ai-edge-litert", "tensorflow")
 """Runtimes whose every build for 64-bit boards has XNNPACK take int8; tflite-runtime's may not."""
 
 ALIKE = 0.01
 """Share of the tumour that kernels without goldens may label otherwise than the reference ones:
-XNNPACK does so for 6 to 18 of some 3,000 pixels (tests/glioslice/test_reference.py)."""
+XNNPACK does so for 6 to 18 of some 3,000 pixels (tests/oracle/test_reference.py)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Finding:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the tests and say what they found."""
-    parser = command.parser(
+    parser = cli.parser(
         "Test the model, the runtime and its kernels on this board.",
         "python -m device selftest --json selftest.json",
     )
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the findings for a machine")
-    command.run(work, parser.parse_args(words))
+    cli.run(work, parser.parse_args(words))
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def examined(model: Path, threads: int = 1, delegate: str | None = None) -> Iter
         return
     goldens = read_goldens(model.parent, engine.card.window)
     if goldens.sha256 != sha256(model):
-        text = f"those beside {model.name} were made of another file; benchmarks/goldens.py"
+        text = f"those beside {model.name} were made of another file; tools/goldens.py"
         yield Finding("golden masks", False, f"{text} makes them anew")
         return
     slices = golden_slices(engine)
@@ -106,7 +106,7 @@ def examined(model: Path, threads: int = 1, delegate: str | None = None) -> Iter
     }:
         raise GliosliceError(
             f"{model.parent / GOLDENS}: not the masks of {len(slices)} slices, or none of the "
-            "reference kernels; benchmarks/goldens.py writes it anew"
+            "reference kernels; tools/goldens.py writes it anew"
         )
     yield check_masks(engine, goldens, slices)
     if engine.kernels != EDGE_TPU:  # no other kernel runs a file compiled for it

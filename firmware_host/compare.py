@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from glioslice import command
+from glioslice import cli
 
 FORMS = ("brats2018", "brats2023", "msd", "regions")
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and compare."""
-    parser = command.parser(
+    parser = cli.parser(
         "Tell how far a mask is from the expert's: Dice, HD95 in mm and volumes in mL.",
         "python firmware_host/compare.py mask.nii.gz CASE/CASE_seg.nii.gz",
     )
@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", choices=FORMS, help="scheme of MASK, where it does not tell")
     parser.add_argument("--truth-labels", choices=FORMS, help="scheme of TRUTH")
     parser.add_argument("--json", action="store_true", help="for a machine")
-    command.run(work, parser.parse_args(words))
+    cli.run(work, parser.parse_args(words))
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -1,18 +1,18 @@
 """How sure the board is of its masks, and which slices the desk marks for eyes.
 
-The byte is the device's (`device.quality`): how far the logits along the masks' borders are from
+The byte is the device's (`device.confidence`): how far the logits along the masks' borders are from
 the threshold, 0 to 254. docs/confidence.md holds it against Dice.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from firmware_host.arrived import Run
-from firmware_host.tally import Tally
+from firmware_host.mask_volume import Run
+from firmware_host.volumetry import Tally
 from glioslice.wire.messages import UNKNOWN
 
 DOUBTFUL = 146
-"""A slice whose byte is lower is marked: `benchmarks/quality.py` chose it on the four folds."""
+"""A slice whose byte is lower is marked: `benchmarks/confidence.py` chose it on the four folds."""
 
 
 def quality_of(run: Run, tally: Tally) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from firmware_host import finding
-from firmware_host.asking import Times, asked
-from firmware_host.board import is_simulated, patience_for
-from firmware_host.verdicts import Verdict, verdict
+from firmware_host import discovery
+from firmware_host.diagnosis import Verdict, verdict
+from firmware_host.discovery import Times, asked
+from firmware_host.handshake import is_simulated, patience_for
 from glioslice.errors import GliosliceError
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import BAUD, open_port
@@ -33,7 +33,7 @@ def work(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         times = Times(call=patience_for(port)) if simulated else Times()
         outcome = examine(port, arguments.baud or BAUD, command, times)
         if outcome.name == "no such port":
-            names = [f"{name}  {description}" for name, description in finding.listed()]
+            names = [f"{name}  {description}" for name, description in discovery.listed()]
             print("ports that are there:", *(names or ["none"]), sep="\n  ")
     print(f"{outcome.name}: {outcome.seen}")
     print(f"{'next' if outcome.healthy else 'what to do'}: {outcome.advice}")
@@ -45,7 +45,7 @@ def chosen(baud: int | None) -> tuple[str | None, Verdict]:
 
     The only one there is, or the only one where a board answers.
     """
-    found = finding.find(baud)
+    found = discovery.find(baud)
     for one in found:
         print(f"{one.port}  {one.description}  {one.seen}")
     boards = [one for one in found if one.hello]

@@ -12,8 +12,8 @@ from glioslice.cases import MODALITIES, Case, find_case, phantom_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.nifti import Space
-from glioslice.plausible import oddities
-from glioslice.slices import Crop, brain_of, crop_of, cut, quantise, z_scores
+from glioslice.preprocessing import Crop, brain_of, crop_of, cut, quantise, z_scores
+from glioslice.sanity_checks import oddities
 from glioslice.wire.messages import BoardHello, MessageError, Volume
 
 

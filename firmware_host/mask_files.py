@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.editions import FILE_NAME, SUFFIXES
+from glioslice.dataset_layouts import FILE_NAME, SUFFIXES
 from glioslice.errors import GliosliceError
 from glioslice.labels import (
     BRATS_2018,

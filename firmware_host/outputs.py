@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firmware_host.arrived import Run
 from firmware_host.confidence import quality_of
 from firmware_host.inputs import Source
 from firmware_host.mask_files import form_of, written
+from firmware_host.mask_volume import Run
 from firmware_host.report import html_of, warnings_of
-from firmware_host.tally import Tally, csv_of
-from glioslice.command import one_line
+from firmware_host.volumetry import Tally, csv_of
+from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes, write_json
 from glioslice.montage import montage_png

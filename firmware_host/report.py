@@ -7,14 +7,14 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from firmware_host.arrived import Run
 from firmware_host.confidence import unsure_line
 from firmware_host.inputs import Source
-from firmware_host.tally import Tally
-from glioslice.card import SHIPPED, Card, read_card, shipped
+from firmware_host.mask_volume import Run
+from firmware_host.volumetry import Tally
 from glioslice.cases import Case, digest
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
+from glioslice.model_card import SHIPPED, Card, read_card, shipped
 from glioslice.montage import COLOURS, TITLES, montage_png
 
 NOTICE = "Research software, no medical device: not for diagnosis or treatment."

@@ -5,6 +5,11 @@
 
 Whoever shows progress or a live page does so in the loop's body. What arrived before an exception
 stays in `run`.
+
+A board that restarted in the middle of a run: it is greeted anew and does what is missing.
+
+Serving, the host sends the slices that have no answer yet. Playing, the board begins again, and so
+does the run: what had arrived may have been of another case.
 """
 
 import hashlib
@@ -14,15 +19,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_host.arrived import Run
-from firmware_host.board import refusal
+from firmware_host import handshake
+from firmware_host.handshake import refusal
+from firmware_host.mask_volume import Run
 from glioslice.errors import GliosliceError
-from glioslice.slices import Crop
+from glioslice.preprocessing import Crop
 from glioslice.wire import messages
 from glioslice.wire.codecs import IMAGES, encode_image, encoder_of
 from glioslice.wire.connection import Connection
@@ -177,3 +184,35 @@ def stalled(connection: Connection, seconds: float) -> GliosliceError:
         f"{connection.name}: the board is there but has sent nothing for {seconds:.0f} s; start "
         "its runner anew"
     )
+
+
+def rejoin(
+    line: Connection,
+    hello: BoardHello,
+    choice: HostHello,
+    run: Run,
+    *,
+    feeder: Feeder | None,
+    volume: Volume | None,
+) -> tuple[BoardHello, Feeder | None]:
+    """Go on with `run` on a board that has restarted; return its hello and the new feeder.
+
+    Raises GliosliceError if the board is another one now, and what `greet` raises.
+    """
+    if feeder is not None:
+        feeder.join()  # it must not send into the new session
+    again = handshake.greet(line, handshake.PATIENCE)
+    if replace(again, boot=hello.boot, kept=hello.kept, answered=hello.answered) != hello:
+        raise GliosliceError(f"{line.name}: the board restarted as another one; run it again")
+    messages.send(line, choice)
+    if choice.mode is Mode.PLAY:
+        if begin_playing(line) != volume:
+            raise GliosliceError(
+                f"{line.name}: the board restarted with another case; run it again"
+            )
+        run.begin_again()
+        return again, None
+    if feeder is None:  # a recording, which has the answers without slices
+        run.begin_part()
+        return again, None
+    return again, serve(line, again, choice, run, feeder.slices)

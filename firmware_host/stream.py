@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from firmware_host.words import parsed
-from glioslice import command
-from glioslice.memory import settle_memory
+from firmware_host.options import parsed
+from glioslice import cli
+from glioslice.malloc import settle_memory
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What a `kill` and a closed terminal send; Windows has no SIGHUP."""
@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None, far_end: FarEnd | None = None) -> N
     """
     stop_like_ctrl_c()
     settle_memory()
-    command.run(lambda given: work(given, far_end), parsed(words))
+    cli.run(lambda given: work(given, far_end), parsed(words))
 
 
 def stop_like_ctrl_c() -> None:
@@ -71,17 +71,17 @@ def leaving_at_once() -> Iterator[None]:
 def work(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
     """Do what the command line says."""
     with leaving_at_once():
-        from firmware_host import batch, board, desk, doctor, finding
-        from firmware_host.view import finished
+        from firmware_host import batch, discovery, doctor, handshake, run
+        from firmware_host.viewer import finished_case
 
     if arguments.open:
-        finished.show(arguments)
+        finished_case.show(arguments)
     elif arguments.list:
-        finding.work(arguments)
+        discovery.work(arguments)
     else:
         several = batch.cases_in(arguments.input)
-        task = doctor.work if arguments.doctor else batch.work if several else desk.stream
-        task(arguments, far_end or board.device_command)
+        task = doctor.work if arguments.doctor else batch.work if several else run.stream
+        task(arguments, far_end or handshake.device_command)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.editions import MODALITIES, CaseFiles, brats_case, decathlon_case, niftis
+from glioslice.dataset_layouts import MODALITIES, CaseFiles, brats_case, decathlon_case, niftis
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme, check_nesting, from_scheme
 from glioslice.nifti import Space, read_nifti
-from glioslice.phantom import make_phantom
+from glioslice.phantom.head import make_phantom
 
 __all__ = [
     "MODALITIES",

@@ -6,22 +6,22 @@ python -m glioslice.check CASE
 import argparse
 from pathlib import Path
 
-from glioslice import command
+from glioslice import cli
 from glioslice.cases import MODALITIES, find_case, problems_of, read_case
 from glioslice.errors import GliosliceError
 from glioslice.metrics import volumes_ml
-from glioslice.plausible import oddities
-from glioslice.slices import brain_of, crop_of
+from glioslice.preprocessing import brain_of, crop_of
+from glioslice.sanity_checks import oddities
 
 
 def main() -> None:
     """Read the command line and check."""
-    parser = command.parser(
+    parser = cli.parser(
         "Tell whether a case is ready, and what is wrong with it.",
         "python -m glioslice.check ../data/BraTS2021_00000",
     )
     parser.add_argument("case", metavar="CASE", type=Path, help="a case's folder")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from glioslice.cases import MODALITIES
 from glioslice.files import write_bytes
 from glioslice.labels import REGIONS, to_regions
-from glioslice.slices import brain_of, crop_of, cut, scale_of
+from glioslice.preprocessing import brain_of, crop_of, cut, scale_of
 
 COLOURS = {"WT": (240, 228, 66), "TC": (213, 94, 0), "ET": (86, 180, 233)}
 """Yellow, vermilion and sky blue of Okabe and Ito's palette, told apart by colour-blind eyes."""

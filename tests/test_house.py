@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.goldens import SLICES
 from tests.conftest import ROOT
+from tools.goldens import SLICES
 
 FOLDERS = ("glioslice", "device", "training", "convert", "firmware_host")
 SCRIPTS = ("device", "training", "convert", "firmware_host", "benchmarks")

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import conv2d, interpolate
 
-from glioslice.slices import CLIP
-from training.warp import Draw, brain_in
+from glioslice.preprocessing import CLIP
+from training.geometry import Draw, brain_in
 
 RAW_ZERO = 4.0
 """Air lies about so many deviations below the brain's mean: z + RAW_ZERO is like raw intensity."""

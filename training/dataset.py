@@ -15,8 +15,8 @@ from torch import Tensor
 from glioslice.cases import MODALITIES, CaseFiles, digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, whole, write_json
-from glioslice.slices import CLIP, WINDOW, brain_of, crop_of, cut, z_scores
-from training.recipe import Recipe
+from glioslice.preprocessing import CLIP, WINDOW, brain_of, crop_of, cut, z_scores
+from training.config import Recipe
 
 BRATS_2023_NAME = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}")
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from device.segment import Network, segment
-from glioslice import command
-from glioslice.card import Card
+from glioslice import cli
 from glioslice.cases import Case, digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.labels import to_scheme
 from glioslice.metrics import region_dice
+from glioslice.model_card import Card
 from glioslice.nifti import write_mask
 
 Scores = dict[str, float]
@@ -30,7 +30,7 @@ Scores = dict[str, float]
 
 def main() -> None:
     """Read the command line and evaluate."""
-    parser = command.parser(
+    parser = cli.parser(
         "Score a model file on cases with expert masks.",
         "python training/evaluate.py --model models/compact/compact-int8.tflite --data DIR",
     )
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a case, or a folder of cases")
     parser.add_argument("--masks", type=Path, metavar="DIR", help="write each mask as NIfTI here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -73,7 +73,7 @@ def load_network(model: Path) -> Network:
     if model.suffix == ".safetensors":
         try:  # here alone, so that a TFLite file can be scored where torch is not installed
             from training.checkpoint import load_weights
-            from training.torch_network import TorchNetwork
+            from training.network import TorchNetwork
         except ImportError:
             raise GliosliceError(
                 f"{model}: a checkpoint needs torch; run make test first"

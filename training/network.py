@@ -3,6 +3,8 @@
 Depthwise layers lose at this size (scales eat the bytes), transposed convolutions and HardSwish are
 slow in int8, PReLU and InstanceNorm do not survive conversion. Skips are added, not concatenated:
 half the weights of the decoder's convolutions.
+
+The float checkpoint behind the engine's interface, to be judged on the same path.
 """
 
 from dataclasses import dataclass
@@ -10,11 +12,15 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d, pad
 
 from glioslice.errors import GliosliceError
+from glioslice.labels import REGIONS
+from glioslice.model_card import Card
 
 
 @dataclass(frozen=True)
@@ -218,3 +224,19 @@ def macs(network: Network, window: tuple[int, int]) -> int:
     with torch.no_grad():
         copy(torch.zeros(1, network.config.inputs, *window))
     return total
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A network with its card; the card's thresholds are not folded into its last bias."""
+
+    network: Network
+    card: Card
+
+    @torch.no_grad()
+    def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4): sigmoid above the card's thresholds."""
+        thresholds = self.card.content["output"]["thresholds"]
+        batch = torch.from_numpy(z_scores).permute(2, 0, 1)[None]
+        chances = torch.sigmoid(self.network(batch))[0].numpy()
+        return np.stack([chances[i] > thresholds[region] for i, region in enumerate(REGIONS)])

@@ -19,30 +19,28 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from glioslice import command
-from glioslice.card import CARD
+from glioslice import cli
 from glioslice.errors import GliosliceError
+from glioslice.model_card import CARD
 from training.augment import augment
-from training.captured import captured
-from training.cards import trained_card, write_model
-from training.checkpoint import load_model
+from training.checkpoint import load_model, trained_card, write_model
+from training.config import Recipe, rate_at, recipe_of
 from training.dataset import Slices, draw_slices, load_split
-from training.ensemble import Ensemble, case_dice, load_teachers
-from training.learner import Learner, new_learner, restore, save_state
-from training.lesions import Lesions, canvases, lesion_patients, load_lesions
-from training.log import Log, Row
+from training.distillation import Ensemble, case_dice, load_teachers
+from training.distributed import Process, process
+from training.geometry import warp
+from training.lesion_patches import Lesions, canvases, lesion_patients, load_lesions
 from training.loss import RegionLoss
 from training.network import SIZES, Network, build, named_config
-from training.process import Process, process
-from training.recipe import Recipe, rate_at, recipe_of
-from training.warp import warp
+from training.run_log import Log, Row
+from training.trainer import Learner, captured, new_learner, restore, save_state
 
 DEFAULT_SIZE = "compact"
 
 
 def main() -> None:
     """Read the command line and train."""
-    parser = command.parser(
+    parser = cli.parser(
         "Train a compact U-Net on the slices of BraTS cases.",
         "python training/train.py --data DIR --out runs/compact --size compact",
     )
@@ -72,7 +70,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--cache", type=Path, default=Path("build/slices"), help="prepared slices")
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (offline)")
-    command.run(work, parser.parse_args())
+    cli.run(work, parser.parse_args())
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A check takes the file's content and a name for it and gives an `Outcome`.
 from collections.abc import Callable, Sequence
 
 from convert.targets import coral, ethos, micro, pi
-from convert.targets.outcome import Outcome
+from convert.targets.result import Outcome
 from glioslice.errors import GliosliceError
 
 Check = Callable[[bytes, str], Outcome]

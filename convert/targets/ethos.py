@@ -15,9 +15,9 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.ops import ops_of
-from convert.reading import read_model
-from convert.targets.outcome import Outcome, tool
+from convert.targets.result import Outcome, tool
+from convert.tflite.ops import ops_of
+from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
 
 TARGET = "ethos-u55-128"

@@ -10,10 +10,10 @@ from importlib import metadata
 
 from ai_edge_litert.interpreter import Interpreter
 
-from convert.ops import ops_of
-from convert.reading import read_model
-from convert.targets.outcome import Outcome
-from device.placement import Placement, placement_of
+from convert.targets.result import Outcome
+from convert.tflite.ops import ops_of
+from convert.tflite.reader import read_model
+from device.delegates import Placement, placement_of
 from glioslice.errors import GliosliceError
 
 INSTEAD = "use another op"

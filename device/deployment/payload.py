@@ -11,9 +11,9 @@ from shutil import rmtree
 
 from device.deployment.board_state import GLIBC
 from device.goldens import GOLDENS
-from glioslice.card import CARD, SHIPPED, read_card_of, shipped
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
+from glioslice.model_card import CARD, SHIPPED, read_card_of, shipped
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = ROOT / "build" / "deploy"

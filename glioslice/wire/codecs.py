@@ -30,9 +30,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.wire import mask_codec, vp8, vp8l
-from glioslice.wire.mask_alone import from_runs, to_runs
-from glioslice.wire.vp8l import CodecError
+from glioslice.wire import context_coder, image_codecs
+from glioslice.wire.image_codecs import CodecError
+from glioslice.wire.mask_codecs import from_runs, to_runs
 
 __all__ = [
     "IMAGES",
@@ -130,25 +130,25 @@ def inflate(payload: bytes, shape: Shape) -> ImageArray:
 
 def image_to_webp(image: ImageArray) -> bytes:
     """Return four channels as one VP8L bitstream."""
-    return vp8l.encode(image.view(np.uint8) ^ np.uint8(128), *IMAGE_EFFORT)
+    return image_codecs.encode_vp8l(image.view(np.uint8) ^ np.uint8(128), *IMAGE_EFFORT)
 
 
 def webp_to_image(payload: bytes, shape: Shape) -> ImageArray:
     """Return four channels from a VP8L bitstream."""
-    pixels = vp8l.decode(payload, (shape[0], shape[1]), "RGBA")
+    pixels = image_codecs.decode_vp8l(payload, (shape[0], shape[1]), "RGBA")
     return (pixels ^ np.uint8(128)).view(np.int8)
 
 
 def image_to_lossy(image: ImageArray) -> bytes:
     """Return the channels one above another as one VP8 bitstream."""
     levels = np.moveaxis(image.view(np.uint8) ^ np.uint8(128), -1, 0)
-    return vp8.encode(levels.reshape(-1, image.shape[1]), *LOSSY_EFFORT)
+    return image_codecs.encode_vp8(levels.reshape(-1, image.shape[1]), *LOSSY_EFFORT)
 
 
 def lossy_to_image(payload: bytes, shape: Shape) -> ImageArray:
     """Return the channels from a VP8 bitstream."""
     rows, columns, channels = shape
-    levels = vp8.decode(payload, (channels * rows, columns)) ^ np.uint8(128)
+    levels = image_codecs.decode_vp8(payload, (channels * rows, columns)) ^ np.uint8(128)
     image = np.empty(shape, np.int8)
     for channel, plane in enumerate(levels.view(np.int8).reshape(channels, rows, columns)):
         image[..., channel] = plane  # five times as fast as a copy of the moved axis
@@ -167,7 +167,7 @@ IMAGES: dict[int, ImageCodec] = {
 MASKS: dict[int, MaskCodec] = {
     codec.number: codec
     for codec in (
-        MaskCodec(3, "change", mask_codec.encode, mask_codec.decode),
+        MaskCodec(3, "change", context_coder.encode, context_coder.decode),
         MaskCodec(RUNS, "runs", lambda mask, _: to_runs(mask), lambda p, s, _: from_runs(p, s)),
     )
 }
@@ -182,7 +182,7 @@ def offered(codecs: Mapping[int, Codec]) -> int:
 
     Without Pillow there is no WebP.
     """
-    works = vp8l.available()
+    works = image_codecs.available()
     bits = (1 << n for n, codec in codecs.items() if works or codec.name not in NEED_PILLOW)
     return sum(bits)
 
@@ -215,7 +215,7 @@ def encoder_of(number: int) -> bytes:
     """Return what tells encoders apart that may make other images of the same; b"" if lossless."""
     if find(IMAGES, number).lossless:
         return b""
-    return repr((vp8.encoder(), *LOSSY_EFFORT)).encode()
+    return repr((image_codecs.encoder(), *LOSSY_EFFORT)).encode()
 
 
 def encode_image(number: int, image: ImageArray) -> bytes:

@@ -1,4 +1,7 @@
-"""What all messages share: their error, and the check of what a peer has sent."""
+"""What all messages share: their error, and the check of what a peer has sent.
+
+Numbers of as many bytes as they need: in a stream, in messages and in payloads.
+"""
 
 import struct
 
@@ -43,3 +46,13 @@ def read_varint(data: bytes, at: int, most: int, name: str) -> tuple[int, int]:
         if not data[at - 1] & 0x80:
             check(value <= most, f"{name} with the number {value}")
             return value, at
+
+
+def varint(value: int) -> bytes:
+    """Return a number as 7 bits a byte, low bits first, the top bit set on all but the last."""
+    data = bytearray()
+    while value > 0x7F:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)

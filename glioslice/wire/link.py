@@ -1,4 +1,11 @@
-"""Frames to a reliable ordered stream of messages, in both directions, without threads or a clock.
+"""What a link is told, where it stands and what it has counted.
+
+What crosses while a session is open: pieces of both streams, acknowledgements, baud rates.
+
+A flow decides which packet leaves next and when; who its peer is and whether the session stands is
+for `link`. Like it, it has no threads and no clock.
+
+Frames to a reliable ordered stream of messages, in both directions, without threads or a clock.
 
 Bytes and the time go in, bytes come out: `connection` runs a link over a port, tests run it in
 virtual time. A link is one session between an active end, which calls, and a passive end, which
@@ -7,15 +14,220 @@ answers and says nothing before it is called. `State` lists where it can stand.
 
 import math
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from enum import Enum
 
 from glioslice.wire import packets
-from glioslice.wire.flow import Flow
-from glioslice.wire.frames import FrameReader, encode
-from glioslice.wire.packets import Ack, Close, Data, Open, Packet, PacketError, Probe, Rate
-from glioslice.wire.receiver import MAX_MESSAGE, StreamError
-from glioslice.wire.state import Counts, LinkError, Settings, State
-from glioslice.wire.tuning import BASE, offered
+from glioslice.wire.baud_negotiation import BASE, Tuner, offered
+from glioslice.wire.framing import FrameCounts, FrameReader, encode
+from glioslice.wire.packets import (
+    Ack,
+    Close,
+    Data,
+    LinkError,
+    Open,
+    Packet,
+    PacketError,
+    Probe,
+    Rate,
+    expand,
+)
+from glioslice.wire.receiver import MAX_MESSAGE, Receiver, StreamError
+from glioslice.wire.sender import Sender
+
+
+class State(Enum):
+    """Where a session stands.
+
+    OPENING    no session yet: the active end sends OPEN four times a second
+    OPEN       messages flow; each end sends something at least once a second
+    RESTARTED  the peer has begun a new session: this one is dead; what has arrived can be taken
+    CLOSED     one of the ends has said goodbye
+    REFUSED    the peer speaks another version, or its stream holds no messages
+    """
+
+    OPENING = "opening"
+    OPEN = "open"
+    RESTARTED = "restarted"
+    CLOSED = "closed"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an end offers: bytes of payload in its largest frame, and of the window it holds.
+
+    `rates` are the baud rates that its port can change to; none: it keeps the one it has.
+    """
+
+    payload: int = 1024
+    window: int = 32768
+    rates: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise LinkError for sizes that the packets cannot say."""
+        if not packets.MIN_PAYLOAD <= self.payload <= packets.MAX_PAYLOAD:
+            raise LinkError(
+                f"a frame carries {packets.MIN_PAYLOAD} to {packets.MAX_PAYLOAD} bytes, "
+                f"not {self.payload}"
+            )
+        if not self.payload <= self.window <= packets.MAX_WINDOW:
+            raise LinkError(
+                f"a window holds {self.payload} (one frame) to {packets.MAX_WINDOW} bytes, "
+                f"not {self.window}"
+            )
+
+
+@dataclass
+class Counts:
+    """What a link has done. Bytes are those on the line; `skipped` ones belonged to no frame."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    frames_sent: int = 0
+    frames_received: int = 0
+    retransmits: int = 0
+    repeated_bytes: int = 0
+    duplicates: int = 0
+    skipped: int = 0
+    bad_frames: int = 0
+    bad_packets: int = 0
+    strangers: int = 0
+    echoes: int = 0
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Return the sums of both."""
+        theirs = asdict(other)
+        return Counts(**{name: value + theirs[name] for name, value in asdict(self).items()})
+
+
+KEEP_ALIVE = 1.0
+ACK_DELAY = 0.02
+"""Seconds that an acknowledgement waits for data to travel with."""
+
+ACK_BYTES = 4096
+"""Bytes that may arrive before an acknowledgement leaves without waiting."""
+
+
+class Flow:
+    """One end of what crosses; `sender`, `receiver` and `tuner` do the work."""
+
+    def __init__(self, settings: Settings, active: bool) -> None:
+        self.sender = Sender(settings.payload)
+        self.receiver = Receiver(settings.window)
+        self.tuner = Tuner(active, settings.rates)
+        self._window = settings.window
+        self._rates = 0
+        self._ack_at = math.inf
+        self._acknowledged = 0
+        self._edge = 0
+
+    def meet(self, peer: Open) -> None:
+        """Take in what a peer offers that calls or answers."""
+        self.sender.limit(peer.payload)
+        self.sender.edge = peer.window
+        self._edge = self._window
+        self._rates = peer.rates
+
+    def opened(self, trip: float, now: float) -> None:
+        """Begin, now that both ends know each other; `trip` is a round trip."""
+        self.acknowledge(now)
+        self.tuner.opened(self._rates, trip, now)
+
+    def acknowledge(self, now: float) -> None:
+        """Let an acknowledgement leave now."""
+        self._ack_at = now
+
+    def next_message(self, now: float) -> bytes | None:
+        """Return the next message that has arrived, None if there is none."""
+        message = self.receiver.next_message()
+        if message is not None and self._edge_moved:
+            self._ack_at = min(self._ack_at, now)
+        return message
+
+    def next_time(self, heard_at: float, sent_at: float) -> float:
+        """Return when `next_packet` has to be called if nothing arrives."""
+        tuner = self.tuner
+        rates = tuner.next_time(self.sender.idle, heard_at)
+        if tuner.silent:
+            return rates
+        if self.sender.ready(tuner.holding) or tuner.announcements:
+            return -math.inf
+        return min(rates, self.sender.next_time(), self._ack_at, sent_at + KEEP_ALIVE)
+
+    def next_packet(
+        self, tag: int, heard: FrameCounts, heard_at: float, sent_at: float, now: float
+    ) -> Data | Ack | Rate | Probe | None:
+        """Return what leaves now, None if nothing has to; it may have changed the rate.
+
+        `heard` counts the frames that came, the last good one of them at `heard_at`.
+        """
+        about_rates = self._next_about_rates(tag, heard, heard_at, now)
+        tuner = self.tuner
+        if about_rates is not None or tuner.silent:
+            return about_rates
+        if tuner.announcements:
+            tuner.announcements -= 1
+            return self._ack(tag)
+        self.sender.check_time(now)
+        due = now >= min(self._ack_at, sent_at + KEEP_ALIVE)
+        ready = self.sender.ready(tuner.holding)
+        if self._edge_moved or (due and (self.receiver.gap or not ready)):
+            return self._ack(tag)
+        segment = self.sender.next_segment(now) if ready else None
+        if segment is None:
+            return None
+        if not self.receiver.gap:
+            self._ack_at = math.inf
+        self._acknowledged = self.receiver.expected
+        return Data(tag, segment[0], self._acknowledged, segment[1])
+
+    def _next_about_rates(
+        self, tag: int, heard: FrameCounts, heard_at: float, now: float
+    ) -> Rate | Probe | None:
+        tuner, sender = self.tuner, self.sender
+        tuner.tick(now, heard_at)
+        tuner.weigh(sender.lost, sender.arrived, heard.bad, heard.frames, now)
+        return tuner.next_packet(tag, sender.idle, now)
+
+    @property
+    def _edge_moved(self) -> bool:
+        """Whether the peer may send much more than it has been told: only ACK says so."""
+        return self.receiver.edge - self._edge >= self._window // 4
+
+    def _ack(self, tag: int) -> Ack:
+        receiver = self.receiver
+        self._ack_at = math.inf
+        self._acknowledged, self._edge = receiver.expected, receiver.edge
+        return Ack(tag, receiver.expected, receiver.edge, receiver.pairs())
+
+    def receive(self, packet: Data | Ack | Rate | Probe, now: float) -> None:
+        """Take in a packet of the session; raises StreamError for a stream without messages."""
+        sender = self.sender
+        if isinstance(packet, Rate | Probe):
+            self.tuner.heard(packet, now)
+            return
+        self.tuner.heard(None, now)
+        upto = expand(packet.acknowledged, sender.base)
+        if isinstance(packet, Data):
+            sender.acknowledge(upto, [], False, now)
+            self._receive_data(packet, now)
+            return
+        runs, at = [], upto
+        for gap, run in packet.pairs:
+            runs.append((at + gap, at + gap + run))
+            at += gap + run
+        sender.edge = max(sender.edge, expand(packet.edge, sender.base))
+        sender.acknowledge(upto, runs, len(packet.pairs) < packets.MAX_PAIRS, now)
+
+    def _receive_data(self, packet: Data, now: float) -> None:
+        receiver = self.receiver
+        urgent = receiver.add(expand(packet.offset, receiver.expected), packet.payload)
+        if urgent or receiver.expected - self._acknowledged >= ACK_BYTES:
+            self._ack_at = min(self._ack_at, now)
+        else:
+            self._ack_at = min(self._ack_at, now + ACK_DELAY)
+
 
 __all__ = ["MAX_MESSAGE", "Counts", "Link", "LinkError", "Settings", "State"]
 

@@ -46,6 +46,10 @@ RATE_LAYOUT = struct.Struct("<BHBIH")
 PAIR = struct.Struct("<HH")
 
 
+class LinkError(GliosliceError):
+    """The link cannot go on; the message says why."""
+
+
 class PacketError(GliosliceError):
     """Bytes that arrived as a good frame but are no packet of this version."""
 

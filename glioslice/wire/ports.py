@@ -64,7 +64,7 @@ def open_port(url: str, baud: int | None = None, *, command: Sequence[str] | Non
     its `reason`.
     """
     if url.lower().startswith("sim:"):
-        from glioslice.wire.sim import open_simulated
+        from glioslice.wire.simulator.port import open_simulated
 
         return open_simulated(url, baud, command)
     return SerialPort(url, baud)

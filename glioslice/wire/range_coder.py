@@ -9,7 +9,7 @@ bytes behind leaves without them: a decoder reads zeros beyond the end.
 
 from collections.abc import Iterable
 
-from glioslice.wire.vp8l import CodecError
+from glioslice.wire.image_codecs import CodecError
 
 CHANCE_BITS = 15
 """A chance is that of a one, in 32768ths, 1 to 32767."""

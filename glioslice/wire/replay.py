@@ -14,21 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from glioslice.errors import GliosliceError
+from glioslice.wire.capture import Kind, records
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
-from glioslice.wire.messages import (
-    End,
-    Error,
-    ErrorCode,
-    HostHello,
-    MessageError,
-    Volume,
-    parse,
-)
-from glioslice.wire.pair import pair
-from glioslice.wire.recording import Kind, records
-from glioslice.wire.tap import Tap
-from glioslice.wire.transport import PortError
+from glioslice.wire.messages import End, Error, ErrorCode, HostHello, MessageError, Volume, parse
+from glioslice.wire.sniffer import Tap
+from glioslice.wire.transport import PortError, pair
 
 
 @dataclass
@@ -85,7 +76,7 @@ def read_script(path: Path) -> Script:
     if not any(one.choice for one in script.sessions):
         raise GliosliceError(
             f"{path}: no host and board came to an agreement in this recording, there is nothing "
-            f"to replay; python -m glioslice.wire {path} shows what happened"
+            f"to replay; glioslice dump {path} shows what happened"
         )
     return script
 

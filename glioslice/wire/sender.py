@@ -10,10 +10,9 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from glioslice.wire.packets import MIN_PAYLOAD
+from glioslice.wire.layout import varint
+from glioslice.wire.packets import MIN_PAYLOAD, LinkError
 from glioslice.wire.receiver import MAX_MESSAGE
-from glioslice.wire.state import LinkError
-from glioslice.wire.varint import varint
 
 FIRST_TIMEOUT = 0.5
 MIN_TIMEOUT, MAX_BACKOFF = 0.1, 1.0

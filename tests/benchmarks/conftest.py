@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import runs, scores
-from benchmarks.runs import Run
+from benchmarks import folds, scores
+from benchmarks.folds import Run
 from benchmarks.scores import Score, write_scores
 
 GRADES = {"a": ("high", 1), "b": ("low", 2), "c": ("unknown", 3), "d": ("high", 4)}
@@ -27,12 +27,12 @@ def score_of(
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of runs of its own: nothing is scored in it yet."""
-    monkeypatch.setattr(runs, "KEPT", tmp_path)
+    monkeypatch.setattr(folds, "KEPT", tmp_path)
     rows = [f"{case},{grade},{fold}" for case, (grade, fold) in GRADES.items()]
     (tmp_path / "folds.csv").write_text("\n".join(["case,grade,fold", *rows]) + "\n")
-    runs.patients.cache_clear()
+    folds.patients.cache_clear()
     yield tmp_path
-    runs.patients.cache_clear()
+    folds.patients.cache_clear()
 
 
 def write(run: Run, *given: Score) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks.accuracy import PAGE, score, write
-from benchmarks.runs import KEPT, Run, left_out
-from glioslice.card import CARD
+from benchmarks.folds import KEPT, Run, left_out
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
+from glioslice.model_card import CARD
 from tests.conftest import Write
 
 PICTURES = ("dice-by-patient.svg", "dice-by-bytes.svg")

@@ -2,10 +2,20 @@
 
 import pytest
 
-from benchmarks.cleanup import FILE, GRID, PAGE, SIZE, Tried, best, read, section, text_of
-from benchmarks.runs import FOLDS, patients
-from benchmarks.tables import pooled
-from glioslice.cleanup import Rules
+from benchmarks.accuracy_tables import pooled
+from benchmarks.folds import FOLDS, patients
+from benchmarks.postprocessing_rules import (
+    FILE,
+    GRID,
+    PAGE,
+    SIZE,
+    Tried,
+    best,
+    read,
+    section,
+    text_of,
+)
+from glioslice.postprocessing import Rules
 
 
 def test_the_committed_rows_are_complete_and_agree_with_the_scores_of_the_folds() -> None:

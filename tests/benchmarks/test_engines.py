@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import engines, reference_network, runtimes
+from benchmarks import engines, mobilenet_baseline, runtimes
 from benchmarks.engine_networks import Network, correlation, dice, mobilenet, ours
 from benchmarks.engines import (
     AIM,
@@ -28,14 +28,13 @@ from benchmarks.engines import (
     timed,
     times_table,
 )
-from benchmarks.processor import processor
-from benchmarks.runtimes import Loaded, Model, installed
-from convert.chatter import logged
-from convert.ops import Tensor, ops_of
-from convert.reading import read_model
-from glioslice.card import default_model
+from benchmarks.runtimes import Loaded, Model, installed, processor
+from convert.log_capture import logged
+from convert.tflite.ops import Tensor, ops_of
+from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
+from glioslice.model_card import default_model
 
 GIVEN = np.ones((1, 2, 2, 1), np.float32)
 NOTHING = Model(b"", b"")
@@ -172,9 +171,9 @@ def keras_mobilenet() -> bytes:
 @pytest.mark.timeout(1800)
 def test_the_reference_is_the_same_each_time(networks: tuple[Network, Network]) -> None:
     _, reference = networks
-    reference_network.onnx_file.cache_clear()
-    reference_network.int8_file.cache_clear()
-    assert reference_network.int8_file() == reference.models["int8"].tflite
+    mobilenet_baseline.onnx_file.cache_clear()
+    mobilenet_baseline.int8_file.cache_clear()
+    assert mobilenet_baseline.int8_file() == reference.models["int8"].tflite
 
 
 @pytest.mark.slow

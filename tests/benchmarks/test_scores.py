@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.runs import PLAN, Run, left_out
+from benchmarks.folds import PLAN, Run, left_out
 from benchmarks.scores import Score, read_scores, score, score_case, write_scores
 from glioslice.cases import Case, find_case, phantom_case, read_case
 from glioslice.labels import CORE, EDEMA, ENHANCING

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from device.deployment.payload import fetched
-from glioslice.phantom import make_phantom
+from glioslice.phantom.head import make_phantom
 from tests.board import emulation
 from tests.board.emulation import ARM64, ARMHF, Board, Processor
 from tests.board.pi import Pi

@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -S
 """What stands for systemctl on an emulated board, which has no systemd: only programs run there.
 
 It starts the process of a unit by its ExecStart and Environment, waits for its READY=1, keeps its
@@ -13,6 +12,9 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+
+#!/usr/bin/python3 -S
+
 
 UNITS = "/etc/systemd/system"
 WANTED = f"{UNITS}/multi-user.target.wants"

@@ -8,8 +8,8 @@ from device.deployment import service
 from device.deployment.board_state import ROOT
 from device.deployment.payload import Payload
 from device.deployment.remote import Remote
-from glioslice.card import shipped
 from glioslice.errors import GliosliceError
+from glioslice.model_card import shipped
 from tests.board.conftest import NewPi
 from tests.board.emulation import ARMHF
 from tests.board.pi import LINE, Pi

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from firmware_host import desk, stream
+from firmware_host import run, stream
 from glioslice.wire.ports import Port, open_port
 from tests.board.conftest import NewBoard
 
@@ -101,7 +101,7 @@ def test_a_flipped_bit_a_lost_chunk_and_an_unplugged_cable_are_survived(
         return ports[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(desk, "open_port", flawed)
+        patched.setattr(run, "open_port", flawed)
         far_end = pi().running("python3", "-m", "device", "--port", "{port}")
         url = f"{LINE}&unplug=2s&after=3s"
         mask = streamed(tmp_path, slab, "--port", url, far_end=far_end)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convert.running import values_of
+from convert.tflite.interpreter import values_of
 from tests.convert.conftest import random_network
 from tests.convert.float_files import FloatFile
 from training.network import UNet

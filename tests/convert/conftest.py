@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from convert.export import export, with_thresholds
 from convert.to_tflite import convert
-from glioslice.card import CARD
 from glioslice.files import read_json, write_json
-from training.cards import trained_card, write_model
+from glioslice.model_card import CARD
+from training.checkpoint import trained_card, write_model
 from training.network import NetworkConfig, UNet
 
 WINDOW = (32, 48)

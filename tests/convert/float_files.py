@@ -8,7 +8,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.editing import written
+from convert.tflite.editor import written
 from training.network import Network, UNet, folded
 
 RELU, NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE

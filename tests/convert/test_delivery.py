@@ -8,16 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from convert import delivery, to_tflite
-from convert.conversion import Conversion, Outcome
-from convert.delivery import deliver
-from convert.gate import STANDARD, Measure
-from convert.judging import Verdict
-from convert.ladder import Attempt, Rung
-from convert.layers import Layer
-from convert.products import File, chosen_precisions
-from convert.source import Source
-from convert.targets.outcome import Outcome as Suited
+from convert import to_tflite
+from convert.artifacts import File, chosen_precisions
+from convert.pipeline import Conversion, Outcome, Source
+from convert.quantize.strategies import Attempt, Rung
+from convert.targets.result import Outcome as Suited
+from convert.to_tflite import deliver
+from convert.verify.acceptance import STANDARD, Measure, Verdict
+from convert.verify.layer_errors import Layer
 from glioslice.errors import GliosliceError
 from tests.convert.breaks import plain
 
@@ -67,8 +65,8 @@ def delivered(monkeypatch: pytest.MonkeyPatch) -> Deliver:
 
             return checked
 
-        monkeypatch.setattr(delivery, "carry_out", lambda _: outcome)
-        monkeypatch.setattr(delivery, "TARGETS", {t: check(t, ok) for t, ok in suits.items()})
+        monkeypatch.setattr(to_tflite, "carry_out", lambda _: outcome)
+        monkeypatch.setattr(to_tflite, "TARGETS", {t: check(t, ok) for t, ok in suits.items()})
         conversion = Conversion(cast(Source, Stub()), ("int8",), STANDARD)
         deliver(conversion, list(suits), write)
         return handed

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.examples import FEWEST, MOST, MOST_JUDGED, Examples, better, read_examples, usual
+from convert.external_model import FEWEST, MOST, MOST_JUDGED, Examples, better, read_examples, usual
 
 
 def numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

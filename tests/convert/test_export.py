@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from convert import export as module
 from convert.export import REDUCED_PRECISION, export, with_thresholds
-from convert.graph import check_graph, read_graph
 from convert.pack import pack, read_model
-from convert.placement import place
-from convert.sharing import Recorder
+from convert.tflite.deduplication import Recorder
+from convert.tflite.layout import place
+from convert.verify.graph_checks import check_graph, read_graph
 from glioslice.errors import GliosliceError
 from tests.convert.conftest import WINDOW, random_network
 

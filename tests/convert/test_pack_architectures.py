@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from convert.pack import pack
-from convert.reading import read_model
+from convert.tflite.reader import read_model
 from tests.convert.networks import NETWORKS, PRECISIONS, converted
 from tests.convert.runtimes import RUNTIMES, random_inputs, run
 

@@ -9,10 +9,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from convert import pack as command
-from convert import placement
 from convert.pack import pack
-from convert.reading import read_model
-from convert.sharing import Recorder
+from convert.tflite import layout
+from convert.tflite.deduplication import Recorder
+from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,7 +152,9 @@ def test_a_custom_op_is_refused_by_name() -> None:
 def test_a_field_of_a_newer_schema_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytearray(written(description="d"))
     assert pack(bytes(content))
-    monkeypatch.setattr("convert.reading._known_slots", lambda kind: 3)  # a schema of long ago
+    monkeypatch.setattr(
+        "convert.tflite.reader._known_slots", lambda kind: 3
+    )  # a schema of long ago
     with pytest.raises(GliosliceError, match=r"field 3 of a Model.*newer"):
         pack(bytes(content))
 
@@ -197,7 +199,7 @@ def test_the_result_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
         buffers=[schema.BufferT(), schema.BufferT(data=np.arange(1, 10, dtype=np.uint8))],
         subgraphs=[graph],
     )
-    place = placement.place
+    place = layout.place
     wrong = lambda *parts: place(*parts).replace(bytes(range(1, 10)), bytes(range(2, 11)))  # noqa: E731
     monkeypatch.setattr("convert.pack.place", wrong)
     with pytest.raises(AssertionError, match="does not say"):

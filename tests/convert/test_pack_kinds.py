@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from convert.pack import pack
-from convert.reading import read_model
+from convert.tflite.reader import read_model
 from tests.convert.networks import converted
 from tests.convert.test_pack_architectures import all_equal
 

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from convert import to_tflite
-from convert.products import LIMIT, chosen_precisions, packed
+from convert.artifacts import LIMIT, chosen_precisions, packed
 from convert.to_tflite import convert
 from device.engine import Engine
-from glioslice.card import CARD, read_card
 from glioslice.cases import digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
+from glioslice.model_card import CARD, read_card
 from tests.convert.conftest import MakeRun, random_network, set_card
 from training.network import SIZES, macs, parameters
 

@@ -6,9 +6,9 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from convert.export import export, with_thresholds
-from convert.graph import check_graph
 from convert.pack import pack
 from convert.targets import TARGETS
+from convert.verify.graph_checks import check_graph
 from training.network import NetworkConfig, UNet
 
 WINDOW = (32, 48)

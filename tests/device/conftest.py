@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from device.board import Board, make_board
 from device.engine import Engine
-from device.runner import run_sessions
+from device.lifecycle import Stop
 from device.segment import segment, slices_of
-from device.stopping import Stop
-from glioslice.card import shipped
+from device.server import run_sessions
 from glioslice.cases import MODALITIES
+from glioslice.model_card import shipped
 from glioslice.nifti import Space
-from glioslice.phantom import make_phantom
-from glioslice.slices import paste, quantise
+from glioslice.phantom.head import make_phantom
+from glioslice.preprocessing import paste, quantise
 from glioslice.wire.codecs import decode_mask, encode_image, encode_mask
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
@@ -39,8 +39,7 @@ from glioslice.wire.messages import (
     receive,
     send,
 )
-from glioslice.wire.pair import pair
-from glioslice.wire.transport import LineLost, Port
+from glioslice.wire.transport import LineLost, Port, pair
 from tests.conftest import save
 
 MODEL = "nano-int8.tflite"

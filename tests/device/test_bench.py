@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from device import bench
-from device.board_file import judged, name_of, read_ratios
-from glioslice.card import shipped
+from device.bench_baseline import judged, name_of, read_ratios
 from glioslice.errors import GliosliceError
+from glioslice.model_card import shipped
 from tests.device.conftest import MODEL
 
 NANO = str(shipped("nano") / MODEL)

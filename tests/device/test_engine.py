@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from device.engine import Engine
-from glioslice.card import shipped
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256, write_json
+from glioslice.model_card import shipped
 
 PRODUCTS = (
     ("nano", "nano-int8.tflite"),

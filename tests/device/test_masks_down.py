@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.answers import Run
-from device.board import make_board
+from device.board import make_board, read_played
 from device.engine import Engine
-from device.outbox import Outbox
-from device.playing import read_played
-from firmware_host.arrived import Run as Arrived
-from glioslice.card import shipped
-from glioslice.slices import Crop
+from device.run import Outbox, Run
+from firmware_host.mask_volume import Run as Arrived
+from glioslice.model_card import shipped
+from glioslice.preprocessing import Crop
 from glioslice.wire.codecs import decode_mask, encode_image, encode_mask
-from glioslice.wire.lane import Quality
 from glioslice.wire.link import Link
 from glioslice.wire.messages import (
     Empty,
@@ -33,7 +30,8 @@ from glioslice.wire.messages import (
     Start,
     parse,
 )
-from glioslice.wire.virtual import VirtualLine
+from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.virtual_link import VirtualLine
 from tests.device.conftest import MODEL, Host, Running, decoded, digest
 
 Begin = Callable[..., Running]
@@ -289,7 +287,7 @@ def test_a_mask_is_encoded_once(start: Begin, monkeypatch: pytest.MonkeyPatch) -
         encoded.append(number)
         return encode_mask(number, *masks)
 
-    monkeypatch.setattr("device.answers.encode_mask", counted)
+    monkeypatch.setattr("device.run.encode_mask", counted)
     drawn = Drawn(tumours(*SIZES), monkeypatch)
     host = start(make_board(drawn.engine, shipped("nano") / MODEL)).host()
     host.join()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from device.board import make_board
 from device.engine import Engine
-from glioslice.card import shipped
+from glioslice.model_card import shipped
 from glioslice.wire.messages import Empty, End, HostHello, Mask, Mode, Slice, Start
 from tests.device.conftest import MODEL, Host, Patient, Running
 

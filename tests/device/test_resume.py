@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.board import make_board
+from device.board import make_board, read_played
 from device.engine import Engine
-from device.playing import read_played
-from glioslice.card import shipped
+from glioslice.model_card import shipped
 from glioslice.wire.messages import Error, ErrorCode, HostHello, Mask, Mode, Start
 from tests.device.conftest import MODEL, Host, Patient, Running, digest, play
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from device.segment import segment
-from glioslice.card import Card, read_card, shipped
 from glioslice.cases import find_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.metrics import region_dice
-from glioslice.phantom import SEEDS, make_phantom
+from glioslice.model_card import Card, read_card, shipped
+from glioslice.phantom.head import SEEDS, make_phantom
 from tests.conftest import ROOT, Write
 
 PRODUCTS = [

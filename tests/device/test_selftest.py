@@ -14,11 +14,11 @@ import pytest
 
 from device import engine as engine_module
 from device import selftest
+from device.delegates import Placement
 from device.engine import BUILT_IN, Engine
 from device.goldens import GOLDENS, golden_slices, read_goldens, write_goldens
-from device.placement import Placement
-from glioslice.card import CARD, shipped
 from glioslice.files import read_json, sha256, write_json
+from glioslice.model_card import CARD, shipped
 from tests.device.conftest import MODEL
 
 Command = Callable[..., tuple[int, str]]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from device import bench
-from device.vitals import peak_memory_mb
+from device.telemetry import peak_memory_mb
 from glioslice.wire.messages import HostHello, Mask, Mode, Start
 from glioslice.wire.ports import open_port
-from glioslice.wire.sim import SimPort
+from glioslice.wire.simulator.port import SimPort
 from tests.conftest import ROOT
 from tests.device.conftest import Host, Wire
-from tests.device.test_runner_process import RUNNER
+from tests.device.test_server_process import RUNNER
 
 LIMIT_MB, OUTSIDE_MS = 150, 4.0
 PATIENCE_S = 30

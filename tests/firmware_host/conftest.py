@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from firmware_host import desk as desk_module
+from firmware_host import run as desk_module
 from firmware_host import stream
 from glioslice.errors import GliosliceError
 from glioslice.wire.connection import Connection
-from glioslice.wire.pair import MemoryPort, pair
+from glioslice.wire.transport import MemoryPort, pair
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
 
 SILENCE = 1.6

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.slices import Crop, cut
+from glioslice.preprocessing import Crop, cut
 from glioslice.wire.codecs import LOSSLESS, MASKS, decode_image, encode_mask, offered
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from device import answers
+from device import run
 
 DOOMED = "doomed"
 LAST = 10
@@ -22,7 +22,7 @@ def runner(folder: Path, port: str, doomed: bool) -> None:
     """Be the runner; one that is doomed kills itself."""
     from device.__main__ import main
 
-    mask, begin = answers.Run.mask, answers.Run.__init__
+    mask, begin = run.Run.mask, run.Run.__init__
     done = 0
 
     def counted(self, *words):  # type: ignore[no-untyped-def]
@@ -37,8 +37,8 @@ def runner(folder: Path, port: str, doomed: bool) -> None:
         with (folder / "runs").open("a") as file:
             file.write(f"{len(self.waiting)}\n")
 
-    answers.Run.mask = counted  # type: ignore[method-assign]
-    answers.Run.__init__ = noted  # type: ignore[method-assign]
+    run.Run.mask = counted  # type: ignore[method-assign]
+    run.Run.__init__ = noted  # type: ignore[method-assign]
     sys.argv = ["device", "--port", port]
     main()
 

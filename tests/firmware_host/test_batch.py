@@ -16,7 +16,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from firmware_host import batch, outputs, running
+from firmware_host import batch, outputs
+from firmware_host import run as running
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
 from tests.conftest import BRATS_2023, LPS, ROOT, Write, save
@@ -143,7 +144,7 @@ def test_what_is_done_is_passed_over(
     def never(*words: object, **more: object) -> None:
         raise AssertionError("the line was opened")
 
-    monkeypatch.setattr("firmware_host.desk.open_port", never)
+    monkeypatch.setattr("firmware_host.run.open_port", never)
     from firmware_host import stream as command
 
     words = ["--port", "x", "--input", str(tmp_path / "cases"), "--output", str(out)]

@@ -13,8 +13,8 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
+from firmware_host import options as command_line
 from firmware_host import stream
-from firmware_host import words as command_line
 from glioslice.wire.codecs import IMAGES
 from glioslice.wire.ports import open_port
 from tests.conftest import ROOT, Write
@@ -170,7 +170,7 @@ import sys, time
 from firmware_host import stream
 class Slow:
     def find_spec(self, name, *rest):
-        if name == "firmware_host.desk":
+        if name == "firmware_host.run":
             print("loading", flush=True)
             time.sleep(20)
 sys.meta_path.insert(0, Slow())
@@ -192,7 +192,7 @@ def test_ctrl_c_while_the_command_loads_ends_with_a_line() -> None:
 
 def test_no_pty_or_termios_is_imported_by_the_command_itself() -> None:
     """Windows has neither; pyserial imports termios on POSIX, so ours are looked for by name."""
-    code = "import sys, firmware_host.desk, firmware_host.doctor; "
+    code = "import sys, firmware_host.run, firmware_host.doctor; "
     code += "print('pty' in sys.modules, 'tty' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False False", done.stderr

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.quality_figures import threshold
-from benchmarks.quality_rows import read_slices
-from firmware_host.arrived import Run
+from benchmarks.confidence_tables import read_slices, threshold
 from firmware_host.confidence import DOUBTFUL, quality_of, ranges, unsure_line
-from firmware_host.tally import Tally, csv_of
-from glioslice.slices import Crop
+from firmware_host.mask_volume import Run
+from firmware_host.volumetry import Tally, csv_of
+from glioslice.preprocessing import Crop
 from glioslice.wire.codecs import encode_mask
 from glioslice.wire.messages import UNKNOWN, Empty, Mask, Mode
 from tests.conftest import Write

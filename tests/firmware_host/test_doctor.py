@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from firmware_host import asking, doctor, finding, stream
-from firmware_host.verdicts import ADVICE, Verdict, verdict
+from firmware_host import discovery, doctor, stream
+from firmware_host.diagnosis import ADVICE, Verdict, verdict
 from glioslice.errors import GliosliceError
 from glioslice.wire import packets
 from glioslice.wire.connection import Connection
-from glioslice.wire.frames import encode
+from glioslice.wire.framing import encode
 from glioslice.wire.messages import VERSION
 from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
 
-TIMES = asking.Times(listen=0.3, call=1.0, short_call=0.4)
+TIMES = discovery.Times(listen=0.3, call=1.0, short_call=0.4)
 
 
 class NearEnd:
@@ -173,7 +173,7 @@ def test_a_port_that_does_not_open(
     def refuse(*words: object, **more: object) -> None:
         raise PortError("it does not open", reason)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(asking, "open_port", refuse)
+    monkeypatch.setattr(discovery, "open_port", refuse)
     found = doctor.examine("/dev/ttyX")
     assert (found.name, found.healthy) == (name, False)
     assert advice in found.advice
@@ -192,7 +192,7 @@ def test_ports_as_the_system_refuses_them(line: tuple[int, str], tmp_path: Path)
 
 def consult(*words: str, ports: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the command on a machine with these serial ports; return its exit code."""
-    monkeypatch.setattr(finding, "listed", lambda: [(name, "an adapter") for name in ports])
+    monkeypatch.setattr(discovery, "listed", lambda: [(name, "an adapter") for name in ports])
     with pytest.raises(SystemExit) as end:
         stream.main(["--doctor", *words], far_end=far_end)
     return int(end.value.code or 0)

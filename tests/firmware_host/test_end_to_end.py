@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from device.board import make_board
 from device.engine import Engine
 from firmware_host.inputs import prepare
-from glioslice.card import shipped
 from glioslice.cases import MODALITIES, Case, find_case, read_case
 from glioslice.labels import to_labels, to_scheme
+from glioslice.model_card import shipped
 from glioslice.nifti import Space
-from glioslice.phantom import make_phantom
-from glioslice.slices import paste
+from glioslice.phantom.head import make_phantom
+from glioslice.preprocessing import paste
 from glioslice.wire.codecs import decode_image, encode_image
 from tests.conftest import BRATS_2018, BRATS_2023, LPS, ROOT, Write, save
 from tests.firmware_host.test_command import hear_signals, left_behind, processes

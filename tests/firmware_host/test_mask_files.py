@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # the name that its users know it by
+import SimpleITK as sitk
 from nilearn.image import load_img
 from numpy.typing import NDArray
 
@@ -17,6 +17,9 @@ from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import hd95, region_dice, volumes_ml
 from glioslice.nifti import Space, write_mask
 from tests.conftest import LPS, Write, save
+
+# the name that its users know it by
+
 
 Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
 FORMS = (*SCHEMES, "regions")

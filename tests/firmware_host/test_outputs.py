@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_host import desk, stream
+from firmware_host import run, stream
 from firmware_host.outputs import check_writable, targets
 from glioslice.errors import GliosliceError
 from tests.conftest import Write
@@ -55,7 +55,7 @@ def test_outputs_are_looked_at_before_the_line_is_opened(
     def never(*words: object, **more: object) -> None:
         raise AssertionError("the line was opened")
 
-    monkeypatch.setattr(desk, "open_port", never)
+    monkeypatch.setattr(run, "open_port", never)
     (tmp_path / "m.nii.gz").write_text("precious")
     words = ["--port", "x", "--input", str(write_case()), "--output", str(tmp_path / "m.nii.gz")]
     with pytest.raises(SystemExit) as end:

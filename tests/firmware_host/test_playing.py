@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from firmware_host.inputs import crop_of_volume, source_of_volume
 from glioslice.cases import find_case, read_case
 from glioslice.labels import SCHEMES
-from glioslice.slices import brain_of, crop_of
+from glioslice.preprocessing import brain_of, crop_of
 from glioslice.wire.messages import MessageError, Volume
 from tests.conftest import LPS, Write
 from tests.firmware_host.conftest import Desk

@@ -14,8 +14,8 @@ import pytest
 from firmware_host import outputs
 from firmware_host.mask_files import read_mask
 from firmware_host.report import NOTICE, card_of
-from glioslice.card import default_model
 from glioslice.files import sha256, write_bytes
+from glioslice.model_card import default_model
 from tests.conftest import Write
 from tests.firmware_host.conftest import Desk
 from tests.firmware_host.scripted import SHA256, ScriptedBoard

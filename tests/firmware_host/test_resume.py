@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glioslice.phantom import make_phantom
+from glioslice.phantom.head import make_phantom
 from tests.conftest import ROOT
 from tests.firmware_host.test_command import hear_signals, left_behind
 from tests.firmware_host.test_end_to_end import STREAM, stream, write_slab

@@ -240,7 +240,7 @@ def test_a_board_that_does_not_fit_the_case(
 
 
 def test_slices_are_those_of_local_inference(write_case: Write) -> None:
-    from glioslice.slices import brain_of, crop_of, cut, quantise, z_scores
+    from glioslice.preprocessing import brain_of, crop_of, cut, quantise, z_scores
 
     images = read_case(find_case(write_case())).images
     hello = replace(HELLO, modalities=("flair", "t1", "t1ce", "t2"))

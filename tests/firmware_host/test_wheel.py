@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from firmware_host.view import fetch
 from tests.conftest import ROOT, Write
-from tests.device.test_boards import run
+from tests.device.test_bench_baseline import run
 from tests.firmware_host.test_command import hear_signals
+from tools import fetch_viewer
 
 pytestmark = pytest.mark.slow
 
@@ -58,13 +58,13 @@ def test_what_the_wheels_hold(wheels: Path) -> None:
         ["git", "ls-files", "--others", "--cached", "--exclude-standard", "firmware_host"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
-    left_out = {"firmware_host/pyproject.toml", "firmware_host/view/fetch.py"}
+    left_out = {"firmware_host/pyproject.toml", "tools/fetch_viewer.py"}
     there = {name for name in tracked if (ROOT / name).exists()}
     assert names == there - left_out | {"firmware_host/LICENSE"}
-    note = fetch.VENDOR / "LICENSE"
-    viewer = held.read("firmware_host/view/vendor/niivue.umd.js")
-    assert viewer == (fetch.VENDOR / "niivue.umd.js").read_bytes()
-    for path in ("firmware_host/view/vendor/LICENSE", *_licences(held)):
+    note = fetch_viewer.VENDOR / "LICENSE"
+    viewer = held.read("firmware_host/viewer/vendor/niivue.umd.js")
+    assert viewer == (fetch_viewer.VENDOR / "niivue.umd.js").read_bytes()
+    for path in ("firmware_host/viewer/vendor/LICENSE", *_licences(held)):
         assert held.read(path) == note.read_bytes()
     assert held.read("firmware_host/LICENSE") == (ROOT / "LICENSE").read_bytes()
     metadata = held.read(next(n for n in held.namelist() if n.endswith("METADATA"))).decode()

@@ -1,12 +1,10 @@
 """Files appear whole or not at all; commands end with one line and exit code 2."""
 
-import argparse
 import os
 from pathlib import Path
 
 import pytest
 
-from glioslice import command
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256, whole, write_bytes, write_json
 
@@ -45,24 +43,3 @@ def test_json(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256(tmp_path / "f").startswith("ba7816bf 8f01cfea".replace(" ", ""))
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (GliosliceError("case x:\n  is broken"), "error: case x: is broken\n"),
-        (FileNotFoundError(2, "No such file", "m.tflite"), "error: m.tflite: No such file\n"),
-    ],
-)
-def test_an_error_is_one_line_and_exit_code_2(
-    error: Exception, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def work(_: argparse.Namespace) -> None:
-        raise error
-
-    with pytest.raises(SystemExit) as ended:
-        command.run(work, argparse.Namespace(debug=False))
-    assert ended.value.code == 2
-    assert capsys.readouterr().err == line
-    with pytest.raises(type(error)):
-        command.run(work, argparse.Namespace(debug=True))

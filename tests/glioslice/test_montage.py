@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glioslice.montage import COLOURS, COLUMNS, ZOOM, write_montage
-from glioslice.slices import WINDOW
+from glioslice.preprocessing import WINDOW
 
 
 def colours_in(path: Path) -> set[tuple[int, ...]]:

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
 from glioslice.labels import CORE, EDEMA, ENHANCING, to_regions
-from glioslice.phantom import SEEDS, Phantom, make_phantom
-from glioslice.slices import brain_of, crop_of, z_scores
+from glioslice.phantom.head import SEEDS, Phantom, make_phantom
+from glioslice.preprocessing import brain_of, crop_of, z_scores
 
 SMALL = (64, 72, 48)
 FLAIR, T1, T1CE, T2 = range(4)

@@ -2,7 +2,7 @@
 
 import torch
 
-from glioslice.slices import CLIP
+from glioslice.preprocessing import CLIP
 from training.augment import augment
 
 

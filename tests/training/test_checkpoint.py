@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from glioslice.card import CARD
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
-from training.cards import trained_card, write_model
-from training.checkpoint import load_model
+from glioslice.model_card import CARD
+from training.checkpoint import load_model, trained_card, write_model
 from training.network import SIZES, UNet
 
 

@@ -9,8 +9,8 @@ import torch
 from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from tests.conftest import BRATS_2023, Write
+from training.config import Recipe
 from training.dataset import draw_slices, load_split, patient_of, prepare, split
-from training.recipe import Recipe
 
 
 def test_a_patients_visits_stay_together(write_case: Write, tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.runs import Run, left_out
-from benchmarks.tables import int8
-from glioslice.card import shipped
+from benchmarks.accuracy_tables import int8
+from benchmarks.folds import Run, left_out
 from glioslice.cases import digest, find_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
 from glioslice.labels import REGIONS
+from glioslice.model_card import shipped
 from tests.conftest import ROOT, Write
-from training.cards import trained_card, write_model
+from training.checkpoint import trained_card, write_model
 from training.evaluate import load_network, mean_of
 from training.network import SIZES, UNet
 

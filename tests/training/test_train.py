@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from glioslice.card import read_card
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
+from glioslice.model_card import read_card
 from tests.conftest import ROOT, Write
 from training import train
 from training.checkpoint import STATE, load_model
-from training.recipe import Recipe, rate_at
+from training.config import Recipe, rate_at
 
 
 @pytest.fixture

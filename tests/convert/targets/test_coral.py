@@ -9,8 +9,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from convert.targets.coral import MAPPED, Line, check, read_log
-from glioslice.reference import load
 from tests.convert.targets.graphs import FLOAT, INT32, Graph, numbers
+from tests.oracle.reference import load
 
 SHIPPED = sorted((Path(__file__).resolve().parents[3] / "models").glob("*/*-int8.tflite"))
 RELU = schema.ActivationFunctionType.RELU

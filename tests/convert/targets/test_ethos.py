@@ -7,8 +7,8 @@ from ai_edge_litert import schema_py_generated as schema
 from convert.targets import ethos
 from convert.targets.ethos import TARGET, check
 from glioslice.errors import GliosliceError
-from glioslice.reference import load
 from tests.convert.targets.graphs import FLOAT, Graph
+from tests.oracle.reference import load
 
 SHIPPED = sorted((Path(__file__).resolve().parents[3] / "models").glob("*/*-int8.tflite"))
 pytestmark = pytest.mark.slow

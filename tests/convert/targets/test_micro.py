@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from convert.pack import pack
 from convert.targets import micro
-from convert.targets.arena import MOMENTARY, _fewest, run_micro
-from convert.targets.c_array import method_of
-from convert.targets.micro import check
-from convert.targets.outcome import tool
+from convert.targets.micro import MOMENTARY, _fewest, check, method_of, run_micro
+from convert.targets.result import tool
 from glioslice.errors import GliosliceError
 from tests.convert.networks import NETWORKS, converted
 from tests.convert.runtimes import random_inputs

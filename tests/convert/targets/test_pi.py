@@ -7,13 +7,13 @@ from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
 from convert.pack import pack
-from convert.reading import read_model
 from convert.targets import pi
 from convert.targets.pi import check
+from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
-from glioslice.reference import load
 from tests.convert.networks import NETWORKS, converted
 from tests.convert.targets.graphs import Graph, numbers
+from tests.oracle.reference import load
 
 SHIPPED = sorted((Path(__file__).resolve().parents[3] / "models").glob("*/*-int8.tflite"))
 

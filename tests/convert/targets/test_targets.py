@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 
 from convert.targets import TARGETS, chosen_targets, ethos, micro
-from convert.targets.outcome import Outcome
+from convert.targets.result import Outcome
 from glioslice.errors import GliosliceError
 from tests.convert.targets.graphs import Graph, numbers
 

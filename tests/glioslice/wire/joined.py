@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glioslice.wire.connection import Connection
-from glioslice.wire.faults import (
+from glioslice.wire.link import Link, Settings
+from glioslice.wire.simulator.faults import (
     Maker,
     doubling,
     dropping,
@@ -16,9 +17,8 @@ from glioslice.wire.faults import (
     shouting,
     truncating,
 )
-from glioslice.wire.lane import Quality
-from glioslice.wire.link import Link, Settings
-from glioslice.wire.virtual import VirtualLine
+from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.virtual_link import VirtualLine
 
 everything = (dropping(0.1), doubling, truncating, shouting)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from glioslice.wire import codecs, vp8l
+from glioslice.wire import codecs, image_codecs
 from glioslice.wire.codecs import (
     IMAGES,
     LOSSLESS,
@@ -233,7 +233,7 @@ import numpy as np
 import glioslice.wire.codecs as codecs
 packer = zlib.compressobj(9)
 bomb = b"".join(packer.compress(bytes(1_000_000)) for _ in range(100)) + packer.flush()
-codecs.vp8l.available()
+codecs.image_codecs.available()
 codecs.decode_image(2, codecs.encode_image(2, np.zeros((160, 192, 4), np.int8)), (160, 192, 4))
 limit = resource.RLIMIT_AS
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -283,7 +283,7 @@ def test_the_best_codec_that_both_have_is_chosen(monkeypatch: pytest.MonkeyPatch
         choose(1 << 15, IMAGES)
     with pytest.raises(CodecError, match="any of change, runs"):
         choose(0b101, MASKS)
-    monkeypatch.setattr(vp8l, "available", lambda: False)
+    monkeypatch.setattr(image_codecs, "available", lambda: False)
     assert offered(IMAGES) == 0b0011
     assert offered(MASKS) == 0b1010
 

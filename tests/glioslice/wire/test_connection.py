@@ -7,16 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from glioslice.wire.connection import (
-    SEND_LIMIT,
-    Connection,
-    PeerClosed,
-    PeerRestarted,
-    PeerSilent,
-)
+from glioslice.wire.connection import SEND_LIMIT, Connection, PeerClosed, PeerRestarted, PeerSilent
 from glioslice.wire.link import LinkError
-from glioslice.wire.pair import MemoryPort, pair
 from glioslice.wire.ports import LineLost
+from glioslice.wire.transport import MemoryPort, pair
 from tests.glioslice.wire.joined import meet
 
 Both = tuple[Connection, Connection]
@@ -241,7 +235,7 @@ def test_no_session_no_messages() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    from glioslice.wire.frames import encode
+    from glioslice.wire.framing import encode
 
     near, far = pair()
     with Connection(near, active=True) as host:

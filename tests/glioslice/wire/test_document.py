@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from glioslice.wire import messages, packets
+from glioslice.wire.baud_negotiation import pattern
 from glioslice.wire.codecs import decode_mask, encode_mask
-from glioslice.wire.frames import FrameReader, encode
+from glioslice.wire.framing import FrameReader, encode
 from glioslice.wire.messages import (
     BoardHello,
     Empty,
@@ -22,7 +23,6 @@ from glioslice.wire.messages import (
 )
 from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
 from glioslice.wire.receiver import Receiver
-from glioslice.wire.tuning import pattern
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "wire.md"
 EXAMPLE = re.compile(

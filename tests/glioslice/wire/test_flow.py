@@ -7,14 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glioslice.wire import packets
-from glioslice.wire.faults import (
-    dropping,
-)
-from glioslice.wire.lane import Quality
 from glioslice.wire.link import MAX_MESSAGE, Link, LinkError, Settings
 from glioslice.wire.receiver import HOLD
+from glioslice.wire.simulator.faults import dropping
+from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
-from glioslice.wire.virtual import VirtualLine
 from tests.glioslice.wire.joined import LINES, Line, exchange, join
 
 

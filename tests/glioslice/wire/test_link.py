@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glioslice.wire import packets
-from glioslice.wire.frames import MAX_ENCODED, encode
-from glioslice.wire.lane import Quality
+from glioslice.wire.framing import MAX_ENCODED, encode
 from glioslice.wire.link import MAX_MESSAGE, Link, LinkError, Settings, State
 from glioslice.wire.packets import Ack, Close, Data, Open, Packet
 from glioslice.wire.receiver import HOLD
-from glioslice.wire.virtual import VirtualLine
+from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.virtual_link import VirtualLine
 from tests.glioslice.wire.joined import LINES, Line, exchange, join
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.vectors import HELLO, VOLUME
 from glioslice.wire import messages
 from glioslice.wire.messages import (
     VERSION,
@@ -28,6 +27,7 @@ from glioslice.wire.messages import (
     Volume,
     parse,
 )
+from tools.wire_vectors import HELLO, VOLUME
 
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 u64 = st.integers(0, 2**64 - 1)

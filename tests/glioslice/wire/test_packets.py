@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glioslice.wire import packets
-from glioslice.wire.frames import MAX_BODY
+from glioslice.wire.framing import MAX_BODY
 from glioslice.wire.packets import (
     PATTERN,
     Ack,

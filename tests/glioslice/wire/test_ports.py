@@ -17,9 +17,8 @@ import pytest
 import serial
 
 from glioslice.wire import ports
-from glioslice.wire.pair import CAPACITY, pair
 from glioslice.wire.ports import LineLost, Port, PortError, SerialPort, open_port, opening_error
-from glioslice.wire.transport import Reason, line_errors
+from glioslice.wire.transport import CAPACITY, Reason, line_errors, pair
 
 
 def read_all(port: Port, size: int, seconds: float = 5.0) -> bytes:

@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from glioslice.wire.connection import (
-    Connection,
-    PeerSilent,
-)
+from glioslice.wire.connection import Connection, PeerSilent
 from glioslice.wire.ports import LineLost, open_port
 from tests.glioslice.wire.joined import meet
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glioslice.wire.image_codecs import CodecError
 from glioslice.wire.range_coder import CHANCE_BITS, RangeDecoder, RangeEncoder
-from glioslice.wire.vp8l import CodecError
 
 WHOLE = 1 << CHANCE_BITS
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glioslice.wire.layout import varint
 from glioslice.wire.receiver import HOLD, MAX_MESSAGE, Receiver, StreamError
-from glioslice.wire.varint import varint
 
 WINDOW = 32768
 

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from glioslice.errors import GliosliceError
 from glioslice.wire import packets
+from glioslice.wire.capture import Kind, Recording, records
 from glioslice.wire.connection import Connection, PeerRestarted
-from glioslice.wire.frames import encode
+from glioslice.wire.dump import printed
+from glioslice.wire.framing import encode
+from glioslice.wire.layout import varint
 from glioslice.wire.messages import (
     BoardHello,
     End,
@@ -28,10 +31,7 @@ from glioslice.wire.messages import (
     parse,
 )
 from glioslice.wire.packets import Data, Open
-from glioslice.wire.printing import printed
-from glioslice.wire.recording import Kind, Recording, records
 from glioslice.wire.replay import Replay, read_script
-from glioslice.wire.varint import varint
 
 HELLO = BoardHello(
     modes=frozenset({Mode.SERVE}), window=(8, 8), scale=0.0390625, zero_point=0, clip=1.0,

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from glioslice.wire.layout import varint
 from glioslice.wire.packets import MIN_PAYLOAD
 from glioslice.wire.sender import FIRST_TIMEOUT, MAX_BACKOFF, MIN_TIMEOUT, RoundTrip, Sender
-from glioslice.wire.varint import varint
 
 
 def sender_with(size: int, edge: int = 100_000) -> Sender:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.vectors import FILE, fields, vectors
 from glioslice.wire import messages, packets
-from glioslice.wire.frames import FrameReader, encode
+from glioslice.wire.framing import FrameReader, encode
+from glioslice.wire.layout import varint
 from glioslice.wire.messages import MessageError
 from glioslice.wire.packets import PacketError
 from glioslice.wire.receiver import read_length
-from glioslice.wire.varint import varint
+from tools.wire_vectors import FILE, fields, vectors
 
 VECTORS: dict[str, Any] = json.loads(Path(FILE).read_text(encoding="utf-8"))
 

@@ -1,0 +1,174 @@
+"""Like ranges for the channels of a tensor, without changing what the float network computes.
+
+int8 has one step for all channels of a tensor. Where one channel is fifty times wider than the
+others, those have five steps left. A convolution that gives a channel s times as large and one that
+takes it s times as small cancel: positive factors commute with ReLU, pooling, resizing and
+concatenation, and with an addition if both sides have the same. So each channel has a free factor,
+tied over all tensors through which it flows; a skip and what it is added to always share theirs.
+
+Cross-layer equalisation is due to Nagel et al., "Data-Free Quantization Through Weight Equalization
+and Bias Correction" (ICCV 2019); its balance of activations and weights here is that of Xiao et
+al., "SmoothQuant" (ICML 2023), with strength 1/2. The factors are powers of two: float arithmetic
+commutes with them exactly, so the float file computes the same bits.
+"""
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from convert.tflite.editor import constant, flowing, op_name, set_constant, shape_of, written
+from convert.tflite.interpreter import values_of
+from convert.tflite.reader import list_of, read_model
+
+ROUNDS = 8
+PASSING = frozenset(
+    {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "RELU", "ADD"}
+)
+"""Ops that give channel c of their output as much larger as that of each input is."""
+
+HOMOGENEOUS = (
+    schema.ActivationFunctionType.NONE,
+    schema.ActivationFunctionType.RELU,
+)
+Floats = NDArray[np.float64]
+
+
+def equalised(fp32: bytes, slices: NDArray[np.float32]) -> bytes:
+    """Return a float file of the same function whose channels have like ranges over `slices`."""
+    model = read_model(fp32)
+    channels = _Channels(model)
+    largest = _largest(fp32, slices)
+    for _ in range(ROUNDS):
+        factors = channels.factors(model, largest)
+        if (factors == 1).all():
+            break
+        for operator in channels.convolutions:
+            _rescale(model, operator, channels, factors)
+        largest = {i: x * factors[channels.of(i)] for i, x in largest.items()}
+    return written(model)
+
+
+class _Channels:
+    """The channels of all tensors that flow, those with a common factor as one class."""
+
+    def __init__(self, model: Any) -> None:
+        main = model.subgraphs[0]
+        self.tensors = main.tensors
+        self.start: dict[int, int] = {}
+        count = 0
+        operators = list_of(main.operators)
+        everything = [i for o in operators for i in (*list_of(o.inputs), *list_of(o.outputs))]
+        for index in dict.fromkeys([*list_of(main.inputs), *everything]):
+            if index != -1 and model.buffers[main.tensors[index].buffer].data is None:
+                self.start[int(index)] = count
+                count += (shape_of(main.tensors[index]) or (1,))[-1]
+        self.roots = np.arange(count)
+        self.fixed: set[int] = set()
+        self.convolutions = [o for o in operators if _is_plain(model, o, everything)]
+        for operator in operators:
+            if operator not in self.convolutions:
+                self._tie(model, operator)
+        for index in (*list_of(main.inputs), *list_of(main.outputs)):
+            self._fix(int(index))
+
+    def of(self, index: int) -> NDArray[np.int64]:
+        """Return the class of each channel of a tensor."""
+        return self.roots[self._own(index)]
+
+    def factors(self, model: Any, largest: dict[int, Floats]) -> Floats:
+        """Return a factor for each class, a power of two.
+
+        With x the class's largest value as a share of its tensor's and w its largest weight as a
+        share of its row's, sqrt(w / x) makes both alike; the next round sees what is left.
+        """
+        x, w = np.zeros(len(self.roots)), np.zeros(len(self.roots))
+        for index, values in largest.items():
+            if values.max() > 0:
+                np.maximum.at(x, self.of(index), values / values.max())
+        for operator in self.convolutions:
+            weights = constant(model, self.tensors[operator.inputs[1]])
+            assert weights is not None
+            rows = np.abs(weights).max(axis=(1, 2)).astype(np.float64)  # (outputs, inputs)
+            of_row = rows.max(axis=1, keepdims=True)
+            shares = np.divide(rows, of_row, out=np.zeros_like(rows), where=of_row > 0)
+            np.maximum.at(w, self.of(int(operator.inputs[0])), shares.max(axis=0))
+        known = (x > 0) & (w > 0)
+        known[[self.roots[i] for i in self.fixed]] = False
+        powers = np.zeros(len(x))
+        powers[known] = np.rint(np.log2(w[known] / x[known]) / 2)
+        return np.exp2(powers)
+
+    def _own(self, index: int) -> slice:
+        start = self.start[index]
+        return slice(start, start + (shape_of(self.tensors[index]) or (1,))[-1])
+
+    def _tie(self, model: Any, operator: Any) -> None:
+        """Join the classes of an op's inputs and output, or fix what it is not known to pass on."""
+        read, made = flowing(model, operator.inputs), flowing(model, operator.outputs)
+        name, options = op_name(model, operator), operator.builtinOptions
+        plain = getattr(options, "fusedActivationFunction", 0) in HOMOGENEOUS and len(made) == 1
+        shapes = {shape_of(self.tensors[i])[-1:] for i in (*read, *made)}
+        whole = name != "ADD" or len(read) == 2
+        parts = [self._own(i) for i in read]
+        if plain and name in PASSING and whole and len(shapes) == 1:
+            for part in parts:
+                self._join(np.r_[part], np.r_[self._own(made[0])])
+        elif plain and name == "CONCATENATION" and _along_channels(self.tensors, operator):
+            if len(read) == len(list_of(operator.inputs)):
+                self._join(np.concatenate([np.r_[p] for p in parts]), np.r_[self._own(made[0])])
+        else:
+            for index in (*read, *made):
+                self._fix(index)
+
+    def _join(self, ones: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+        for one, other in zip(ones, others, strict=True):
+            low, high = sorted((self.roots[one], self.roots[other]))
+            self.roots[self.roots == high] = low
+
+    def _fix(self, index: int) -> None:
+        self.fixed |= {*range(*self._own(index).indices(len(self.roots)))}
+
+
+def _is_plain(model: Any, operator: Any, everything: list[int]) -> bool:
+    """Return whether this is a convolution whose weights and bias are its own, not grouped."""
+    if op_name(model, operator) != "CONV_2D":
+        return False
+    tensors = model.subgraphs[0].tensors
+    own = [int(i) for i in operator.inputs[1:] if i != -1]
+    return (
+        operator.builtinOptions.fusedActivationFunction in HOMOGENEOUS
+        and all(everything.count(i) == 1 and constant(model, tensors[i]) is not None for i in own)
+        and shape_of(tensors[own[0]])[-1] == shape_of(tensors[operator.inputs[0]])[-1]
+    )
+
+
+def _along_channels(tensors: Any, operator: Any) -> bool:
+    rank = len(shape_of(tensors[operator.outputs[0]]))
+    return bool(operator.builtinOptions.axis in (-1, rank - 1))
+
+
+def _largest(fp32: bytes, slices: NDArray[np.float32]) -> dict[int, Floats]:
+    """Return the largest absolute value of each channel of each tensor."""
+    largest: dict[int, Floats] = {}
+    for values in values_of(fp32, slices):
+        for index, of_tensor in values.items():
+            if of_tensor.ndim:
+                peaks = np.abs(of_tensor).reshape(-1, of_tensor.shape[-1]).max(axis=0)
+                largest[index] = np.maximum(largest.get(index, 0), peaks.astype(np.float64))
+    return largest
+
+
+def _rescale(model: Any, operator: Any, channels: _Channels, factors: Floats) -> None:
+    tensors = model.subgraphs[0].tensors
+    given = factors[channels.of(int(operator.inputs[0]))]
+    made = factors[channels.of(int(operator.outputs[0]))]
+    weights = tensors[operator.inputs[1]]
+    values = constant(model, weights)
+    assert values is not None
+    set_constant(model, weights, values * made[:, None, None, None] / given)
+    for index in list_of(operator.inputs)[2:]:
+        bias = constant(model, tensors[index]) if index != -1 else None
+        if bias is not None:
+            set_constant(model, tensors[index], bias * made)

@@ -1,0 +1,121 @@
+"""The ops of a TFLite file's main graph and their tensors, as the checks look at them."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
+
+from convert.tflite.editor import NAMES
+from convert.tflite.reader import list_of
+from glioslice.errors import GliosliceError
+
+TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
+NUMPY = {name: np.dtype(name.lower()) for name in ("INT8", "UINT8", "INT32", "INT64")}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor; `shape` has -1 where a size is open, `values` are those of a dense constant.
+
+    `scale` is 0 unless one holds for the whole tensor.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+    constant: bool
+    values: NDArray[Any] | None
+
+
+@dataclass(frozen=True)
+class Op:
+    """An op by the schema's name; inputs are None where an optional one is left out.
+
+    `options` is what the generated code reads, such as a `Conv2DOptionsT`, or None.
+    """
+
+    index: int
+    name: str
+    version: int
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+    options: Any
+
+    def value(self, number: int) -> NDArray[Any] | None:
+        """Return the constant that is input `number`, or None."""
+        given = self.inputs[number] if number < len(self.inputs) else None
+        return None if given is None else given.values
+
+    @property
+    def macs(self) -> int:
+        """Multiplications with weights: of convolutions and of fully connected layers."""
+        weights = self.inputs[1] if len(self.inputs) > 1 else None
+        if weights is None or self.name not in WEIGHTED:
+            return 0
+        places = self.inputs[2] if self.name == "TRANSPOSE_CONV" else self.outputs[0]
+        assert places is not None
+        if self.name == "DEPTHWISE_CONV_2D":
+            return prod(places.shape) * prod(weights.shape[1:3])
+        if self.name == "FULLY_CONNECTED":
+            return prod(places.shape[:-1]) * prod(weights.shape)
+        return prod(places.shape[:3]) * prod(weights.shape)
+
+
+WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+
+
+def ops_of(model: Any) -> tuple[Op, ...]:
+    """Return the ops of the main graph of a `ModelT`, in their order.
+
+    Raises GliosliceError if there is none.
+    """
+    if not list_of(model.subgraphs):
+        raise GliosliceError("this TFLite file holds no graph; convert it again")
+    graph = model.subgraphs[0]
+    tensors = [tensor_of(model, tensor) for tensor in list_of(graph.tensors)]
+    found = []
+    for index, operator in enumerate(list_of(graph.operators)):
+        code = model.operatorCodes[operator.opcodeIndex]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        custom = number == schema.BuiltinOperator.CUSTOM
+        name = (code.customCode or b"").decode() if custom else NAMES[number]
+        inputs = tuple(None if i == -1 else tensors[i] for i in list_of(operator.inputs))
+        outputs = tuple(tensors[i] for i in list_of(operator.outputs))
+        options = operator.builtinOptions or operator.builtinOptions2
+        found.append(Op(index, name, code.version, inputs, outputs, options))
+    return tuple(found)
+
+
+def tensor_of(model: Any, tensor: Any) -> Tensor:
+    """Return a tensor of a `ModelT`."""
+    dtype = TYPE_NAMES[tensor.type]
+    shape = tuple(int(size) for size in list_of(tensor.shape))
+    open_shape = tuple(int(size) for size in list_of(tensor.shapeSignature))
+    data = model.buffers[tensor.buffer].data
+    constant = data is not None and len(data) > 0
+    values = None
+    if constant and dtype in NUMPY and data.nbytes == prod(shape) * NUMPY[dtype].itemsize:
+        values = data.view(NUMPY[dtype]).reshape(shape)
+    quantisation = tensor.quantization
+    scales = list_of(quantisation.scale) if quantisation is not None else []
+    points = list_of(quantisation.zeroPoint) if quantisation is not None else []
+    return Tensor(
+        shape=open_shape or shape,
+        dtype=dtype,
+        scale=float(scales[0]) if len(scales) == 1 else 0.0,
+        zero_point=int(points[0]) if len(points) else 0,
+        constant=constant,
+        values=values,
+    )
+
+
+def parameters_of(model: Any) -> int:
+    """Return how many float32 numbers the ops of a `ModelT` work with, each constant once."""
+    graph = model.subgraphs[0]
+    used = {int(i) for operator in list_of(graph.operators) for i in list_of(operator.inputs)}
+    tensors = [tensor_of(model, graph.tensors[i]) for i in sorted(used - {-1})]
+    return sum(prod(t.shape) for t in tensors if t.constant and t.dtype == "FLOAT32")

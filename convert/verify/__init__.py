@@ -1,0 +1,1 @@
+"""Proof that a converted file is the network that was given."""

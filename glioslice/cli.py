@@ -1,0 +1,227 @@
+"""The `glioslice` command, and what every command shares: options, exit codes, logging, progress.
+
+    glioslice segment CASE               # one program; `glioslice --help` lists its commands
+    python device/segment.py CASE        # the same, from a checkout
+
+A command is an entry point of the group `glioslice.commands`: a module whose `main()` reads
+`sys.argv`. Those whose module is not installed, as on a board, are not offered. Results go to
+stdout; progress, warnings and logs go to stderr. Exit codes: 0, 2 for an error (one line says what
+to do), 130 after Ctrl-C.
+"""
+
+import argparse
+import ast
+import difflib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from glioslice import __version__
+from glioslice.errors import GliosliceError
+
+GROUP = "glioslice.commands"
+"""Entry points of the commands, in pyproject.toml."""
+
+PACKAGES = (
+    "glioslice", "device", "firmware_host", "scanner", "training", "convert", "benchmarks", "tools",
+    "__main__",
+)  # fmt: skip
+"""Whose loggers a command shows; libraries keep theirs to themselves."""
+
+INTERRUPTED = 130
+
+PLAIN_UPDATES = 4
+"""Progress lines that long work writes where stderr is not a terminal."""
+
+Item = TypeVar("Item")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command that `argv` (default: the program's arguments) names."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = available_commands()
+    if arguments and arguments[0] in commands:
+        name = arguments[0]
+        sys.argv = [f"glioslice {name}", *arguments[1:]]
+        commands[name].load()()
+        return
+    top = argparse.ArgumentParser(
+        prog="glioslice",
+        usage="glioslice COMMAND [options]      glioslice COMMAND --help",
+        description="Brain tumour segmentation in under 60,000 bytes, for boards without a GPU.",
+        epilog="Research software, not a medical device.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    top.add_argument("-h", "--help", action="store_true", help="show this help")
+    top.add_argument("--version", action="version", version=f"glioslice {__version__}")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        listing = "\n".join(f"  {name:10} {summary_of(entry)}" for name, entry in commands.items())
+        top.description = f"{top.description}\n\ncommands:\n{listing}"
+        top.print_help()
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        top.parse_args(arguments[:1])
+    near = difflib.get_close_matches(arguments[0], commands, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(commands)}"
+    top.error(f"there is no command '{arguments[0]}'{hint}")
+
+
+def available_commands() -> dict[str, EntryPoint]:
+    """Return the commands whose modules are installed, by name."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {name: found[name] for name in sorted(found) if _source_of(found[name]) is not None}
+
+
+def summary_of(entry: EntryPoint) -> str:
+    """Return the first line of a command's module docstring, without importing the module."""
+    source = _source_of(entry)
+    text = ast.get_docstring(ast.parse(source.read_text())) if source else None
+    return (text or "").split("\n")[0].rstrip(".")
+
+
+def _source_of(entry: EntryPoint) -> Path | None:
+    try:
+        spec = find_spec(entry.module)
+    except ModuleNotFoundError:  # nor is its package
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of every command; `--help` ends with `example`.
+
+    The options: --debug, -v, -vv, --log-file and --version.
+    """
+    made = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"glioslice {__version__}")
+    made.add_argument(
+        "-v", "--verbose", action="count", default=0,
+        help="log what happens; -vv: everything, a line for each frame on the serial link",
+    )  # fmt: skip
+    made.add_argument("--log-file", type=Path, metavar="FILE", help="log everything to FILE")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    """Run `command`; a GliosliceError or a failed file operation ends as one line, exit code 2."""
+    try:
+        configure_logging(arguments)
+        command(arguments)
+    except (GliosliceError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line; an OSError names its file and its cause."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes log records to the stderr of the moment, which rich replaces under a live bar."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(_LevelFormatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:
+        """The stream of the moment."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("a StderrHandler always writes to stderr")
+
+
+class _LevelFormatter(logging.Formatter):
+    """Names the level of warnings and errors only; a debug record names its module."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno >= logging.WARNING:
+            return f"{record.levelname.lower()}: {text}"
+        return f"{record.name}: {text}" if record.levelno < logging.INFO else text
+
+
+def configure_logging(arguments: argparse.Namespace) -> None:
+    """Show our packages' log records as `arguments` ask: -v, -vv, --log-file, --quiet, --json.
+
+    Raises OSError if the log file cannot be written.
+    """
+    shown = (logging.WARNING, logging.INFO, logging.DEBUG)[min(arguments.verbose, 2)]
+    if getattr(arguments, "quiet", False):
+        shown = logging.ERROR
+    handlers: list[logging.Handler] = [StderrHandler()]
+    handlers[0].setLevel(shown)
+    if arguments.log_file:
+        file = logging.FileHandler(arguments.log_file, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        file.setLevel(logging.DEBUG)
+        handlers.append(file)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if any(isinstance(kept, _OurRecords) for kept in old.filters):
+            root.removeHandler(old)
+            old.close()
+    for handler in handlers:
+        handler.addFilter(_OurRecords())
+        root.addHandler(handler)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.DEBUG if arguments.log_file else shown)
+
+
+class _OurRecords(logging.Filter):
+    """Lets the records of our own packages pass."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.name.partition(".")[0] in PACKAGES
+
+
+def drawable() -> bool:
+    """Return whether stderr is a terminal and rich is installed to draw on it."""
+    return sys.stderr.isatty() and find_spec("rich") is not None
+
+
+def is_due(before: int, done: int, total: int) -> bool:
+    """Return whether a log without a terminal gets a line at `done` of `total` steps.
+
+    `before` is where the last call stood; one message may bring several steps.
+    """
+    every = max(1, total // PLAIN_UPDATES)
+    return done // every != before // every or (done == total != before)
+
+
+def track(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Yield `items`, with a progress bar on a terminal and a few plain lines elsewhere."""
+    if drawable():
+        from rich.console import Console
+        from rich.progress import track as bar
+
+        yield from bar(items, what, console=Console(stderr=True))
+        return
+    for done, item in enumerate(items, 1):
+        yield item
+        if is_due(done - 1, done, len(items)):
+            print(f"{what}: {done} of {len(items)}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convert.tflite.deduplication import CONSTANT_ALIGNMENT, Recorder, Vector
+from convert.tflite.layout import place
+
+
+def buffer(data: bytes) -> Any:
+    return schema.BufferT(data=np.frombuffer(data, np.uint8))
+
+
+def written(model: Any) -> bytes:
+    recorder = Recorder()
+    return place(recorder.nodes, model.Pack(recorder), b"TFL3")
+
+
+@given(st.lists(st.binary(min_size=1, max_size=70), max_size=12))
+def test_what_is_placed_is_read_back_and_aligned(blobs: list[bytes]) -> None:
+    content = written(schema.ModelT(version=3, buffers=[buffer(blob) for blob in blobs]))
+    model = schema.Model.GetRootAs(content, 0)
+    assert model.Version() == 3
+    tables = [model.Buffers(i) for i in range(model.BuffersLength())]
+    assert [table.DataAsNumpy().tobytes() for table in tables] == blobs
+    assert all(
+        table._tab.Vector(table._tab.Offset(4)) % CONSTANT_ALIGNMENT == 0 for table in tables
+    )
+
+
+@given(
+    st.lists(st.floats(width=32, allow_nan=False), max_size=5),
+    st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
+    st.integers(-(2**31), 2**31 - 1),
+)
+def test_numbers_of_every_width_survive(
+    scales: list[float], points: list[int], dimension: int
+) -> None:
+    quantisation = schema.QuantizationParametersT(
+        scale=np.array(scales, np.float32), zeroPoint=points, quantizedDimension=dimension
+    )
+    tensor = schema.TensorT(name="a", shape=[1, 2], isVariable=True, quantization=quantisation)
+    content = written(schema.ModelT(subgraphs=[schema.SubGraphT(tensors=[tensor])]))
+    read = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].tensors[0]
+    assert (read.name, list(read.shape), read.isVariable) == (b"a", [1, 2], True)
+    assert list(read.quantization.scale if scales else []) == scales
+    assert list(read.quantization.zeroPoint if points else []) == points
+    assert read.quantization.quantizedDimension == dimension
+
+
+def test_64_bit_numbers_lie_at_multiples_of_8() -> None:
+    tensors = [
+        schema.TensorT(
+            name="x" * n, quantization=schema.QuantizationParametersT(zeroPoint=np.array([n]))
+        )
+        for n in range(6)
+    ]
+    content = written(schema.ModelT(subgraphs=[schema.SubGraphT(tensors=tensors)]))
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    for n in range(6):
+        table = graph.Tensors(n).Quantization()._tab
+        position = table.Vector(table.Offset(10))
+        assert position % 8 == 0
+        assert struct.unpack_from("<q", content, position) == (n,)
+
+
+def test_equal_parts_are_written_once() -> None:
+    blob = bytes(range(200))
+    one = written(schema.ModelT(buffers=[buffer(blob)]))
+    many = written(schema.ModelT(buffers=[buffer(blob) for _ in range(10)]))
+    assert len(many) <= len(one) + 9 * 4  # references in the model's list, nothing else
+
+
+def test_small_vectors_fill_the_gaps_before_constants() -> None:
+    def size(*shapes: list[int]) -> int:
+        blobs = [buffer(bytes([n]) * 16) for n in range(8)]
+        tensors = [schema.TensorT(buffer=n + 1, shape=shape) for n, shape in enumerate(shapes)]
+        graph = schema.SubGraphT(tensors=tensors)
+        return len(written(schema.ModelT(buffers=blobs, subgraphs=[graph])))
+
+    # Eight vectors of 12 bytes cost little more than the eight references to them.
+    assert size(*([n, n] for n in range(8))) <= size(*([1, 1] for _ in range(8))) + 16
+
+
+def test_vectors_of_one_content_but_other_alignment_stay_apart() -> None:
+    recorder = Recorder()
+    as_bytes = recorder.CreateNumpyVector(np.zeros(8, np.uint8))
+    as_string = recorder.CreateString(bytes(7))
+    assert as_bytes != as_string
+    assert recorder.nodes[as_bytes - 1] == Vector(8, CONSTANT_ALIGNMENT, bytes(8))
+
+
+@pytest.mark.parametrize("values", [[1, 2, 3], []])
+def test_lists_are_written_as_arrays_are(values: list[int]) -> None:
+    as_list = schema.ModelT(metadataBuffer=values)
+    as_array = schema.ModelT(metadataBuffer=np.array(values, np.int32))
+    assert written(as_list) == written(as_array)

@@ -1,0 +1,126 @@
+"""Volumes and diameters, slice by slice, and how much of the line is in use."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from firmware_host.mask_volume import Run
+from firmware_host.viewer.link_utilisation import LineUse, baud_of
+from firmware_host.volumetry import Tally, csv_of, diameter_mm
+from glioslice.metrics import volumes_ml
+from glioslice.preprocessing import Crop
+from glioslice.wire.codecs import encode_mask
+from glioslice.wire.link import Counts
+from glioslice.wire.messages import Error, ErrorCode, Mask, Mode
+
+
+def disc(radius: float) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    x, y = np.mgrid[-40:41, -40:41]
+    return np.asarray(x**2 + y**2 <= radius**2)
+
+
+@pytest.mark.parametrize("radius", [3, 10, 25, 33.3])
+def test_the_diameter_of_a_disc(radius: float) -> None:
+    assert diameter_mm(disc(radius)) == pytest.approx(2 * radius + 1, abs=1.0)
+
+
+def test_the_diameter_of_corners() -> None:
+    region = np.zeros((30, 40), np.bool_)
+    assert diameter_mm(region) == 0.0
+    region[4, 7] = True
+    assert diameter_mm(region) == 1.0
+    region[4 + 12, 7 + 16] = True  # two parts, 20 apart
+    assert diameter_mm(region) == 1.0
+    region[5, 8] = True  # touches at a corner
+    assert diameter_mm(region) == pytest.approx(1 + math.sqrt(2))
+
+
+def parts_of(points: set[tuple[int, int]]) -> list[set[tuple[int, int]]]:
+    """Return the pixels part by part, as somebody would who follows neighbours by hand."""
+    found, left = [], set(points)
+    while left:
+        part, edge = set(), {left.pop()}
+        while edge:
+            part |= edge
+            edge = {
+                p for p in left if any(max(abs(p[0] - q[0]), abs(p[1] - q[1])) < 2 for q in edge)
+            }
+            left -= edge
+        found.append(part)
+    return found
+
+
+@given(arrays(np.bool_, (9, 12), elements=st.booleans()))
+def test_the_diameter_is_that_of_the_farthest_pair_in_a_part(
+    region: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
+) -> None:
+    parts = parts_of({(int(x), int(y)) for x, y in np.argwhere(region)})
+    farthest = max((math.dist(a, b) + 1 for part in parts for a in part for b in part), default=0.0)
+    assert diameter_mm(region) == pytest.approx(farthest)
+
+
+def arrived() -> Run:
+    """A run of four slices: two masks, one failure, one missing; its window reaches outside."""
+    run = Run(Mode.SERVE, "webp", Crop((20, 20, 9), (-4, 2), (3, 7), (16, 16)))
+    mask = np.zeros((16, 16), np.uint8)
+    mask[2:10, 5:9] = 2  # its first two columns of X lie outside the volume
+    mask[6:8, 6:8] = 3
+    for index in (2, 0):
+        run.take(Mask(index, 1, 1500 + index, encode_mask(1, mask)))
+    run.fail(Error(ErrorCode.ENGINE, 1, "the network failed"))
+    return run
+
+
+def test_the_tally_is_that_of_the_volume() -> None:
+    run = arrived()
+    tally = Tally().catch_up(run)
+    assert tally.volumes_ml() == volumes_ml(run.labels())
+    assert tally.volumes_ml()["WT"] == 2 * 6 * 4 / 1000
+    assert tally.diameters_mm() == {"WT": round(math.hypot(5, 3) + 1, 1), "TC": 2.4, "ET": 2.4}
+    run.begin_again()
+    assert tally.catch_up(run).volumes_ml() == {"WT": 0.0, "TC": 0.0, "ET": 0.0}
+
+
+def test_a_mask_that_comes_anew_takes_the_place_of_the_old() -> None:
+    run, tally = arrived(), Tally()
+    tally.catch_up(run)
+    run.begin_again()
+    run.take(Mask(0, 1, 1500, encode_mask(1, np.zeros((16, 16), np.uint8))))
+    assert tally.catch_up(run).volumes_ml()["WT"] == 0.0
+
+
+def test_the_table_of_slices() -> None:
+    run = arrived()
+    lines = csv_of(run, Tally().catch_up(run)).splitlines()
+    assert lines[0] == "z,state,WT_ml,TC_ml,ET_ml,WT_mm,TC_mm,ET_mm,device_ms,quality"
+    assert lines[1] == "3,mask,0.024,0.004,0.004,6.8,2.4,2.4,1.500,"
+    assert lines[2] == "4,failed,,,,,,,,"
+    assert lines[4] == "6,missing,,,,,,,,"
+    assert {line.count(",") for line in lines} == {9}
+
+
+def test_line_use() -> None:
+    now, counts = 0.0, Counts()
+    use = LineUse(lambda: counts, lambda: now)
+    assert use.look(115200)["use"] == 0.0
+    for _ in range(8):
+        now += 0.5
+        counts = Counts(bytes_sent=counts.bytes_sent + 2880, bytes_received=0)
+        seen = use.look(115200)
+    assert seen == {"baud": 115200, "up": 5760, "down": 0, "use": 0.5}
+    now += 2.0
+    assert use.look(None)["use"] is None
+    now += 2.0
+    assert use.look(115200)["up"] == 0
+
+
+def test_the_rate_of_a_line() -> None:
+    assert baud_of("/dev/ttyUSB0", None, 921600) == 921600
+    assert baud_of("/dev/ttyUSB0", 115200, None) == 115200
+    assert baud_of("socket://pi:4000", None, None) is None
+    assert baud_of("sim://?baud=57600&loss=0.1", None, 921600) == 57600
+    assert baud_of("sim://", None, 921600) == 921600

@@ -1,0 +1,91 @@
+"""A mask goes back to exactly the voxels that it came from."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from glioslice.errors import GliosliceError
+from glioslice.preprocessing import WINDOW, brain_of, crop_of, cut, paste, quantise, z_scores
+
+
+@st.composite
+def brains(draw: st.DrawFn) -> NDArray[Any]:
+    """A volume with a brain of any box that fits the window, anywhere in it."""
+    shape = [draw(st.integers(1, side)) for side in (200, 230, 12)]
+    brain = np.zeros(shape, bool)
+    box = []
+    for axis, size in enumerate(shape):
+        limit = min(size, (*WINDOW, size)[axis])
+        length = draw(st.integers(1, limit))
+        start = draw(st.integers(0, size - length))
+        box.append((start, start + length))
+    for corner in range(2):  # two opposite corners fix the bounding box
+        brain[tuple(b[0] if corner == 0 else b[1] - 1 for b in box)] = True
+    return brain
+
+
+@given(brains(), st.integers(0, 2**32 - 1))
+def test_cut_and_paste_are_inverse_on_the_brain(brain: NDArray[Any], seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, brain.shape, dtype=np.uint8) * brain
+    crop = crop_of(brain)
+    slices = cut(labels, crop)
+    assert slices.shape[1:] == WINDOW
+    np.testing.assert_array_equal(paste(slices, crop), labels)
+
+
+@given(brains())
+def test_no_voxel_lands_elsewhere(brain: NDArray[Any]) -> None:
+    """Each voxel of the window that lies in the volume is pasted once, to where it was cut from."""
+    crop = crop_of(brain)
+    address = np.arange(1, brain.size + 1, dtype=np.uint32).reshape(brain.shape)
+    back = paste(cut(address, crop), crop)  # type: ignore[arg-type]
+    inside = back > 0
+    np.testing.assert_array_equal(back[inside], address[inside])
+    assert inside[brain].all()
+
+
+def test_channels_come_last() -> None:
+    volume = np.arange(4 * 3 * 5 * 2, dtype=np.float32).reshape(4, 3, 5, 2)
+    crop = crop_of(np.ones((3, 5, 2), bool))
+    slices = cut(volume, crop)
+    (x, wx), (y, wy) = crop.overlap(0), crop.overlap(1)
+    assert slices.shape == (2, *WINDOW, 4)
+    np.testing.assert_array_equal(slices[1, wx, wy, 3], volume[3, x, y, 1])
+
+
+def test_a_brain_larger_than_the_window_is_refused() -> None:
+    brain = np.ones((WINDOW[0] + 1, 20, 3), bool)
+    with pytest.raises(GliosliceError, match=r"161 x 20 voxels .* larger than the window"):
+        crop_of(brain)
+
+
+def test_no_brain_is_refused() -> None:
+    with pytest.raises(GliosliceError, match="no brain"):
+        crop_of(brain_of(np.zeros((4, 5, 5, 5), np.float32)))
+
+
+def test_z_scores() -> None:
+    images = np.random.default_rng(0).gamma(9, 40, (4, 20, 20, 20)).astype(np.float32)
+    images[:, :5] = 0
+    images[2] = 0  # a missing modality
+    images[3, 10, 10, 10] = 1e6
+    brain = brain_of(images)
+    scored = z_scores(images, brain)
+    assert scored.dtype == np.float32
+    assert not scored[:, ~brain].any()
+    assert not scored[2].any()
+    assert scored[3].max() == 5
+    for modality in (0, 1):
+        expected = (images[modality][brain] - images[modality][brain].mean()) / images[modality][
+            brain
+        ].std()
+        np.testing.assert_allclose(scored[modality][brain], expected.clip(-5, 5), atol=1e-4)
+
+
+def test_quantise_rounds_to_even_and_saturates() -> None:
+    values = np.array([0, 0.25, 0.75, -0.25, 100, -100], np.float32)
+    assert quantise(values, 0.5, -1).tolist() == [-1, -1, 1, -1, 127, -128]

@@ -1,0 +1,142 @@
+"""Faults made on purpose are seen and named; phantoms and real patients give no warning."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from glioslice.cases import find_cases, phantom_case, read_case
+from glioslice.phantom.head import SEEDS, make_phantom
+from glioslice.preprocessing import brain_of
+from glioslice.sanity_checks import oddities, shape_of
+
+Images = NDArray[np.float32]
+FLAIR, T1, T1CE, T2 = range(4)
+
+
+@pytest.fixture(scope="module")
+def head() -> Images:
+    """A phantom, to be copied before it is changed."""
+    images = phantom_case(3).images
+    images.setflags(write=False)
+    return images
+
+
+def only(images: Images) -> str:
+    [warning] = oddities(images)
+    return warning
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("tumour", [True, False])
+def test_phantoms_look_as_they_should(seed: int, tumour: bool) -> None:
+    assert oddities(make_phantom(seed, tumour=tumour).images) == []
+
+
+def test_a_phantom_looks_as_it_should(head: Images) -> None:
+    assert oddities(head) == []
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_no_real_patient_is_warned_of(real_cases: Path) -> None:
+    told = {files.name: oddities(read_case(files).images) for files in find_cases(real_cases)}
+    assert {name: found for name, found in told.items() if found} == {}
+    assert len(told) >= 39
+
+
+@pytest.mark.parametrize(("place", "title"), list(enumerate(("FLAIR", "T1", "T1ce", "T2"))))
+@pytest.mark.parametrize("value", [0, 700])
+def test_a_modality_that_is_missing(head: Images, place: int, title: str, value: int) -> None:
+    images = head.copy()
+    images[place, brain_of(head)] = value
+    assert only(images).startswith(f"{title} is {value} in 100% of the brain: it looks missing")
+
+
+def test_a_modality_that_ends_halfway(head: Images) -> None:
+    images = head.copy()
+    images[FLAIR, :, :, 70:] = 0
+    assert "FLAIR is 0 in" in only(images)
+
+
+def test_modalities_that_are_one(head: Images) -> None:
+    images = head.copy()
+    images[T1] = 0.4 * images[T1CE] + 3 * brain_of(head)  # another scale, another level
+    assert "T1 and T1ce are nearly the same image (correlation 1.000)" in only(images)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (T1, T1CE, "brightest parts of T1 stand out"),
+        (T1, T2, "T2 resembles T1ce more than T1 does"),
+        (T1CE, T2, "T2 resembles T1 more than T1ce does"),
+        (FLAIR, T2, "T2 resembles T1ce more than FLAIR does"),
+    ],
+)
+def test_modalities_that_have_each_others_names(
+    head: Images, one: int, other: int, said: str
+) -> None:
+    images = head.copy()
+    images[[one, other]] = head[[other, one]]
+    warning = only(images)
+    assert "may have each other's names" in warning and said in warning
+
+
+def test_a_scalp_around_the_brain(head: Images) -> None:
+    brain = brain_of(head)
+    gap = binary_dilation(brain, iterations=4)
+    images = head.copy()
+    images[:, binary_dilation(gap, iterations=3) & ~gap] = 400
+    warning = only(images)
+    assert "not skull-stripped" in warning and "mL within the outline of the brain are 0" in warning
+
+
+def test_a_body_in_place_of_a_brain() -> None:
+    x, y, z = np.mgrid[:240, :240, :155]
+    body = ((x - 120) ** 2 + (y - 120) ** 2 < 78**2) & (z > 10) & (z < 145)
+    noise = np.random.default_rng(0).normal(500, 60, (4, *body.shape))
+    warning = only((noise * body).astype(np.float32))
+    assert "79% of its bounding box" in warning and "another part of the body" in warning
+    assert "2,5" in warning and "mL" in warning
+
+
+def test_part_of_a_brain(head: Images) -> None:
+    assert "mm feet to head" in only(head[..., :75])
+
+
+def test_nothing_at_all() -> None:
+    assert "every voxel" in only(np.zeros((4, 5, 6, 7), np.float32)).lower()
+
+
+def test_what_is_enclosed() -> None:
+    images = np.ones((4, 9, 9, 9), np.float32)
+    images[:, 3:6, 3:6, 3:6] = 0  # a hole
+    images[:, 4, 4, 6:] = 0  # with a way out upwards: what lies below it is then outside
+    seen = shape_of(brain_of(images))
+    assert seen.enclosed == pytest.approx((27 - 3) / (729 - 30))
+    assert seen.sides == (9, 9, 9)
+
+
+@settings(deadline=None)
+@given(
+    arrays(
+        np.float32,
+        array_shapes(min_dims=3, max_dims=3, max_side=6).map(lambda shape: (4, *shape)),
+        elements=st.floats(-(2.0**99), 2.0**99, width=32),
+    )
+)
+def test_whatever_comes_is_told_in_words(images: Images) -> None:
+    with np.errstate(all="raise"):
+        for warning in oddities(images):
+            assert (
+                (warning[0].isupper() or warning[0].isdigit())
+                and warning.endswith(".")
+                and "\n" not in warning
+            )
