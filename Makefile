@@ -1,11 +1,4 @@
-# make demo [INPUT=CASE]   the few packages of board and desk, then a volume over a virtual line to a board's process
-# make test                everything, then lint, types, architecture and all tests
-# make test-arm64          the board's side on an emulated 64-bit Arm, part of make test
-# make test-pi             a whole emulated Raspberry Pi 3B with systemd, part of make test
-# make models              every product, golden, card and figure anew from the checkpoints in models/
-# make accuracy            score the networks of the four folds, and write docs/accuracy.md
-# make engines             time the shipped network on every engine, on an idle machine, for docs/engines.md
-# make folds               train those networks anew: a day on two cores
+# This first target lists the others: each one's comment is its line.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHARED ?= ../shared/data
@@ -13,32 +6,41 @@ DATA ?= $(SHARED)/brats
 # The runtime that boards get. Products are judged on it: onnx2tf pins an older one, for checks of its own that we do not use.
 LITERT = ai-edge-litert==2.3.0
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two processes of tests share two cores: in each, TensorFlow, torch and LiteRT would start a thread a core.
+PARALLEL = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
+  .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test fast test-arm64 test-pi models accuracy engines folds clean
+.PHONY: help demo test fast lint test-arm64 test-pi models accuracy engines folds clean
 
-demo: .venv-demo/ready
+help:  ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+demo: .venv-demo/ready  ## stream a volume over a simulated serial link to a board's process [INPUT=CASE]
 	.venv-demo/bin/python firmware_host/stream.py --port "sim://?baud=3000000" $(if $(INPUT),--input "$(INPUT)") \
 	  --output demo/mask.nii.gz --report demo/report.json --report demo/report.html --force
 	@echo "see it slice by slice: .venv-demo/bin/python firmware_host/stream.py --open demo/mask.nii.gz --report demo/report.json$(if $(INPUT), --input \"$(INPUT)\")"
 
-test: .venv/ready
+fast: .venv/ready  ## the quick tests: 90 seconds on two cores, no network, no emulator
+	$(PARALLEL) -m "not slow and not browser and not board and not real and not serial" --durations 10
+
+test: lint  ## lint, types, architecture and all tests: 40 minutes on two cores
+	$(PARALLEL) -m "not serial" --durations 20
+	.venv/bin/python -m pytest -m serial --durations 20
+
+lint: .venv/ready  ## format, lint, types and the import rules
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python -m pytest -m ""
-
-fast: .venv/ready
-	.venv/bin/python -m pytest
 
 # Linux, root and Debian's packages of .ci/run; the first run downloads into build/.
-test-arm64: .venv/ready
-	.venv/bin/python -m pytest -m "" tests/board/test_streaming.py tests/board/test_32_bit.py
+test-arm64: .venv/ready  ## the board's side on an emulated 64-bit Arm, part of make test
+	.venv/bin/python -m pytest tests/board/test_streaming.py tests/board/test_32_bit.py
 
-test-pi: .venv/ready
-	.venv/bin/python -m pytest -m "" tests/board/test_whole_pi.py
+test-pi: .venv/ready  ## a whole emulated Raspberry Pi 3B with systemd, part of make test
+	.venv/bin/python -m pytest tests/board/test_whole_pi.py
 
-models: .venv/ready
+models: .venv/ready  ## make every product, golden, card and figure again from the checkpoints in models/
 	for size in nano compact; do \
 	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --target pi,coral --out models/$$size || exit 2; \
 	  .venv/bin/python tools/cards.py models/$$size --data $(DATA) || exit 2; \
@@ -46,13 +48,13 @@ models: .venv/ready
 	done
 	.venv/bin/python tools/figures.py
 
-accuracy: .venv/ready
+accuracy: .venv/ready  ## score the networks of the four folds and write docs/accuracy.md
 	.venv/bin/python benchmarks/accuracy.py $(if $(wildcard $(DATA)),--data $(DATA))
 
-engines: .venv/ready
+engines: .venv/ready  ## time the shipped network on every engine, on an idle machine, for docs/engines.md
 	.venv/bin/python benchmarks/engines.py
 
-folds: .venv/ready
+folds: .venv/ready  ## train the networks of the folds again: a day on two cores
 	.venv/bin/python benchmarks/folds.py --data $(SHARED)
 	.venv/bin/python benchmarks/slice_time.py
 	.venv/bin/python benchmarks/accuracy.py --data $(DATA)
@@ -60,7 +62,7 @@ folds: .venv/ready
 .venv-demo/ready: pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is too old, Python 3.11 is needed; name one: make demo PYTHON=python3.11" >&2; exit 2; }
-	@echo "installing board and desk into .venv-demo"
+	@echo "installing board and host into .venv-demo"
 	$(PYTHON) -m venv --clear .venv-demo
 	.venv-demo/bin/python $(PIP) --editable ".[device,host]" $(LITERT)
 	touch $@
@@ -74,5 +76,5 @@ folds: .venv/ready
 	.venv/bin/python $(PIP) --no-deps $(LITERT)
 	touch $@
 
-clean:
+clean:  ## remove the environments and everything that was built
 	rm -rf .venv .venv-demo build demo

@@ -1,1 +1,6 @@
-"""The measurements behind every figure in the docs, each one command."""
+"""What measures: the commands behind the figures in docs/, each with the tables that it writes."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""

@@ -1,7 +1,4 @@
-"""The tables of docs/accuracy.md, from the scores that are committed.
-
-The pictures of docs/accuracy.md, as SVG: the same figures give the same bytes.
-"""
+"""The tables and pictures of docs/accuracy.md, made of the committed scores."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +9,10 @@ from statistics import fmean, median
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.folds import FOLDS, KEPT, PRECISIONS, RECIPE, RIVALS, Run, patients
+from benchmarks.folds import BASELINES, FOLDS, FOLDS_FOLDER, PRECISIONS, RECIPE, FoldRun, patients
 from benchmarks.pages import table
 from benchmarks.scores import Score, read_healthy, read_scores
-from convert.artifacts import LIMIT
+from convert.artifacts import SIZE_LIMIT
 from convert.report import svg
 from glioslice.cases import MODALITIES
 from glioslice.files import read_json, write_bytes
@@ -23,12 +20,12 @@ from glioslice.labels import REGIONS
 from glioslice.model_card import read_card
 
 RESAMPLES, SEED = 10_000, 0
-SLICE_TIME = KEPT / "slice_time.json"
-ABLATION = KEPT / "ablation.csv"
+SLICE_TIME = FOLDS_FOLDER / "slice_time.json"
+ABLATION = FOLDS_FOLDER / "ablation.csv"
 GRADES = ("high", "low", "unknown")
-SIZES = ("compact", "nano")
+SHOWN_SIZES = ("compact", "nano")
 SEEDS = (RECIPE, "seed-1", "seed-2")
-"""The variants that differ in their seed alone, 0 to 2."""
+"""The variants that differ only in their seed, 0 to 2."""
 COMPARED = FOLDS[:2]
 """The folds by which the ablation study decides."""
 
@@ -40,13 +37,24 @@ VALUES: dict[str, Value] = {
     "mean": lambda s: s.mean,
 }
 
+SHOWN = 0.6, 0.9  # mean Dice
 
-def pooled(size: str, precision: str = "int8", missing: str = "") -> list[Score]:
-    """Return a score a patient, by the network that was not trained on the patient."""
+COLOURS = {
+    "high": "#0072b2",
+    "low": "#d55e00",
+    "unknown": "#7f7f7f",
+}
+"""Of grades, distinct for colour-blind eyes."""
+
+MARKS = {"int8": "o", "fp16": "s", "fp32": "^"}
+
+
+def pooled_scores(size: str, precision: str = "int8", missing: str = "") -> list[Score]:
+    """Return one score for each patient, by the network that was not trained on the patient."""
     return [
         score
         for fold in FOLDS
-        for score in read_scores(Run(size, fold))
+        for score in read_scores(FoldRun(size, fold))
         if (score.precision, score.missing) == (precision, missing)
     ]
 
@@ -58,11 +66,11 @@ def mean(scores: Sequence[Score], value: Value) -> float:
 
 def interval(scores: Sequence[Score], value: Value) -> tuple[float, float]:
     """Return the bootstrap 95 % interval of the mean: percentiles over resampled patients."""
-    return interval_of([value(score) for score in scores])
+    return bootstrap_interval([value(score) for score in scores])
 
 
-def interval_of(values: Sequence[float]) -> tuple[float, float]:
-    """Return the bootstrap 95 % interval of the mean of values, one a patient."""
+def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bootstrap 95 % interval of the mean of values, one for each patient."""
     rng = np.random.default_rng(SEED)
     means = rng.choice(np.array(values), (RESAMPLES, len(values))).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
@@ -72,8 +80,8 @@ def interval_of(values: Sequence[float]) -> tuple[float, float]:
 def dice_table() -> str:
     """Return mean Dice with its interval, and the median, for every size and precision."""
     rows = []
-    for size, precision in product(SIZES, PRECISIONS):
-        if not (scores := pooled(size, precision)):
+    for size, precision in product(SHOWN_SIZES, PRECISIONS):
+        if not (scores := pooled_scores(size, precision)):
             continue
         cells = [f"{size} {precision}", len(scores)]
         for value in VALUES.values():
@@ -88,18 +96,18 @@ def grade_table() -> str:
     """Return the mean Dice of the int8 files by grade."""
     grade_of = {p.case: p.grade for p in patients()}
     rows = []
-    for size, grade in product(SIZES, GRADES):
-        if scores := [s for s in pooled(size) if grade_of[s.case] == grade]:
+    for size, grade in product(SHOWN_SIZES, GRADES):
+        if scores := [s for s in pooled_scores(size) if grade_of[s.case] == grade]:
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
             rows.append([size, grade, len(scores), *dice])
     return table(("int8", "grade", "patients", *VALUES), rows)
 
 
 def seed_table() -> str:
-    """Return the mean Dice of the seeds of compact of which no fold is missing."""
+    """Return the mean Dice of compact for each seed of which all folds are scored."""
     rows = []
     for variant in SEEDS:
-        runs = [int8(Run("compact", fold, variant)) for fold in FOLDS]
+        runs = [int8_scores(FoldRun("compact", fold, variant)) for fold in FOLDS]
         if all(runs):
             scores = [score for run in runs for score in run]
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
@@ -110,8 +118,8 @@ def seed_table() -> str:
 def distance_table() -> str:
     """Return HD95, volume errors and false-positive volume of the int8 files."""
     rows = []
-    for size in SIZES:
-        if not (scores := pooled(size)):
+    for size in SHOWN_SIZES:
+        if not (scores := pooled_scores(size)):
             continue
         for i, region in enumerate(REGIONS):
             distances = [s.hd95[i] for s in scores]
@@ -127,18 +135,18 @@ def distance_table() -> str:
 
 
 def outside_table() -> str:
-    """Return the volume found in slices in which the expert saw no tumour."""
-    return _volumes({size: [s.outside for s in pooled(size)] for size in SIZES})
+    """Return the volume found in slices without tumour in the ground truth."""
+    return _volume_table({size: [s.outside for s in pooled_scores(size)] for size in SHOWN_SIZES})
 
 
 def healthy_table() -> str:
     """Return the volume found in healthy phantoms by the networks of all folds."""
-    return _volumes(
-        {size: [v for f in FOLDS for v in read_healthy(Run(size, f))] for size in SIZES}
+    return _volume_table(
+        {size: [v for f in FOLDS for v in read_healthy(FoldRun(size, f))] for size in SHOWN_SIZES}
     )
 
 
-def _volumes(found: Mapping[str, Sequence[float]]) -> str:
+def _volume_table(found: Mapping[str, Sequence[float]]) -> str:
     rows = [
         [size, len(volumes), *(f"{f(volumes):.2f}" for f in (median, fmean, max))]
         for size, volumes in found.items()
@@ -148,22 +156,22 @@ def _volumes(found: Mapping[str, Sequence[float]]) -> str:
 
 
 def precision_table() -> str:
-    """Return what is lost against fp32, paired by patient."""
+    """Return what each precision loses against fp32, paired by patient."""
     rows = []
-    for size, precision in product(SIZES, ("int8", "fp16")):
-        whole = {s.case: s.mean for s in pooled(size, "fp32")}
-        changes = [s.mean - whole[s.case] for s in pooled(size, precision)]
+    for size, precision in product(SHOWN_SIZES, ("int8", "fp16")):
+        whole = {s.case: s.mean for s in pooled_scores(size, "fp32")}
+        changes = [s.mean - whole[s.case] for s in pooled_scores(size, precision)]
         if changes:
             rows.append([f"{size} {precision}", f"{fmean(changes):+.4f}",
                          f"{min(changes):+.4f}", f"{max(changes):+.4f}"])  # fmt: skip
     return table(("against fp32", "mean Dice", "worst patient", "best patient"), rows)
 
 
-def missing_table() -> str:
+def missing_dice_table() -> str:
     """Return the mean Dice of the int8 files with one modality set to 0."""
     rows = []
-    for size, modality in product(SIZES, ("", *MODALITIES)):
-        if scores := pooled(size, missing=modality):
+    for size, modality in product(SHOWN_SIZES, ("", *MODALITIES)):
+        if scores := pooled_scores(size, missing=modality):
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
             rows.append([size, modality or "none", *dice])
     return table(("int8", "missing", *VALUES), rows)
@@ -171,90 +179,87 @@ def missing_table() -> str:
 
 def patient_table(size: str = "compact") -> str:
     """Return the Dice and HD95 of every patient by the int8 file."""
-    whose = {p.case: p for p in patients()}
+    by_case = {p.case: p for p in patients()}
     rows = [
-        [s.case, whose[s.case].grade, whose[s.case].fold, *(f"{d:.3f}" for d in s.dice),
+        [s.case, by_case[s.case].grade, by_case[s.case].fold, *(f"{d:.3f}" for d in s.dice),
          f"{s.mean:.3f}", *(f"{d:.1f}" for d in s.hd95)]
-        for s in sorted(pooled(size), key=lambda s: s.mean)
+        for s in sorted(pooled_scores(size), key=lambda s: s.mean)
     ]  # fmt: skip
     distances = (f"HD95 {region}" for region in REGIONS)
     return table((f"{size} int8", "grade", "fold", *VALUES, *distances), rows)
 
 
-def rival_table() -> str:
+def baseline_table() -> str:
     """Return size, work, time and Dice of all networks trained on fold 1."""
     times = read_json(SLICE_TIME)["milliseconds"]
     rows = []
-    for run in rivals():
+    for run in compared_runs():
         content = read_card(run.folder).content
-        scores = int8(run)
+        scores = int8_scores(run)
         rows.append([
-            run.name, f"{content['network']['parameters']:,}", f"{bytes_of(run, 'int8'):,}",
+            run.name, f"{content['network']['parameters']:,}", f"{file_size(run, 'int8'):,}",
             f"{content['network']['macs'] / 1e6:,.0f}", f"{times[run.name]['median']:.2f}",
             *(f"{mean(scores, value):.3f}" for value in VALUES.values()),
         ])  # fmt: skip
     return table(("network", "parameters", "bytes", "million MACs", "ms a slice", *VALUES), rows)
 
 
-def rivals() -> list[Run]:
-    """Return the networks on fold 1 that are scored: ours, then the rivals."""
-    runs = [Run(size, FOLDS[0]) for size in (*SIZES, *RIVALS)]
+def compared_runs() -> list[FoldRun]:
+    """Return the scored runs on fold 1: ours, then the baselines."""
+    runs = [FoldRun(size, FOLDS[0]) for size in (*SHOWN_SIZES, *BASELINES)]
     return [run for run in runs if read_scores(run)]
 
 
-def int8(run: Run) -> list[Score]:
-    """Return a run's scores by its int8 file, nothing missing."""
+def int8_scores(run: FoldRun) -> list[Score]:
+    """Return the scores of a run's int8 file with all modalities."""
     return [s for s in read_scores(run) if (s.precision, s.missing) == ("int8", "")]
 
 
-def bytes_of(run: Run, precision: str) -> int:
-    """Return the size of a run's packed file, by its card."""
+def file_size(run: FoldRun, precision: str) -> int:
+    """Return the bytes of a run's packed file, as its card has them."""
     entries = read_card(run.folder).content["files"].values()
     [size] = [int(entry["bytes"]) for entry in entries if entry["precision"] == precision]
     return size
 
 
 def seed_spread() -> float | None:
-    """Return the largest less the smallest mean Dice of three seeds over folds 1 and 2."""
-    runs = [[int8(Run("compact", fold, seed)) for fold in COMPARED] for seed in SEEDS]
-    if not all(all(of) for of in runs):
+    """Return the range of the mean Dice of three seeds over folds 1 and 2."""
+    seeds = [[int8_scores(FoldRun("compact", fold, seed)) for fold in COMPARED] for seed in SEEDS]
+    if not all(all(folds) for folds in seeds):
         return None
-    means = [mean([score for run in of for score in run], VALUES["mean"]) for of in runs]
+    means = [mean([s for fold in folds for s in fold], VALUES["mean"]) for folds in seeds]
     return max(means) - min(means)
 
 
 def ablation_table() -> str:
-    """Return the committed figures of the experiments, with the commit of each one's code."""
+    """Return the committed figures of the ablation study, with the commit of each experiment."""
     with ABLATION.open(newline="", encoding="utf-8") as file:
         _, *rows = csv.reader(file)
     head = ("experiment", "folds", "mean Dice", "baseline", "gain", "decision", "code in commit")
     return table(head, rows)
 
 
-SHOWN = 0.6, 0.9  # mean Dice
-COLOURS = {"high": "#0072b2", "low": "#d55e00", "unknown": "#7f7f7f"}  # told apart by all eyes
-MARKS = {"int8": "o", "fp16": "s", "fp32": "^"}
-
-
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure as SVG, atomically; the same figure gives the same bytes."""
     write_bytes(path, svg(figure))
 
 
 def dice_by_patient(path: Path) -> None:
-    """Draw the Dice of every patient by the int8 files, grades apart."""
+    """Draw the Dice of every patient by the int8 files, grouped by grade."""
     grade_of = {p.case: p.grade for p in patients()}
-    sizes = [size for size in SIZES if pooled(size)]
+    sizes = [size for size in SHOWN_SIZES if pooled_scores(size)]
     figure = Figure(figsize=(4.2 * len(sizes), 3.2))
     for column, size in enumerate(sizes):
         axes = figure.add_subplot(1, len(sizes), column + 1)
         for place, value in enumerate(VALUES.values()):
             for shift, grade in enumerate(GRADES):
-                dice = sorted(value(s) for s in pooled(size) if grade_of[s.case] == grade)
+                dice = sorted(value(s) for s in pooled_scores(size) if grade_of[s.case] == grade)
                 x = [place + 0.25 * (shift - 1) + 0.02 * (i % 5 - 2) for i in range(len(dice))]
                 axes.scatter(x, dice, s=12, color=COLOURS[grade], alpha=0.7,
                              label=f"{grade} grade" if place == 0 else None)  # fmt: skip
-            axes.hlines(mean(pooled(size), value), place - 0.4, place + 0.4, color="black", lw=1)
+            axes.hlines(
+                mean(pooled_scores(size), value), place - 0.4, place + 0.4, color="black", lw=1
+            )
         axes.set_xticks(range(len(VALUES)), list(VALUES))
         axes.set_ylim(-0.03, 1.0)
         axes.set_title(f"{size} int8", fontsize=10)
@@ -269,17 +274,17 @@ def dice_by_bytes(path: Path) -> None:
     """Draw the mean Dice on fold 1 against the bytes of each file."""
     figure = Figure(figsize=(6, 3.4))
     axes = figure.add_subplot()
-    for run in rivals():
+    for run in compared_runs():
         points = []
         for precision in run.precisions:
             scores = [s for s in read_scores(run) if (s.precision, s.missing) == (precision, "")]
-            points.append((bytes_of(run, precision), mean(scores, VALUES["mean"])))
+            points.append((file_size(run, precision), mean(scores, VALUES["mean"])))
             axes.scatter(*points[-1], marker=MARKS[precision], s=28, color="#0072b2")
         axes.plot(*zip(*points, strict=True), lw=0.6, color="#0072b2")
-        aside = (4, -12 if run.size in RIVALS else 6)  # two points lie close
-        axes.annotate(run.name, points[0], xytext=aside, textcoords="offset points", fontsize=8)
-    axes.axvline(LIMIT, color="#d55e00", lw=1, ls="--")
-    axes.annotate("60,000 bytes", (LIMIT, SHOWN[0]), xytext=(4, 4),
+        offset = (4, -12 if run.size in BASELINES else 6)  # two points lie close
+        axes.annotate(run.name, points[0], xytext=offset, textcoords="offset points", fontsize=8)
+    axes.axvline(SIZE_LIMIT, color="#d55e00", lw=1, ls="--")
+    axes.annotate("60,000 bytes", (SIZE_LIMIT, SHOWN[0]), xytext=(4, 4),
                   textcoords="offset points", fontsize=8, color="#d55e00")  # fmt: skip
     for precision, mark in MARKS.items():
         axes.scatter([], [], marker=mark, s=28, color="#0072b2", label=precision)

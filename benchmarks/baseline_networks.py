@@ -1,8 +1,8 @@
-"""Networks to compare with (docs/accuracy.md): what others would reach for.
+"""Baseline networks of docs/accuracy.md: MeshNet and a plain U-Net.
 
     python training/train.py --size benchmarks.baseline_networks:MESHNET ...
 
-Both are built of the kit's `convolution`, so that they are trained, converted and packed alike.
+Both are built of our `convolution`, so that they are trained, converted and packed like our own.
 """
 
 from itertools import pairwise
@@ -10,10 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from training.network import Network, NetworkConfig, convolution, descended, doubled
+from training.network import Network, NetworkConfig, convolution, encode, upsample
 
 DILATIONS = (1, 1, 2, 4, 8, 4, 2, 1)
-"""After MeshNet (Fedorov et al., IJCNN 2017): the view widens and narrows at full resolution."""
+"""After MeshNet (Fedorov et al., IJCNN 2017): a field of view that widens and narrows again."""
 
 
 class MeshNet(Network):
@@ -50,9 +50,9 @@ class PlainUNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        *skips, x = descended(self.encoder, x)
+        *skips, x = encode(self.encoder, x)
         for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips), strict=True):
-            x = decode(torch.cat([doubled(lift(x), self.config.upsampling), skip], 1))
+            x = decode(torch.cat([upsample(lift(x), self.config.upsampling), skip], 1))
         logits: Tensor = self.head(x)
         return logits
 

@@ -1,11 +1,11 @@
-"""Time the slices on this machine or on a board, and hold them against the board's file.
+"""Time slices on this machine or on a board, and compare with the board's baseline.
 
-    python benchmarks/board_baseline.py                                  # this machine
-    python benchmarks/board_baseline.py ssh://pi@raspberrypi.local       # a board, as deploy.py left it
-    pytest tests/device --device ssh://pi@raspberrypi.local      # with its self-test
+    python benchmarks/board_baseline.py                              # this machine
+    python benchmarks/board_baseline.py ssh://pi@raspberrypi.local   # a deployed board
+    pytest tests/device --device ssh://pi@raspberrypi.local          # with its self-test
 
-Files are in `benchmarks/boards/`; a board without one gets one. The reference network is made
-here, for a board has nothing to make it with, and is carried over ssh for the run.
+Baselines are in `benchmarks/boards/`; a board without one gets one. The reference network is made
+here, because a board lacks the converter, and is copied over ssh for the run.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.folds import ROOT
-from device.bench import lines
-from device.bench_baseline import judged
+from benchmarks import ROOT
+from device.bench import format_result
+from device.bench_baseline import check_speed
 from device.deployment.board_state import PYTHON
 from device.deployment.remote import Remote
 from glioslice import cli
@@ -29,52 +29,56 @@ from glioslice.files import write_bytes
 BOARDS = ROOT / "benchmarks" / "boards"
 REFERENCE = ROOT / "build" / "mobilenetv2-int8.tflite"
 
-CARRIED = """directory=$(mktemp -d)
+REMOTE_SCRIPT = """directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 cat > "$directory/reference.tflite"
-{words} --reference "$directory/reference.tflite"
+{command} --reference "$directory/reference.tflite"
 """
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line and measure; too slow ends with exit code 1."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and measure; exit code 1 means too slow."""
     parser = cli.parser(
-        "Time the slices here or on a board, held against the board's file.",
+        "Time slices here or on a board, and compare with the board's baseline.",
         "python benchmarks/board_baseline.py ssh://pi@raspberrypi.local --max-ms 100",
     )
     parser.add_argument("board", nargs="?", metavar="SSH", help="a board as ssh takes it")
     parser.add_argument("--threads", default="1,2", help="default: %(default)s")
     parser.add_argument("--seconds", default="60", help="default: %(default)s")
-    parser.add_argument("--max-ms", type=float, metavar="MS", help="fail if p99 of a slice is more")
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="default: MobileNetV2, made")
+    parser.add_argument(
+        "--max-ms", type=float, metavar="MS", help="fail if the p99 of a slice is above this"
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="default: MobileNetV2 with random weights"
+    )
     parser.add_argument("--boards", type=Path, default=BOARDS, metavar="FOLDER")
-    parser.add_argument("--model", help="a .tflite file there; default: the wheel's")
-    parser.add_argument("--python", default=PYTHON, help="the board's; default: %(default)s")
+    parser.add_argument("--model", help="a .tflite file there (default: the wheel's)")
+    parser.add_argument("--python", default=PYTHON, help="the board's (default: %(default)s)")
     parser.add_argument(
         "--ssh-option", action="append", default=[], metavar="NAME=VALUE", help="passed to ssh -o"
     )
-    cli.run(work, parser.parse_args(words))
+    cli.run(measure, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says."""
-    reference = arguments.reference or made_reference()
-    words = ["-m", "device", "bench", "--json", "-"]
-    words += ["--threads", arguments.threads, "--seconds", arguments.seconds]
-    words += ["--model", arguments.model] if arguments.model else []
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure, print the figures and compare them with the baseline."""
+    reference = arguments.reference or make_reference()
+    command = ["-m", "device", "bench", "--json", "-"]
+    command += ["--threads", arguments.threads, "--seconds", arguments.seconds]
+    command += ["--model", arguments.model] if arguments.model else []
     if arguments.board:
         board = Remote(arguments.board, tuple(arguments.ssh_option))
-        result = far_result(board, [arguments.python, *words], reference)
+        result = measure_board(board, [arguments.python, *command], reference)
     else:
-        result = near_result([sys.executable, *words], reference)
-    for line in lines(result):
+        result = measure_here([sys.executable, *command], reference)
+    for line in format_result(result):
         print(line)
-    if judged(result, arguments.max_ms, arguments.boards, print):
+    if not check_speed(result, arguments.max_ms, arguments.boards):
         sys.exit(1)
 
 
-def made_reference() -> Path:
-    """Return the reference network's file, made if it is not there yet."""
+def make_reference() -> Path:
+    """Return the reference network's file, after making it if it is missing."""
     if not REFERENCE.is_file():
         from benchmarks.mobilenet_baseline import int8_file  # TensorFlow takes seconds to import
 
@@ -82,10 +86,10 @@ def made_reference() -> Path:
     return REFERENCE
 
 
-def near_result(words: Sequence[str], reference: Path) -> dict[str, Any]:
-    """Return what `device bench` measures here, in a process of its own."""
+def measure_here(command: Sequence[str], reference: Path) -> dict[str, Any]:
+    """Run `device bench` here, in a process of its own."""
     done = subprocess.run(
-        [*words, "--reference", reference.absolute()],
+        [*command, "--reference", reference.absolute()],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -93,9 +97,9 @@ def near_result(words: Sequence[str], reference: Path) -> dict[str, Any]:
     return read_result(done.stdout)
 
 
-def far_result(board: Remote, words: Sequence[str], reference: Path) -> dict[str, Any]:
-    """Return what `device bench` measures on a board."""
-    script = CARRIED.format(words=shlex.join(words))
+def measure_board(board: Remote, command: Sequence[str], reference: Path) -> dict[str, Any]:
+    """Run `device bench` on a board."""
+    script = REMOTE_SCRIPT.format(command=shlex.join(command))
     return read_result(board.run(script, send=reference.read_bytes()))
 
 
@@ -104,7 +108,9 @@ def read_result(text: str) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        raise GliosliceError("device bench told no result; is the same glioslice there?") from None
+        raise GliosliceError(
+            "device bench printed no result; is the same version of glioslice installed there?"
+        ) from None
     return result
 
 

@@ -1,16 +1,17 @@
-"""The shipped network on every engine that is installed, beside MobileNetV2, in one run.
+"""Time the shipped network and MobileNetV2 on every installed engine, in one run.
 
     python benchmarks/engines.py            writes benchmarks/engines/times.json and docs/engines.md
-    python benchmarks/engines.py --quick    a few rounds, printed and not kept
+    python benchmarks/engines.py --quick    a few rounds, printed only
 
-An engine that is not installed is skipped by name. None is timed before its output is that of
-LiteRT.
+An engine that is not installed is skipped and named. An engine is timed only if its output agrees
+with LiteRT's.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.engine_networks import Network, mobilenet, ours
-from benchmarks.folds import ROOT
-from benchmarks.pages import fill, table
-from benchmarks.runtimes import Load, installed, processor, version
+from benchmarks import ROOT
+from benchmarks.engine_networks import TimedNetwork, reference_network, shipped_network
+from benchmarks.pages import fill, processor, table
+from benchmarks.runtimes import Load, find_engines
 from glioslice import cli
 from glioslice.cli import track
 from glioslice.errors import GliosliceError
@@ -32,21 +33,21 @@ PAGE = ROOT / "docs" / "engines.md"
 THREADS = 1, 2
 ROUNDS, QUICK = 200, 5
 
-BOARDS_GET, AIM = "ai-edge-litert", 0.5
-"""The engine that counts, and the share of the reference network's time that a slice may take."""
+BOARD_ENGINE, GOAL = "ai-edge-litert", 0.5
+"""The engine of the goal, and the share of the reference network's time that a slice may take."""
 
 PAUSE = 0.05
-"""Seconds: worker threads spin for a while after their work, and would take the next one's time."""
+"""Seconds to wait after threads: they spin for a while and would slow the next network."""
 
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network in one precision on one engine, ready to run; `agreement` is with LiteRT."""
+    """A network in one precision on one engine, loaded; `agreement` is with LiteRT."""
 
     engine: str
-    network: Network
+    network: TimedNetwork
     precision: str
     threads: int
     agreement: float
@@ -54,8 +55,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured: median and 90th percentile of milliseconds, and what follows.
+class EngineTime:
+    """The time of an entry: median and 90th percentile of milliseconds, and derived figures.
 
     `gmacs` are 10^9 multiply-accumulates a second at the median; `ratio` is the median over that of
     the reference network on the same engine and threads, None for that network itself.
@@ -72,95 +73,98 @@ class Row:
     agreement: float
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and measure."""
     parser = cli.parser(
         "Time the shipped network on every engine that is installed.",
         "python benchmarks/engines.py --quick",
     )
-    parser.add_argument("--quick", action="store_true", help="a few rounds, printed and not kept")
-    cli.run(work, parser.parse_args())
+    parser.add_argument("--quick", action="store_true", help="a few rounds, printed only")
+    cli.run(time_engines, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Measure, and write file and page unless it was quick."""
-    engines, missing = installed()
+def time_engines(arguments: argparse.Namespace) -> None:
+    """Time the engines, and write file and page unless --quick is given."""
+    engines, missing = find_engines()
     for name, reason in missing.items():
         print(f"{name} is skipped: {reason}", flush=True)
-    networks = ours(), mobilenet()
+    networks = shipped_network(), reference_network()
     rounds = QUICK if arguments.quick else ROUNDS
     result = {
         "machine": processor(),
-        "engines": {name: version(name) for name in engines},
+        "engines": {name: metadata.version(name) for name in engines},
         "skipped": missing,
         "rounds": rounds,
         "networks": {n.name: {"macs": n.macs, "sha256": n.sha256} for n in networks},
     }
-    taken = timed(entries(engines, networks), rounds)
-    result["rows"] = [asdict(row) for row in rows(taken)]
-    print(times_table(result), aim_line(result), sep="\n\n")
+    measured = time_entries(load_entries(engines, networks), rounds)
+    result["rows"] = [asdict(row) for row in summarize(measured)]
+    print(times_table(result), goal_line(result), sep="\n\n")
     if not arguments.quick:
         write_json(TIMES, result)
         write_page()
         print(f"written: {TIMES.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
 
 
-def entries(
-    engines: Mapping[str, Load], networks: Sequence[Network], threads: Sequence[int] = THREADS
+def load_entries(
+    engines: Mapping[str, Load], networks: Sequence[TimedNetwork], threads: Sequence[int] = THREADS
 ) -> list[Entry]:
-    """Return every network in every precision on every engine, loaded and checked.
+    """Load every network in every precision on every engine, and check their outputs.
 
-    Raises GliosliceError if the output of one is not that of the first engine's int8.
+    Raises GliosliceError if an output disagrees with that of the first engine's int8.
     """
-    made = []
+    loaded_entries = []
     for network in networks:
         wanted: NDArray[np.float32] | None = None
         for (name, load), precision, count in product(engines.items(), network.models, threads):
-            loaded = load(network.models[precision], network.given, count)
-            found = loaded.real(loaded.invoke())
-            wanted = found if wanted is None else wanted
-            agreement = network.agreement(wanted, found)
-            if not agreement >= network.least:
+            loaded = load(network.models[precision], network.sample, count)
+            output = loaded.dequantize(loaded.invoke())
+            wanted = output if wanted is None else wanted
+            agreement = network.agreement(wanted, output)
+            if not agreement >= network.min_agreement:
                 raise GliosliceError(
                     f"{network.name} in {precision} on {name}: agrees with {next(iter(engines))} "
-                    f"by {agreement:.3f}, {network.least} at least was expected; it computes "
-                    "another network, nothing was timed"
+                    f"by {agreement:.3f}, expected at least {network.min_agreement}; it "
+                    "computes another network, so nothing was timed"
                 )
-            made.append(Entry(name, network, precision, count, agreement, loaded.invoke))
-    return made
+            entry = Entry(name, network, precision, count, agreement, loaded.invoke)
+            loaded_entries.append(entry)
+    return loaded_entries
 
 
-def timed(
-    made: Sequence[Entry], rounds: int, clock: Clock = time.perf_counter
+def time_entries(
+    loaded: Sequence[Entry], rounds: int, clock: Clock = time.perf_counter
 ) -> list[tuple[Entry, list[float]]]:
-    """Return the milliseconds of each entry, one of every round.
+    """Return the milliseconds of each entry, one for every round.
 
-    The entries run in turn, so that a busy moment of the machine meets all of them; each runs twice
-    and the second counts, for which its weights are in the caches as in a volume of many slices.
+    Entries are interleaved, so that a busy moment of the machine affects all of them. Each runs
+    twice and the second run counts: its weights are then in the caches, as within a volume.
     """
-    taken: list[tuple[Entry, list[float]]] = [(entry, []) for entry in made]
+    measured: list[tuple[Entry, list[float]]] = [(entry, []) for entry in loaded]
     for _ in track(range(rounds), "timing"):
-        for entry, times in taken:
+        for entry, times in measured:
             entry.invoke()
             began = clock()
             entry.invoke()
             times.append((clock() - began) * 1000)
             if entry.threads > 1:
                 time.sleep(PAUSE)
-    return taken
+    return measured
 
 
-def rows(taken: Sequence[tuple[Entry, Sequence[float]]]) -> list[Row]:
-    """Return what the times come to."""
+def summarize(measured: Sequence[tuple[Entry, Sequence[float]]]) -> list[EngineTime]:
+    """Return the figures of each entry."""
     medians = {
-        (e.engine, e.threads): float(np.median(times)) for e, times in taken if e.network.reference
+        (e.engine, e.threads): float(np.median(times))
+        for e, times in measured
+        if e.network.reference
     }
-    made = []
-    for entry, times in taken:
+    figures = []
+    for entry, times in measured:
         median, p90 = (float(value) for value in np.percentile(times, (50, 90)))
         other = None if entry.network.reference else medians.get((entry.engine, entry.threads))
-        made.append(
-            Row(
+        figures.append(
+            EngineTime(
                 entry.engine,
                 entry.network.name,
                 entry.precision,
@@ -172,38 +176,38 @@ def rows(taken: Sequence[tuple[Entry, Sequence[float]]]) -> list[Row]:
                 agreement=round(entry.agreement, 4),
             )
         )
-    return made
+    return figures
 
 
 def write_page(page: Path = PAGE, times: Path = TIMES) -> None:
-    """Put what was measured into the page."""
+    """Write the measured times into the page."""
     result = read_json(times)
-    parts = {"machine": machine_line, "times": times_table, "aim": aim_line}
+    parts = {"machine": machine_line, "times": times_table, "aim": goal_line}
     fill(page, {name: part(result) for name, part in parts.items()})
 
 
 def machine_line(result: Mapping[str, Any]) -> str:
-    """Return on what it was measured, and what was skipped."""
+    """Return the machine, the engines with their versions, and those that were skipped."""
     engines = ", ".join(f"{name} {number}" for name, number in result["engines"].items())
     skipped = "".join(f" Not installed, so skipped: {name}." for name in result["skipped"])
     return f"{result['machine']}; {engines}; {result['rounds']} rounds.{skipped}"
 
 
-def aim_line(result: Mapping[str, Any]) -> str:
-    """Return how the int8 file stands to the aim on the engine that boards get."""
+def goal_line(result: Mapping[str, Any]) -> str:
+    """Return how the int8 file compares with the goal on the engine that boards get."""
     found = [
         f"{row['ratio']:.2f} on {row['threads']} thread{'s' * (row['threads'] > 1)}"
         for row in result["rows"]
-        if row["engine"] == BOARDS_GET and row["precision"] == "int8" and row["ratio"] is not None
+        if row["engine"] == BOARD_ENGINE and row["precision"] == "int8" and row["ratio"] is not None
     ]
     return (
-        f"The aim is that a slice takes at most {AIM} of MobileNetV2's time on {BOARDS_GET}, the "
-        f"engine that boards get: it takes {' and '.join(found) or 'an unknown share'} here."
+        f"The goal is that a slice takes at most {GOAL} of MobileNetV2's time on {BOARD_ENGINE}, "
+        f"the engine that boards get: it takes {' and '.join(found) or 'an unknown share'} here."
     )
 
 
 def times_table(result: Mapping[str, Any]) -> str:
-    """Return a row for every engine and number of threads, of ours and of the reference."""
+    """Return a row for each engine and number of threads: the shipped network and the reference."""
     found = {(r["engine"], r["threads"], r["network"], r["precision"]): r for r in result["rows"]}
     mine, reference = result["networks"]
     lines = []

@@ -1,42 +1,40 @@
-"""The networks behind docs/accuracy.md: which are trained on what, and where each is kept.
-
-A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
-the packed files, and `scores.csv` of the patients of the fourth. Of other seeds and rivals only
-what the page needs is committed: the scores, and the rivals' cards.
-
-Train the networks of docs/accuracy.md anew, convert them, and keep what is to be scored.
+"""Train, convert and keep the networks of the four folds, for cross-validation (docs/accuracy.md).
 
     python benchmarks/folds.py --data ../shared/data                  # all of them: a day
     python benchmarks/folds.py --data ../shared/data compact-1 nano-1
-    python benchmarks/folds.py --deal ../shared/data/patients.csv     # the list of folds
+    python benchmarks/folds.py --deal ../shared/data/patients.csv     # folds60.csv: all patients
 
-A run that was interrupted goes on; one that is finished in build/folds is not trained again.
+A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
+the packed files, and `scores.csv` of the patients of the fourth fold. Of other seeds and baselines
+only the scores and the baselines' cards are committed. A run that was interrupted is resumed; one
+that is finished in build/folds is not trained again.
 """
 
 import argparse
 import csv
 import hashlib
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Container
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from convert.artifacts import packed, stage
-from convert.calibration import calibration, cast
-from convert.export import export, with_thresholds
-from convert.to_tflite import thresholds_of
+from benchmarks import ROOT
+from convert.artifacts import pack_files, stage_files
+from convert.calibration import assign_roles, calibration_slices
+from convert.export import export, fold_thresholds
+from convert.own_model import thresholds_of
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json, whole, write_bytes, write_json
+from glioslice.files import atomic_path, read_json, write_bytes, write_json
 from glioslice.model_card import CARD
 from training.checkpoint import STATE, load_model
 
-ROOT = Path(__file__).resolve().parent.parent
-KEPT = ROOT / "benchmarks" / "folds"
+FOLDS_FOLDER = ROOT / "benchmarks" / "folds"
 FOLDS = (1, 2, 3, 4)
 RECIPE = "recipe"
 PRECISIONS = ("int8", "fp16", "fp32")
@@ -46,16 +44,19 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "seed-1": ("--seed", "1"),
     "seed-2": ("--seed", "2"),
 }
-"""What each adds to the words of `training/train.py`."""
+"""Options that each adds to `training/train.py`."""
 
-RIVALS: dict[str, tuple[str, ...]] = {
-    "benchmarks.baseline_networks:MESHNET": ("--epochs", "11"),
-    "benchmarks.baseline_networks:PLAIN_UNET": ("--epochs", "12"),
+BASELINES: dict[str, tuple[str, ...]] = {
+    "benchmarks.baseline_networks:MESHNET": ("--epochs", "26"),
+    "benchmarks.baseline_networks:PLAIN_UNET": ("--epochs", "26"),
 }
-"""Networks to compare with, on fold 1: twice the wall time of compact, and four times as much.
+"""Baseline networks, on fold 1: twice the wall time of compact, and four times as much.
 
 A step takes 6.1 and 12.5 times compact's on one core in bfloat16.
 """
+
+BUILD = ROOT / "build" / "folds"
+GRADES = ("low", "unknown", "high")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class Patient:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One network: its size (or rival), the fold left out, and how it departs from the recipe."""
+class FoldRun:
+    """One network: its size or baseline, the fold that is held out, and its variant."""
 
     size: str
     fold: int
@@ -85,58 +86,59 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where its files are kept."""
-        return KEPT / self.name
+        return FOLDS_FOLDER / self.name
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Of which files are scored: int8 alone where that is all that is compared."""
-        whole = self.size not in RIVALS and self.variant == RECIPE
+        """The files that are scored: int8 alone for other seeds and baselines."""
+        whole = self.size not in BASELINES and self.variant == RECIPE
         return PRECISIONS if whole else PRECISIONS[:1]
 
     @property
-    def packed(self) -> bool:
-        """Whether all its files are here; of other seeds and rivals they are not committed."""
+    def has_files(self) -> bool:
+        """Whether all its files exist; those of other seeds and baselines are not committed."""
         return all(any(self.folder.glob(f"*-{one}.tflite")) for one in self.precisions)
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """What it adds to the words of `training/train.py`."""
-        return ("--size", self.size, *RIVALS.get(self.size, ()), *VARIANTS[self.variant])
+    def training_options(self) -> tuple[str, ...]:
+        """The options that it adds to `training/train.py`."""
+        return ("--size", self.size, *BASELINES.get(self.size, ()), *VARIANTS[self.variant])
 
 
 PLAN = (
-    *(Run(size, fold) for size in ("compact", "nano") for fold in FOLDS),
-    *(Run("compact", fold, variant) for variant in VARIANTS if variant != RECIPE for fold in FOLDS),
-    *(Run(rival, FOLDS[0]) for rival in RIVALS),
+    *(FoldRun(size, fold) for size in ("compact", "nano") for fold in FOLDS),
+    *(
+        FoldRun("compact", fold, variant)
+        for variant in VARIANTS
+        if variant != RECIPE
+        for fold in FOLDS
+    ),
+    *(FoldRun(baseline, FOLDS[0]) for baseline in BASELINES),
 )
-"""All runs, in the order in which they are worth their time."""
+"""All runs, the most useful first."""
 
 
 @cache
 def patients() -> tuple[Patient, ...]:
     """Return the committed list of folds."""
-    with (KEPT / "folds.csv").open(newline="") as file:
+    with (FOLDS_FOLDER / "folds.csv").open(newline="") as file:
         return tuple(Patient(r["case"], r["grade"], int(r["fold"])) for r in csv.DictReader(file))
 
 
-def left_out(fold: int) -> tuple[str, ...]:
+def held_out_cases(fold: int) -> tuple[str, ...]:
     """Return the cases of a fold."""
     return tuple(p.case for p in patients() if p.fold == fold)
 
 
-def named(name: str) -> Run:
-    """Return the run of PLAN that is called so; raises GliosliceError if there is none."""
+def find_run(name: str) -> FoldRun:
+    """Return the run of PLAN with this name; raises GliosliceError if there is none."""
     for run in PLAN:
         if run.name == name:
             return run
     raise GliosliceError(f"no run '{name}'; there are {', '.join(r.name for r in PLAN)}")
 
 
-BUILD = ROOT / "build" / "folds"
-GRADES = ("low", "unknown", "high")
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, and train or deal."""
     parser = cli.parser(
         "Train, convert and keep the networks of the four folds.",
@@ -144,85 +146,117 @@ def main() -> None:
     )
     parser.add_argument("run", nargs="*", metavar="RUN", help="default: every run of the plan")
     parser.add_argument("--data", type=Path, help="holds brats/, lesions/cubes.npz, patients.csv")
-    parser.add_argument("--deal", type=Path, metavar="CSV", help="write the list of folds anew")
-    cli.run(work, parser.parse_args())
+    parser.add_argument(
+        "--deal", type=Path, metavar="CSV", help="assign all patients of a table to folds"
+    )
+    cli.run(train_folds, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says."""
+def train_folds(arguments: argparse.Namespace) -> None:
+    """Train and convert the runs, or deal the patients."""
     if arguments.deal:
         deal(arguments.deal)
         return
     if arguments.data is None:
         raise GliosliceError("--data is missing: the folder of brats/, lesions/ and patients.csv")
-    runs = [named(name) for name in arguments.run] or list(PLAN)
+    runs = [find_run(name) for name in arguments.run] or list(PLAN)
     for run in runs:
         train(run, arguments.data)
-        keep(run, arguments.data)
+        convert_run(run, arguments.data)
 
 
-def deal(table: Path, cases: Container[str] | None = None) -> None:
-    """Write `folds.csv`: each grade's patients, in the order of their names' hashes, in turn.
-
-    Of the table's patients only `cases`, where they are given.
-    """
+def deal(table: Path) -> None:
+    """Write `folds60.csv`: all patients of a table, those of `folds.csv` in their folds."""
     with table.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if cases is None or row["case"] in cases]
-    rows.sort(
-        key=lambda r: (
-            GRADES.index(r["grade"]),
-            hashlib.sha256(r["case"].encode()).hexdigest(),
-        )
+        rows = [(row["case"], row["grade"]) for row in csv.DictReader(file)]
+    dealt = sorted(
+        assign_folds(rows, {p.case: p.fold for p in patients()}), key=lambda p: (p.fold, p.case)
     )
-    dealt = sorted((FOLDS[i % len(FOLDS)], row["case"], row["grade"]) for i, row in enumerate(rows))
-    with whole(KEPT / "folds.csv") as temporary, temporary.open("w", newline="") as file:
+    with (
+        atomic_path(FOLDS_FOLDER / "folds60.csv") as temporary,
+        temporary.open("w", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["case", "grade", "fold"])
-        writer.writerows((case, grade, fold) for fold, case, grade in dealt)
+        writer.writerows((p.case, p.grade, p.fold) for p in dealt)
 
 
-def train_words(fold: int, data: Path) -> list[str]:
-    """Return the words of `training/train.py` that say what is trained on."""
+def assign_folds(rows: Iterable[tuple[str, str]], earlier: Mapping[str, int]) -> list[Patient]:
+    """Return the patients of rows (case, grade) with their folds, those of `earlier` as they were.
+
+    The others go, rare grades first, to the fold with the fewest patients of their grade, then of
+    their source, then of all; no fold gets more than its share. Names' hashes order the equal.
+    """
+    rows = list(rows)
+    room = -(-len(rows) // len(FOLDS))
+    assigned = [Patient(case, grade, earlier[case]) for case, grade in rows if case in earlier]
+
+    def priority(row: tuple[str, str]) -> tuple[int, str, str]:
+        case, grade = row
+        return GRADES.index(grade), source(case), hashlib.sha256(case.encode()).hexdigest()
+
+    for case, grade in sorted((row for row in rows if row[0] not in earlier), key=priority):
+
+        def load(
+            fold: int, case: str = case, grade: str = grade
+        ) -> tuple[bool, int, int, int, int]:
+            of = [p for p in assigned if p.fold == fold]
+            same_grade = sum(p.grade == grade for p in of)
+            same_source = sum(source(p.case) == source(case) for p in of)
+            return len(of) >= room, same_grade, same_source, len(of), fold
+
+        assigned.append(Patient(case, grade, min(FOLDS, key=load)))
+    return assigned
+
+
+def source(case: str) -> str:
+    """Return the edition of BraTS and, in that of 2018, the institution that a case is from."""
+    return re.split(r"_\d|_[A-Z]{3}_|(?<=TCIA)", case)[0]
+
+
+def data_options(fold: int, data: Path) -> list[str]:
+    """Return the options of `training/train.py` for the training set."""
     return [
         *("--data", str(data / "brats"), "--lesions", str(data / "lesions" / "cubes.npz")),
-        *("--patients", str(data / "patients.csv"), "--hold-out", ",".join(left_out(fold))),
+        *("--slices", str(data / "slices" / "slices.npz")),
+        *("--patients", str(data / "patients.csv"), "--hold-out", ",".join(held_out_cases(fold))),
     ]
 
 
-def train(run: Run, data: Path) -> None:
-    """Train a run in BUILD to its end, its fold left out.
+def train(run: FoldRun, data: Path) -> None:
+    """Train a run in BUILD to its end, its fold held out.
 
-    On one thread: several runs at a time use a machine better.
+    On one thread: several runs in parallel use a machine better.
     """
     folder = BUILD / run.name
     if (folder / CARD).is_file():
         training = read_json(folder / CARD)["training"]
         if training["epochs_done"] == training["epochs"]:
-            print(f"{run.name}: is trained", flush=True)
+            print(f"{run.name}: already trained", flush=True)
             return
-    line = [sys.executable, str(ROOT / "training" / "train.py"), *train_words(run.fold, data)]
-    line += ["--out", str(folder), *run.words]
+    line = [sys.executable, str(ROOT / "training" / "train.py"), *data_options(run.fold, data)]
+    line += ["--out", str(folder), *run.training_options]
     if (folder / STATE).is_file():
         line.append("--resume")
     done = subprocess.run(line, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode:
-        raise GliosliceError(f"{run.name}: training failed, see above; the same command goes on")
+        raise GliosliceError(f"{run.name}: training failed, see above; the same command resumes it")
 
 
-def keep(run: Run, data: Path) -> None:
-    """Convert a trained run, and put what is scored later into its folder under benchmarks/."""
+def convert_run(run: FoldRun, data: Path) -> None:
+    """Convert a trained run, and copy its files into its folder under benchmarks/."""
     source = BUILD / run.name
     network, card = load_model(source)
-    roles = cast(data / "brats", card.window, card.clip, card.trained_on)
-    slices = calibration(roles.calibrated, card.clip)
-    exported = export(with_thresholds(network, thresholds_of(card)), card.window, slices)
-    files = tuple(f for f in packed(card.name, exported, ()) if f.precision in run.precisions)
+    roles = assign_roles(data / "brats", card.window, card.clip, card.trained_on)
+    slices = calibration_slices(roles.calibration, card.clip)
+    exported = export(fold_thresholds(network, thresholds_of(card)), card.window, slices)
+    files = tuple(f for f in pack_files(card.name, exported, ()) if f.precision in run.precisions)
     content: dict[str, Any] = {
         **card.content,
-        "calibrated_on": [subject.name for subject in roles.calibrated],
+        "calibrated_on": [case.name for case in roles.calibration],
         "files": {file.name: file.entry for file in files},
     }
-    stage(run.folder, card, files)
+    stage_files(run.folder, card, files)
     write_json(run.folder / "card.json", content)
     write_bytes(run.folder / "log.csv", (source / "log.csv").read_bytes())
     sizes = ", ".join(f"{file.precision} {len(file.content):,} B" for file in files)

@@ -1,4 +1,4 @@
-"""Ways to send a slice up the line, to compare: kept codecs at several settings, and tricks."""
+"""Image codecs to compare for a slice: those of the wire at several settings, and others."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -10,25 +10,26 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from glioslice.wire import context_coder, image_codecs
-from glioslice.wire.codecs import LOSSY_EFFORT, decode_image, encode_image
+from glioslice.wire.codecs import decode_image, encode_image
+from glioslice.wire.image_codecs import LOSSY_EFFORT
 
 Image = NDArray[np.int8]
 Levels = NDArray[np.uint8]
 
 ZLIB, WEBP, LOSSY = 1, 2, 3
-OURS = "WebP"
-LOSSLESS = "lossless"
+WIRE_CODEC = "WebP"
+LOSSLESS_SETTING = "lossless"
 QUALITIES = (15, 25, 40, 55, 75)
 AVIF_SPEED = 8
 """The slowest that encodes a slice in less than 16 ms here."""
 
 
 @dataclass(frozen=True)
-class Way:
+class CodecSetting:
     """A codec of a family at one setting.
 
-    `encode` is given a slice and the one before, `decode` what it returned and the one before;
-    `size` are the bytes that would have to cross.
+    `encode` takes a slice and the one before, `decode` the content and the slice before. `size`
+    returns the bytes that would cross the link.
     """
 
     family: str
@@ -38,31 +39,37 @@ class Way:
     size: Callable[[bytes], int] = len
 
 
-def ways() -> Iterator[Way]:
-    """Yield all of them, and ours at its own setting first."""
+def codec_settings() -> Iterator[CodecSetting]:
+    """Yield all codecs, the wire's default first."""
     method, chosen = LOSSY_EFFORT
     for quality in (chosen, *(q for q in QUALITIES if q != chosen)):
-        yield Way(OURS, f"quality {quality}", partial(webp, method, quality), from_webp)
-    yield Way("WebP, brain alone", f"quality {chosen}", partial(brain, chosen), from_brain)
+        yield CodecSetting(
+            WIRE_CODEC, f"quality {quality}", partial(webp, method, quality), from_webp
+        )
+    yield CodecSetting("WebP, brain alone", f"quality {chosen}", partial(brain, chosen), from_brain)
     for quality in (25, 33, 42):
-        yield Way("AVIF", f"quality {quality}", partial(avif, quality), from_avif, in_avif)
+        yield CodecSetting("AVIF", f"quality {quality}", partial(avif, quality), from_avif, in_avif)
     for ratio in (60, 40):
-        yield Way("JPEG 2000", f"{ratio} : 1", partial(jpeg2000, ratio), from_jpeg2000)
+        yield CodecSetting("JPEG 2000", f"{ratio} : 1", partial(jpeg2000, ratio), from_jpeg2000)
     for step in (8, 16):
-        yield Way(
+        yield CodecSetting(
             "coarser steps", f"{step} wide", partial(coarse, step), partial(from_coarse, step)
         )
-    yield Way(LOSSLESS, "codec 1, zlib", *registered(ZLIB))
-    yield Way(LOSSLESS, "codec 2, WebP", *registered(WEBP))
-    yield Way(LOSSLESS, "WebP, more effort", partial(lossless_webp, 4, 75), from_lossless_webp)
-    yield Way(LOSSLESS, "WebP of the difference to the slice before", difference, from_difference)
-    yield Way(LOSSLESS, "JPEG 2000", partial(jpeg2000, None), from_jpeg2000)
+    yield CodecSetting(LOSSLESS_SETTING, "codec 1, zlib", *wire_codec(ZLIB))
+    yield CodecSetting(LOSSLESS_SETTING, "codec 2, WebP", *wire_codec(WEBP))
+    yield CodecSetting(
+        LOSSLESS_SETTING, "WebP, more effort", partial(lossless_webp, 4, 75), from_lossless_webp
+    )
+    yield CodecSetting(
+        LOSSLESS_SETTING, "WebP of the difference to the slice before", difference, from_difference
+    )
+    yield CodecSetting(LOSSLESS_SETTING, "JPEG 2000", partial(jpeg2000, None), from_jpeg2000)
 
 
-def registered(
+def wire_codec(
     number: int,
 ) -> tuple[Callable[[Image, Image], bytes], Callable[[bytes, Image], Image]]:
-    """Return both ways of a codec of the wire."""
+    """Return encoder and decoder of a codec of the wire."""
 
     def decode(content: bytes, before: Image) -> Image:
         x, y, channels = before.shape
@@ -71,34 +78,34 @@ def registered(
     return lambda image, _: encode_image(number, image), decode
 
 
-def levels(image: Image) -> Levels:
+def to_levels(image: Image) -> Levels:
     """Return an image as levels from 0 to 255."""
     return image.view(np.uint8) ^ np.uint8(128)
 
 
-def image_of(found: Levels) -> Image:
+def to_image(found: Levels) -> Image:
     """Return levels as an image."""
     return np.ascontiguousarray(found ^ np.uint8(128)).view(np.int8)
 
 
-def stacked(found: Levels) -> Levels:
+def stack_channels(found: Levels) -> Levels:
     """Return channels one above another, (X, Y, 4) to (4 X, Y)."""
     return np.moveaxis(found, -1, 0).reshape(-1, found.shape[1])
 
 
-def apart(found: Levels) -> Levels:
+def split_channels(found: Levels) -> Levels:
     """Return channels one above another as (X, Y, 4)."""
     return np.moveaxis(found.reshape(4, -1, found.shape[1]), 0, -1)
 
 
-def saved(picture: Levels, form: str, **options: object) -> bytes:
-    """Return a picture as a file of Pillow's."""
+def to_file(picture: Levels, form: str, **options: object) -> bytes:
+    """Return a picture as a file that Pillow writes."""
     file = io.BytesIO()
     Pictures.fromarray(np.ascontiguousarray(picture)).save(file, form, **options)
     return file.getvalue()
 
 
-def opened(content: bytes) -> Levels:
+def from_file(content: bytes) -> Levels:
     """Return the first channel of a picture's file."""
     with Pictures.open(io.BytesIO(content)) as picture:
         found = np.asarray(picture, np.uint8)
@@ -107,44 +114,46 @@ def opened(content: bytes) -> Levels:
 
 def webp(method: int, quality: int, image: Image, _: Image) -> bytes:
     """Return the bitstream of codec 3 at another setting."""
-    return image_codecs.encode_vp8(stacked(levels(image)), method, quality)
+    return image_codecs.webp_bitstream(
+        stack_channels(to_levels(image)), method, quality, lossless=False
+    )
 
 
 def from_webp(content: bytes, before: Image) -> Image:
-    """Return what codec 3 gives."""
+    """Decode codec 3."""
     x, y, channels = before.shape
     return decode_image(LOSSY, content, (x, y, channels))
 
 
 def brain(quality: int, image: Image, before: Image) -> bytes:
     """Return codec 3 with the outside of the brain filled smoothly, and the brain's outline."""
-    inside = brain_of(image)
-    filled = image_of(smooth(levels(image), inside))
-    outline = context_coder.encode(label_of(inside), label_of(brain_of(before)))
+    inside = brain_of_slice(image)
+    filled = to_image(smooth(to_levels(image), inside))
+    outline = context_coder.encode_change(to_mask(inside), to_mask(brain_of_slice(before)))
     return len(outline).to_bytes(2, "little") + outline + webp(6, quality, filled, before)
 
 
 def from_brain(content: bytes, before: Image) -> Image:
-    """Return what `brain` wrote; what lies outside is as in the corner of every slice."""
+    """Decode `brain`; the outside gets the value of the slice's corner."""
     size = 2 + int.from_bytes(content[:2], "little")
     shape = before.shape[0], before.shape[1]
-    labels = context_coder.decode(content[2:size], shape, label_of(brain_of(before)))
+    labels = context_coder.decode_change(content[2:size], shape, to_mask(brain_of_slice(before)))
     return np.where(labels[..., None] > 0, from_webp(content[size:], before), before[0, 0])
 
 
-def brain_of(image: Image) -> NDArray[np.bool_]:
-    """Return where a slice is not as in its corner, (X, Y)."""
+def brain_of_slice(image: Image) -> NDArray[np.bool_]:
+    """Return where a slice differs from its corner, (X, Y)."""
     found: NDArray[np.bool_] = (image != image[0, 0]).any(axis=-1)
     return found
 
 
-def label_of(inside: NDArray[np.bool_]) -> Levels:
-    """Return a brain as a mask that holds nothing but edema: our mask codec takes it."""
+def to_mask(inside: NDArray[np.bool_]) -> Levels:
+    """Return a brain as a mask of edema alone, which the mask codec takes."""
     return inside.astype(np.uint8) * np.uint8(2)
 
 
 def smooth(found: Levels, inside: NDArray[np.bool_]) -> Levels:
-    """Return levels (X, Y, 4) with means of ever larger blocks in place of what is outside."""
+    """Return levels (X, Y, 4); the outside is filled with means of ever larger blocks."""
     weight = inside.astype(np.float32)[..., None]
     if not inside.any():
         return found
@@ -165,33 +174,33 @@ def smooth(found: Levels, inside: NDArray[np.bool_]) -> Levels:
 
 def avif(quality: int, image: Image, _: Image) -> bytes:
     """Return an AVIF file of the channels one above another."""
-    picture = stacked(levels(image))
-    return saved(
+    picture = stack_channels(to_levels(image))
+    return to_file(
         picture, "AVIF", quality=quality, subsampling="4:0:0", speed=AVIF_SPEED, max_threads=1
     )
 
 
 def from_avif(content: bytes, _: Image) -> Image:
     """Return the channels in an AVIF file."""
-    return image_of(apart(opened(content)))
+    return to_image(split_channels(from_file(content)))
 
 
 def in_avif(content: bytes) -> int:
-    """Return the bytes of an AVIF file but for its container, which is the same for each slice."""
+    """Return the bytes of an AVIF file without its container, which is the same for each slice."""
     at = content.index(b"mdat")
     return int.from_bytes(content[at - 4 : at], "big") - 8
 
 
 def jpeg2000(ratio: int | None, image: Image, _: Image) -> bytes:
-    """Return a JPEG 2000 codestream at a ratio of compression, None: without a loss."""
+    """Return a JPEG 2000 codestream at a compression ratio, None: lossless."""
     options = {"quality_mode": "rates", "quality_layers": [ratio]} if ratio else {}
-    picture = stacked(levels(image))
-    return saved(picture, "JPEG2000", no_jp2=True, irreversible=ratio is not None, **options)
+    picture = stack_channels(to_levels(image))
+    return to_file(picture, "JPEG2000", no_jp2=True, irreversible=ratio is not None, **options)
 
 
 def from_jpeg2000(content: bytes, _: Image) -> Image:
     """Return the channels in a JPEG 2000 codestream."""
-    return image_of(apart(opened(content)))
+    return to_image(split_channels(from_file(content)))
 
 
 def coarse(step: int, image: Image, before: Image) -> bytes:
@@ -201,7 +210,7 @@ def coarse(step: int, image: Image, before: Image) -> bytes:
 
 
 def from_coarse(step: int, content: bytes, before: Image) -> Image:
-    """Return what `coarse` wrote; the value that stands for 'no brain' comes back as it was."""
+    """Decode `coarse`; the value for 'no brain' is restored exactly."""
     x, y, channels = before.shape
     rounded = decode_image(WEBP, content, (x, y, channels)).astype(np.int16) * step
     found = np.clip(rounded, -128, 127).astype(np.int8)
@@ -209,12 +218,12 @@ def from_coarse(step: int, content: bytes, before: Image) -> Image:
 
 
 def lossless_webp(method: int, quality: int, image: Image, _: Image) -> bytes:
-    """Return codec 2 with another effort."""
-    return image_codecs.encode_vp8l(levels(image), method, quality)
+    """Return the bitstream of codec 2 with another effort."""
+    return image_codecs.webp_bitstream(to_levels(image), method, quality, lossless=True)
 
 
 def from_lossless_webp(content: bytes, before: Image) -> Image:
-    """Return what codec 2 gives."""
+    """Decode codec 2."""
     x, y, channels = before.shape
     return decode_image(WEBP, content, (x, y, channels))
 
@@ -225,5 +234,5 @@ def difference(image: Image, before: Image) -> bytes:
 
 
 def from_difference(content: bytes, before: Image) -> Image:
-    """Return what `difference` was given."""
+    """Decode `difference`."""
     return from_lossless_webp(content, before) + before

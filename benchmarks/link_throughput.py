@@ -1,15 +1,13 @@
-"""What the recording of a run over a simulated line says of it: rates, shares, waiting times.
+"""Stream a volume over simulated serial links of three baud rates, and measure throughput.
 
-Stream a volume over simulated lines of three rates, and say what limits each of them.
+    python benchmarks/link_throughput.py            # rates.csv, docs/wire.md and README.md
+    python benchmarks/link_throughput.py --quick    # the fastest link alone, printed only
+    python benchmarks/link_throughput.py --pages    # both pages from benchmarks/line/rates.csv
 
-    python benchmarks/link_throughput.py             benchmarks/line/rates.csv, docs/wire.md, README.md
-    python benchmarks/link_throughput.py --quick     the fastest line alone, printed and not kept
-    python benchmarks/link_throughput.py --pages     both pages from what is kept
-
-Three ways on each line: the host sends slices losslessly, or as it does by default, or the board
-plays a case of its own. Both ends are fixed to the line's rate, so that no time goes to finding it;
-each run is `stream.py` with the shipped board, and its recording is what is measured. The volume is
-the first patient of ../shared/data/brats, or the phantom: what is reported of it are counts.
+Three runs on each link: the host sends slices losslessly, or with the default codec, or the board
+plays a case of its own. Both ends are fixed to the link's rate, so that no time goes into
+negotiation. Each run is `stream.py` with the shipped board, and its recording is measured. The
+volume is the first patient of ../shared/data/brats, or the phantom; only counts are reported.
 """
 
 import argparse
@@ -26,9 +24,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from benchmarks.folds import ROOT
-from benchmarks.pages import fill, table
-from benchmarks.runtimes import processor
+from benchmarks import ROOT
+from benchmarks.pages import fill, processor, table
 from glioslice import cli
 from glioslice.cases import MODALITIES, find_cases, phantom_case
 from glioslice.cli import track
@@ -38,20 +35,45 @@ from glioslice.wire.capture import Kind, records
 from glioslice.wire.messages import Empty, End, HostHello, Mask, Slice, Start, parse
 from glioslice.wire.simulator.line import BITS_PER_BYTE
 from glioslice.wire.simulator.port import WRITE_BUFFER
-from glioslice.wire.sniffer import Seen, Tap, Totals
+from glioslice.wire.sniffer import SniffedFrame, Sniffer, Totals
 
 SLACK = 0.005
-"""Seconds that a thread may be late."""
+"""Seconds by which a thread may be late."""
+
+RATES_FILE = ROOT / "benchmarks" / "line" / "rates.csv"
+
+PATIENTS = ROOT.parent / "shared" / "data" / "brats"
+
+STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
+
+BAUDS = 115200, 921600, 3_000_000
+
+WAYS: dict[str, tuple[str, ...]] = {
+    "lossless": ("--images", "lossless"),
+    "default": (),
+    "play": ("--play",),
+}
+
+FULL = 0.95
+"""The share of a clean link that first-time payload should fill where the link is the limit."""
+
+GOALS = {
+    ("play", 115200): 90,
+    ("default", 115200): 3,
+    ("default", 921600): 25,
+    ("default", 3_000_000): 60,
+}
+"""Slices a second."""
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a run came to, from the first byte of its Start to the last one of its End.
+class LinkFigures:
+    """Figures of a run, from the first byte of its Start to the last byte of its End.
 
-    `line_used` is the share of the busier direction's capacity that all its bytes took, `payload`
-    that of messages that crossed for the first time; `overhead` are the bytes of frames and link
-    in both directions for each byte of message; `wait_ms` from the last byte of a slice to the
-    first one of its mask.
+    `line_used` is the share of the busier direction's capacity that all bytes took, `payload` the
+    share of messages without retransmissions. `overhead` is the bytes of framing and link in both
+    directions for each byte of message. `wait_ms` is the time from the last byte of a slice to the
+    first byte of its mask.
     """
 
     way: str
@@ -71,10 +93,10 @@ class Figures:
     machine: str
 
 
-def figures(path: Path, way: str, baud: int) -> Figures:
-    """Return what a recording says; both ends had the rate `baud` all the time."""
-    seen, at = frames(path, baud)
-    begin, end, slices = span(seen, at)
+def measure_recording(path: Path, way: str, baud: int) -> LinkFigures:
+    """Return the figures of a recording; both ends had the rate `baud` all the time."""
+    seen, at = read_frames(path, baud)
+    begin, end, slices = run_span(seen, at)
     totals = {True: Totals(), False: Totals()}
     for one, when in zip(seen, at, strict=True):
         if begin <= when <= end:
@@ -82,10 +104,10 @@ def figures(path: Path, way: str, baud: int) -> Figures:
     capacity = (end - begin) * baud / BITS_PER_BYTE
     busier = max(totals, key=lambda up: totals[up].bytes)
     payload = sum(one.payload for one in totals.values())
-    repeated = sum(one.again for one in totals.values())
+    repeated = sum(one.repeated for one in totals.values())
     crossed = sum(one.bytes for one in totals.values())
-    waits = waiting(seen, at)
-    return Figures(
+    waits = waiting_times(seen, at)
+    return LinkFigures(
         way=way,
         baud=baud,
         slices=slices,
@@ -104,9 +126,9 @@ def figures(path: Path, way: str, baud: int) -> Figures:
     )
 
 
-def frames(path: Path, baud: int) -> tuple[list[Seen], list[float]]:
-    """Return all frames and when the last byte of each had crossed."""
-    tap, seen = Tap(), list[Seen]()
+def read_frames(path: Path, baud: int) -> tuple[list[SniffedFrame], list[float]]:
+    """Return all frames and the time at which the last byte of each had crossed."""
+    tap, seen = Sniffer(), list[SniffedFrame]()
     for record in records(path):
         if record.kind in (Kind.UP, Kind.DOWN):
             seen += tap.feed(record.kind is Kind.UP, record.data, record.time)
@@ -115,12 +137,12 @@ def frames(path: Path, baud: int) -> tuple[list[Seen], list[float]]:
 
 
 def departures(writes: Sequence[tuple[float, int]], rate: float) -> Iterator[float]:
-    """Yield when the last byte of each write, of a time and a size, had left at `rate` bytes a s.
+    """Yield when the last byte of each write (time, size) had left, at `rate` bytes a second.
 
-    A write waits while the port's buffer is full. One that found it so, and was followed as soon as
-    that had an end, was taken when the next one began, with the buffer before it. So the line's own
-    pace counts, which may fall behind `rate` by more than the buffer holds. Any other write leaves
-    once the line is free.
+    A write blocks while the port's buffer is full. If the next write follows as soon as this one
+    can have returned, then it did return at that moment, with a full buffer before it: the real
+    pace of the link counts, which may fall behind `rate` by more than the buffer holds. Any other
+    write leaves as soon as the link is free.
     """
     free = 0.0
     following = [*(time for time, _ in writes[1:]), math.inf]
@@ -132,10 +154,10 @@ def departures(writes: Sequence[tuple[float, int]], rate: float) -> Iterator[flo
         yield free
 
 
-def span(seen: Sequence[Seen], at: Sequence[float]) -> tuple[float, float, int]:
+def run_span(seen: Sequence[SniffedFrame], at: Sequence[float]) -> tuple[float, float, int]:
     """Return when the run began and ended, and its slices.
 
-    A served run begins with its Start, a played one with the host's hello that asks for it.
+    A served run begins with its Start, a played one with the host's hello that requests it.
     """
     begin, end, slices = None, None, 0
     for one, when in zip(seen, at, strict=True):
@@ -148,11 +170,11 @@ def span(seen: Sequence[Seen], at: Sequence[float]) -> tuple[float, float, int]:
                 case End():
                     end = when
     if begin is None or end is None:
-        raise GliosliceError("a recording without a whole run; run it again")
+        raise GliosliceError("the recording holds no complete run; run it again")
     return begin, end, slices
 
 
-def waiting(seen: Sequence[Seen], at: Sequence[float]) -> list[float]:
+def waiting_times(seen: Sequence[SniffedFrame], at: Sequence[float]) -> list[float]:
     """Return for each slice the milliseconds from its last byte to the first one of its mask."""
     sent: dict[int, float] = {}
     waits = []
@@ -169,103 +191,80 @@ def waiting(seen: Sequence[Seen], at: Sequence[float]) -> list[float]:
     return waits
 
 
-RATES = ROOT / "benchmarks" / "line" / "rates.csv"
-PATIENTS = ROOT.parent / "shared" / "data" / "brats"
-STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
-
-BAUDS = 115200, 921600, 3_000_000
-WAYS: dict[str, tuple[str, ...]] = {
-    "lossless": ("--images", "lossless"),
-    "default": (),
-    "play": ("--play",),
-}
-
-FULL = 0.95
-"""The share of a clean line that first-time payload is to fill where the line is what limits."""
-
-AIMS = {
-    ("play", 115200): 90,
-    ("default", 115200): 3,
-    ("default", 921600): 25,
-    ("default", 3_000_000): 60,
-}
-"""Slices a second."""
-
-
-def main() -> None:
-    """Do what the command line says."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and measure."""
     parser = cli.parser(
-        "Stream a volume over simulated lines and measure.",
+        "Stream a volume over simulated serial links and measure.",
         "python benchmarks/link_throughput.py --quick",
     )
     parser.add_argument(
-        "--input", type=Path, metavar="CASE", help="default: a patient, or the phantom"
+        "--input", type=Path, metavar="CASE", help="a case (default: a patient, or the phantom)"
     )
-    parser.add_argument("--quick", action="store_true", help="the fastest line, printed, not kept")
-    parser.add_argument("--pages", action="store_true", help="write the pages from what is kept")
-    cli.run(work, parser.parse_args())
+    parser.add_argument("--quick", action="store_true", help="the fastest link alone, printed only")
+    parser.add_argument("--pages", action="store_true", help="write the pages from rates.csv")
+    cli.run(measure_links, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Measure, print, and keep the figures."""
+def measure_links(arguments: argparse.Namespace) -> None:
+    """Measure, print, and write file and pages unless --quick is given."""
     if not arguments.pages:
-        case = arguments.input or patient()
+        case = arguments.input or first_patient()
         plan = [(way, baud) for baud in BAUDS for way in WAYS]
         plan = plan[-len(WAYS) :] if arguments.quick else plan
-        found = [streamed(way, baud, case) for way, baud in track(plan, "streaming")]
-        print(rates_table([asdict(one) for one in found]), *verdicts(found), sep="\n")
+        found = [measure_run(way, baud, case) for way, baud in track(plan, "streaming")]
+        print(rates_table([asdict(one) for one in found]), *check_goals(found), sep="\n")
         if arguments.quick:
             return
-        write_bytes(RATES, text_of(found).encode())
+        write_bytes(RATES_FILE, figures_csv(found).encode())
     write_pages()
 
 
-def patient() -> Path | None:
-    """Return the first patient that is at hand, None for the phantom."""
+def first_patient() -> Path | None:
+    """Return the folder of the first patient, None if there is none."""
     return PATIENTS / find_cases(PATIENTS)[0].name if PATIENTS.is_dir() else None
 
 
-def streamed(way: str, baud: int, case: Path | None) -> Figures:
+def measure_run(way: str, baud: int, case: Path | None) -> LinkFigures:
     """Return the figures of one run; raises GliosliceError if it failed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        words = ["--port", f"sim://?baud={baud}", "--baud", baud, *WAYS[way]]
-        words += ["--output", folder / "mask.nii.gz", "--record", folder / "session.rec"]
-        words += ["--input", case or written_phantom(folder)]
+        options = ["--port", f"sim://?baud={baud}", "--baud", baud, *WAYS[way]]
+        options += ["--output", folder / "mask.nii.gz", "--record", folder / "session.rec"]
+        options += ["--input", case or write_phantom(folder)]
         done = subprocess.run(
-            [*STREAM, *map(str, words)], capture_output=True, text=True, check=False
+            [*STREAM, *map(str, options)], capture_output=True, text=True, check=False
         )
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
             raise GliosliceError(f"{way} at {baud} baud: {'; '.join(errors) or done.stderr}")
-        return figures(folder / "session.rec", way, baud)
+        return measure_recording(folder / "session.rec", way, baud)
 
 
-def verdicts(found: Sequence[Figures]) -> list[str]:
-    """Return a line for each aim: reached or not."""
+def check_goals(found: Sequence[LinkFigures]) -> list[str]:
+    """Return a line for each goal: reached or missed."""
     lines = []
     for one in found:
-        aim = AIMS.get((one.way, one.baud))
-        if aim is not None:
-            what = "reached" if one.slices_per_second >= aim else "MISSED"
-            lines.append(f"{one.way} at {one.baud}: {one.slices_per_second} of {aim}/s: {what}")
+        goal = GOALS.get((one.way, one.baud))
+        if goal is not None:
+            what = "reached" if one.slices_per_second >= goal else "MISSED"
+            lines.append(f"{one.way} at {one.baud}: {one.slices_per_second} of {goal}/s: {what}")
         if one.way == "lossless":
             what = "reached" if one.payload >= FULL else "MISSED"
             lines.append(f"{one.way} at {one.baud}: payload fills {one.payload:.3f}: {what}")
     return lines
 
 
-def text_of(found: Sequence[Figures]) -> str:
+def figures_csv(found: Sequence[LinkFigures]) -> str:
     """Return figures as CSV."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [one.name for one in fields(Figures)], lineterminator="\n")
+    writer = csv.DictWriter(text, [one.name for one in fields(LinkFigures)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(one) for one in found)
     return text.getvalue()
 
 
-def written_phantom(folder: Path) -> Path:
-    """Write the phantom as a case, which a board that plays can read, and return its folder."""
+def write_phantom(folder: Path) -> Path:
+    """Write the phantom as a case that a board can play, and return its folder."""
     case = phantom_case(0)
     (folder / case.name).mkdir()
     for modality, image in zip(MODALITIES, case.images, strict=True):
@@ -276,10 +275,10 @@ def written_phantom(folder: Path) -> Path:
 
 
 def rates_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return a row a run."""
+    """Return a table with a row for each run."""
     head = (
-        "line, baud", "images", "slices/s", "line used", "by messages", "wait ms, median", "p90",
-        "overhead", "repeated bytes",
+        "link, baud", "images", "slices/s", "link used", "by messages", "wait ms, median", "p90",
+        "overhead", "retransmitted bytes",
     )  # fmt: skip
     return table(
         head,
@@ -300,24 +299,24 @@ def rates_table(rows: Sequence[Mapping[str, object]]) -> str:
     )
 
 
-def line_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a row a line: the slices a second of each way."""
+def rate_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return a table with a row for each link: slices a second by image codec or play mode."""
     rates = {(one["way"], int(one["baud"])): float(one["slices_per_second"]) for one in rows}
     bauds = sorted({baud for _, baud in rates})
     return table(
-        ("line, baud", *(f"{way}, slices/s" for way in WAYS)),
+        ("link, baud", *(f"{way}, slices/s" for way in WAYS)),
         [(f"{baud:,}", *(f"{rates[way, baud]:.1f}" for way in WAYS)) for baud in bauds],
     )
 
 
-def write_pages(path: Path = RATES, root: Path = ROOT) -> None:
-    """Put what was measured into docs/wire.md and README.md."""
+def write_pages(path: Path = RATES_FILE, root: Path = ROOT) -> None:
+    """Write the measured rates into docs/wire.md and README.md."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     slices, machine = rows[0]["slices"], rows[0]["machine"]
-    on = f"A volume of {slices} slices, board and desk on one machine ({machine})."
+    on = f"A volume of {slices} slices, board and host on one machine ({machine})."
     fill(root / "docs" / "wire.md", {"line": f"{on}\n\n{rates_table(rows)}"})
-    fill(root / "README.md", {"line": line_table(rows)})
+    fill(root / "README.md", {"line": rate_table(rows)})
     print(f"written: {path.name}, the tables of docs/wire.md and README.md")
 
 

@@ -1,16 +1,14 @@
-"""Figures of the mask codec: bytes, times, and the part of docs/wire.md.
+"""Measure the mask codec on patients that its tables did not learn from, or learn the tables.
 
-What a volume's masks take on the line, as a playing board sends them, in virtual time.
+    python benchmarks/mask_codecs.py --data DATA            # benchmarks/line/masks.json
+    python benchmarks/mask_codecs.py --data DATA --learn    # the shipped tables
+    python benchmarks/mask_codecs.py                        # docs/wire.md from masks.json
 
-Score the mask codec on patients that its tables did not learn from, or learn the tables.
-
-    python benchmarks/mask_codecs.py --data ../shared/data/brats            # benchmarks/line/masks.json
-    python benchmarks/mask_codecs.py --data ../shared/data/brats --learn    # the tables that are shipped
-    python benchmarks/mask_codecs.py                                        # docs/wire.md from that file
-
-Tables learnt from three folds code the expert masks of the fourth, and every mask must come back.
-`--learn` takes all four, and writes docs/mask-vectors.json too. New tables are a new codec: masks
-coded with others cannot be read. Times are of the processor, so that other work does not count.
+Tables learnt from three folds code the ground truth of the fourth, and every mask must be restored.
+`--learn` uses all four folds and also writes docs/mask-vectors.json. New tables are a new codec:
+they cannot decode masks that were coded with others. Times are processor times, so that other work
+does not count. The bytes of a volume's masks on the link are those of a board in play mode, in
+virtual time.
 """
 
 import argparse
@@ -27,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.folds import FOLDS, ROOT, left_out
-from benchmarks.pages import fill, table
-from benchmarks.runtimes import processor
-from device.run import Answer, Outbox
+from benchmarks import ROOT
+from benchmarks.folds import FOLDS, held_out_cases
+from benchmarks.pages import fill, processor, table
+from device.run import ResultSender, SliceResult
 from glioslice import cli
 from glioslice.cases import CaseFiles, find_cases
 from glioslice.cli import track
@@ -38,7 +36,7 @@ from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256, write_bytes, write_json
 from glioslice.labels import from_scheme
 from glioslice.nifti import read_nifti
-from glioslice.preprocessing import crop_of, cut
+from glioslice.preprocessing import extract_slices, find_crop
 from glioslice.wire import context_coder, framing, packets
 from glioslice.wire.codecs import RUNS, decode_mask, encode_mask
 from glioslice.wire.context_model import PATH, Tables
@@ -46,22 +44,45 @@ from glioslice.wire.layout import varint
 from glioslice.wire.link import Link
 from glioslice.wire.messages import Empty, Mask
 from glioslice.wire.packets import Data
-from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import BAUD
 from tools import mask_vectors
-from tools.context_tables import Samples, learn, samples_of
+from tools.context_tables import Samples, collect_samples, learn
 
-PACES = ("a mask takes the board", "bytes, mean", "most", "s of line, mean", "most", "over 0.8 s")
+PACES = ("time for a mask", "bytes, mean", "max.", "s on the link, mean", "max.", "over 0.8 s")
 
 UNTIMED = 0.0
 BITS = 10
-"""On the line for a byte."""
+"""On the serial link for a byte."""
+
+CHANGE = 3
+
+MICROSECONDS, QUALITY = 20_000, 200
+"""Sent with every mask. A time between 16 ms and 2 s takes equally many bytes."""
+
+HOST, BOARD = 0x11223344, 0x55667788
+
+PATIENCE = 60.0
+
+RESULT = ROOT / "benchmarks" / "line" / "masks.json"
+
+PAGE = ROOT / "docs" / "wire.md"
+
+CODED_PACES = {"no time": 0.0, "1/90 s": 1 / 90, "50 ms": 0.05}
+"""Seconds of a board for a mask: limited by the link, the goal of play mode, a slow board."""
+
+MOST = 9216
+"""Limit for the bytes of a volume's masks: 0.8 s at 115200 baud."""
+
+Masks = NDArray[np.uint8]
+
+ComparedCodec = tuple[Callable[[Masks], bytes], Callable[[bytes, tuple[int, int]], Masks] | None]
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A mask's content, and the milliseconds of both ways, or UNTIMED."""
+class CodedMask:
+    """A mask's content, and the milliseconds of encoding and decoding, or UNTIMED."""
 
     content: bytes
     encode: float
@@ -73,17 +94,17 @@ class Coded:
         return len(self.content)
 
 
-def mean(values: Sequence[float]) -> float:
+def rounded_mean(values: Sequence[float]) -> float:
     """Return a mean to a tenth."""
     return round(float(np.mean(values)), 1)
 
 
-def measured(coded: Sequence[Coded]) -> dict[str, Any]:
+def size_and_times(coded: Sequence[CodedMask]) -> dict[str, Any]:
     """Return sizes and times."""
     sizes = np.array([one.size for one in coded])
     return {
         "bytes": {
-            "mean": mean(sizes.tolist()),
+            "mean": rounded_mean(sizes.tolist()),
             "median": float(np.median(sizes)),
             "p90": round(float(np.percentile(sizes, 90)), 1),
             "most": int(sizes.max()),
@@ -102,56 +123,48 @@ def times(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def page(result: Mapping[str, Any]) -> str:
+def make_page(result: Mapping[str, Any]) -> str:
     """Return the figures of docs/wire.md from the content of benchmarks/line/masks.json."""
     line = result["on_the_line"]
-    rows = [row("this one", result["ours"])]
-    rows += [row(name, other) for name, other in result["others"].items()]
+    rows = [table_row("this one", result["ours"])]
+    rows += [table_row(name, other) for name, other in result["others"].items()]
     head = ("codec", "bytes, mean", "p90", "encoding ms, mean", "p90", "decoding ms, mean", "p90")
     folds = ", ".join(str(size) for size in result["by_fold"].values())
     return "\n\n".join([
-        f"{result['patients']} expert masks, {result['slices']:,} slices that hold tumour. Ours "
-        f"are coded with tables learnt from the other three folds; fold by fold they take {folds} "
-        f"bytes. Times are of one thread's processor, {result['machine']}.",
+        f"{result['patients']} patients, {result['slices']:,} slices with tumour in the ground "
+        "truth. Our codec uses tables learnt from the other three folds; fold by fold a mask takes "
+        f"{folds} bytes. Times are processor times of one thread, {result['machine']}.",
         table(head, rows),
         f"With message, packet and frame that is {line['alone']} bytes for a mask in a frame of "
-        "its own. What a playing board sends at 115200 baud for all masks of a volume, the empty "
-        "ones too:",
-        table(PACES, [pace(name, line["volume"][name]) for name in line["volume"]]),
+        "its own. A board in play mode sends for all masks of a volume, empty ones included, at "
+        "115200 baud:",
+        table(PACES, [pace_row(name, line["volume"][name]) for name in line["volume"]]),
     ])  # fmt: skip
 
 
-def row(name: str, one: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return a codec's line of the table."""
+def table_row(name: str, one: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return a codec's row of the table."""
     both = one["encode_ms"], one["decode_ms"]
     shown = [f"{t[which]:.2f}" if t["mean"] else "" for t in both for which in ("mean", "p90")]
     return name, one["bytes"]["mean"], f"{one['bytes']['p90']:.0f}", *shown
 
 
-def pace(name: str, volume: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return the line of the table for a board of one speed."""
+def pace_row(name: str, volume: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the row of the table for a board of one speed."""
     both = volume["mean"], volume["most"]
-    said = [f"{size:,.0f}" for size in both] + [f"{size * BITS / BAUD:.2f}" for size in both]
-    return name, *said, volume["over"]
+    cells = [f"{size:,.0f}" for size in both] + [f"{size * BITS / BAUD:.2f}" for size in both]
+    return name, *cells, volume["over"]
 
 
-CHANGE = 3
-MICROSECONDS, QUALITY = 20_000, 200
-"""What is said of every mask: times up to 2 s take as many bytes, from 16 ms on."""
-
-HOST, BOARD = 0x11223344, 0x55667788
-PATIENCE = 60.0
-
-
-def framed(content: bytes) -> int:
-    """Return the bytes on the line of a mask that leaves in a frame of its own."""
+def framed_size(content: bytes) -> int:
+    """Return the bytes on the link of a mask in a frame of its own."""
     message = Mask(1, CHANGE, MICROSECONDS, content, QUALITY).to_bytes()
     stream = varint(len(message)) + message
-    return len(framing.encode(packets.to_bytes(Data(0x44CC, 1, 1, stream), active=False)))
+    return len(framing.encode_frame(packets.to_bytes(Data(0x44CC, 1, 1, stream), active=False)))
 
 
-def answers_of(contents: Sequence[bytes]) -> list[Answer]:
-    """Return a run's answers whose masks have these contents, none for an empty one."""
+def make_results(contents: Sequence[bytes]) -> list[SliceResult]:
+    """Return a run's results with these mask contents; no content is an empty mask."""
     return [
         Mask(index, CHANGE, MICROSECONDS, content, QUALITY)
         if content
@@ -160,97 +173,88 @@ def answers_of(contents: Sequence[bytes]) -> list[Answer]:
     ]
 
 
-def played(contents: Sequence[bytes], seconds: float) -> int:
+def link_bytes(contents: Sequence[bytes], seconds: float) -> int:
     """Return the bytes that a board writes for a run's masks at 115200 baud.
 
-    It makes a mask every so many `seconds`, 0: at once.
+    It computes a mask every `seconds`; 0 is all at once.
     """
     board = Link(active=False, session=BOARD)
-    line = VirtualLine(Link(active=True, session=HOST), board, Quality(BAUD))
-    outbox = Outbox(board.sender)
-    board.sender.send(b"\0")  # something to wait for: both ends are open when it has arrived
-    acknowledged = partial(lambda: not board.sender.queued)
+    line = VirtualLine(Link(active=True, session=HOST), board, LineQuality(BAUD))
+    outbox = ResultSender(board.sender)
+    board.sender.send(b"\0")  # when this is acknowledged, both ends are open
+    acknowledged = partial(lambda: not board.sender.unacknowledged)
     line.run(acknowledged, PATIENCE)
     before = board.counts.bytes_sent
-    for answer in answers_of(contents):
+    for answer in make_results(contents):
         outbox.send(answer)
         line.run(lambda: False, seconds)
     line.run(acknowledged, PATIENCE)
     return board.counts.bytes_sent - before
 
 
-RESULT = ROOT / "benchmarks" / "line" / "masks.json"
-PAGE = ROOT / "docs" / "wire.md"
-
-CODED_PACES = {"no time": 0.0, "1/90 s": 1 / 90, "50 ms": 0.05}
-"""Seconds that a board takes for a mask: the line is what limits, play mode's goal, a slow one."""
-
-MOST = 9216
-"""Bytes that a volume's masks are to take at most: 0.8 s at 115200 baud."""
-
-Masks = NDArray[np.uint8]
-Coder = tuple[Callable[[Masks], bytes], Callable[[bytes, tuple[int, int]], Masks] | None]
-
-
-def main() -> None:
-    """Do what the command line says."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, and measure or learn."""
     parser = cli.parser(
-        "Score the mask codec, or learn its tables.",
+        "Measure the mask codec, or learn its tables.",
         "python benchmarks/mask_codecs.py --data ../shared/data/brats",
     )
-    parser.add_argument("--data", type=Path, help="the patients' folder; without, only the page")
-    parser.add_argument("--learn", action="store_true", help="write the tables that are shipped")
-    cli.run(work, parser.parse_args())
+    parser.add_argument("--data", type=Path, help="cases; without them only the page is written")
+    parser.add_argument("--learn", action="store_true", help="write the shipped tables")
+    cli.run(measure_codec, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Learn, or score and write the page."""
+def measure_codec(arguments: argparse.Namespace) -> None:
+    """Learn the tables, or measure the codec and write the page."""
     if arguments.data:
-        folds = {fold: volumes_of(arguments.data, left_out(fold)) for fold in FOLDS}
+        folds = {fold: read_volumes(arguments.data, held_out_cases(fold)) for fold in FOLDS}
         if arguments.learn:
             volumes = [volume for fold in FOLDS for volume in folds[fold]]
-            write_bytes(PATH, learn([samples_of(volume) for volume in volumes]).to_bytes())
+            write_bytes(PATH, learn([collect_samples(volume) for volume in volumes]).to_bytes())
             write_json(mask_vectors.FILE, mask_vectors.vectors())
             print(f"{PATH.name}: {PATH.stat().st_size:,} bytes, sha256 {sha256(PATH)}")
             return
-        write_json(RESULT, score(folds))
+        write_json(RESULT, score_mask_codec(folds))
     elif arguments.learn:
-        raise GliosliceError("--learn needs --data: the folder of the patients")
-    fill(PAGE, {"mask codec": page(read_json(RESULT))})
+        raise GliosliceError("--learn needs --data, a folder of cases")
+    fill(PAGE, {"mask codec": make_page(read_json(RESULT))})
 
 
-def volumes_of(data: Path, names: Sequence[str]) -> list[Masks]:
-    """Return the expert masks of patients, each (slices, 160, 192) as they cross the line."""
+def read_volumes(data: Path, names: Sequence[str]) -> list[Masks]:
+    """Return the ground truth of patients, each (slices, 160, 192) as it would cross the link."""
     found = {files.name: files for files in find_cases(data)}
     missing = [name for name in names if name not in found]
     if missing:
         raise GliosliceError(f"{data}: lacks {', '.join(missing)} of benchmarks/folds/folds.csv")
-    return [masks_of(found[name]) for name in track(names, "reading")]
+    return [read_masks(found[name]) for name in track(names, "reading")]
 
 
-def masks_of(files: CaseFiles) -> Masks:
-    """Return a patient's masks; the brain is where FLAIR is not 0, as in the other modalities."""
+def read_masks(files: CaseFiles) -> Masks:
+    """Return a patient's masks; the brain is where FLAIR is not 0."""
     if files.mask is None:
-        raise GliosliceError(f"{files.name}: has no expert mask")
+        raise GliosliceError(f"{files.name}: has no ground truth")
     flair, _ = read_nifti(files.images["flair"])
     mask, _ = read_nifti(files.mask)
-    return cut(from_scheme(mask[0].astype(np.uint8), files.scheme), crop_of(flair[0] != 0))
+    return extract_slices(
+        from_scheme(mask[0].astype(np.uint8), files.scheme), find_crop(flair[0] != 0)
+    )
 
 
-def score(folds: Mapping[int, Sequence[Masks]]) -> dict[str, Any]:
-    """Return what docs/wire.md shows: bytes and times, ours and others'."""
-    taught = {
-        fold: [samples_of(volume) for volume in track(volumes, f"fold {fold}, sampling")]
+def score_mask_codec(folds: Mapping[int, Sequence[Masks]]) -> dict[str, Any]:
+    """Return what docs/wire.md shows: bytes and times of our codec and of others."""
+    samples = {
+        fold: [collect_samples(volume) for volume in track(volumes, f"fold {fold}, sampling")]
         for fold, volumes in folds.items()
     }
-    ours: dict[int, list[list[Coded]]] = {}
-    others: dict[str, list[Coded]] = {name: [] for name in RIVALS}
+    ours: dict[int, list[list[CodedMask]]] = {}
+    others: dict[str, list[CodedMask]] = {name: [] for name in OTHER_CODECS}
     for fold, volumes in folds.items():
-        tables = learn(without(taught, fold))
-        ours[fold] = [ours_of(volume, tables) for volume in track(volumes, f"fold {fold}, coding")]
+        tables = learn(samples_without(samples, fold))
+        ours[fold] = [
+            code_volume(volume, tables) for volume in track(volumes, f"fold {fold}, coding")
+        ]
         for mask in (mask for volume in volumes for mask in volume if mask.any()):
-            for name, coder in RIVALS.items():
-                others[name].append(coded(mask, *coder))
+            for name, coder in OTHER_CODECS.items():
+                others[name].append(code_mask(mask, *coder))
     sent = [volume for fold in FOLDS for volume in ours[fold]]
     slices = [one for volume in sent for one in volume if one.size]
     return {
@@ -258,58 +262,58 @@ def score(folds: Mapping[int, Sequence[Masks]]) -> dict[str, Any]:
         "tables": {"bytes": PATH.stat().st_size, "sha256": sha256(PATH)},
         "patients": len(sent),
         "slices": len(slices),
-        "ours": measured(slices),
+        "ours": size_and_times(slices),
         "by_fold": {
-            fold: mean([one.size for volume in ours[fold] for one in volume if one.size])
+            fold: rounded_mean([one.size for volume in ours[fold] for one in volume if one.size])
             for fold in FOLDS
         },
         "on_the_line": {
-            "alone": mean([framed(one.content) for one in slices]),
-            "volume": {name: on_the_line(sent, pace) for name, pace in CODED_PACES.items()},
+            "alone": rounded_mean([framed_size(one.content) for one in slices]),
+            "volume": {name: on_the_link(sent, pace) for name, pace in CODED_PACES.items()},
         },
-        "others": {name: measured(sizes) for name, sizes in others.items()},
+        "others": {name: size_and_times(sizes) for name, sizes in others.items()},
     }
 
 
-def on_the_line(volumes: Sequence[Sequence[Coded]], pace: float) -> dict[str, float]:
-    """Return the bytes that a board sends for a volume's masks if it makes one every `pace` s."""
-    sizes = [played([one.content for one in volume], pace) for volume in volumes]
+def on_the_link(volumes: Sequence[Sequence[CodedMask]], pace: float) -> dict[str, float]:
+    """Return the bytes of volumes' masks on the link if a board computes one every `pace` s."""
+    sizes = [link_bytes([one.content for one in volume], pace) for volume in volumes]
     over = sum(size > MOST for size in sizes)
-    return {"mean": mean(sizes), "most": max(sizes), "over": over}
+    return {"mean": rounded_mean(sizes), "most": max(sizes), "over": over}
 
 
-def without(taught: Mapping[int, Sequence[Samples]], fold: int) -> list[Samples]:
+def samples_without(samples: Mapping[int, Sequence[Samples]], fold: int) -> list[Samples]:
     """Return the samples of all folds but one."""
-    return [one for other, samples in taught.items() if other != fold for one in samples]
+    return [one for other, samples in samples.items() if other != fold for one in samples]
 
 
-def ours_of(masks: Masks, tables: Tables) -> list[Coded]:
-    """Return a volume's masks as our codec sends them, in order."""
-    done: list[Coded] = []
+def code_volume(masks: Masks, tables: Tables) -> list[CodedMask]:
+    """Return a volume's masks as our codec codes them, in order."""
+    done: list[CodedMask] = []
     previous: Masks | None = None
     for mask in masks:
-        encode = partial(context_coder.encode, previous=previous, tables=tables)
-        decode = partial(context_coder.decode, previous=previous, tables=tables)
-        done.append(coded(mask, encode, decode))
+        encode = partial(context_coder.encode_change, previous=previous, tables=tables)
+        decode = partial(context_coder.decode_change, previous=previous, tables=tables)
+        done.append(code_mask(mask, encode, decode))
         previous = mask
     return done
 
 
-def coded(
+def code_mask(
     mask: Masks,
     encode: Callable[[Masks], bytes],
     decode: Callable[[bytes, tuple[int, int]], Masks] | None,
-) -> Coded:
-    """Return a mask's size and times; raises GliosliceError if it does not come back."""
+) -> CodedMask:
+    """Code a mask and time it; raises GliosliceError if it is not restored."""
     began = time.thread_time()
     content = encode(mask)
     between = time.thread_time()
     back = decode(content, (mask.shape[0], mask.shape[1])) if decode else mask
     ended = time.thread_time()
     if not np.array_equal(back, mask):
-        raise GliosliceError("a mask did not come back as it was: the codec is broken")
+        raise GliosliceError("a mask was not restored: the codec is broken")
     decoding = (ended - between) * 1000 if decode else UNTIMED
-    return Coded(content, (between - began) * 1000, decoding)
+    return CodedMask(content, (between - began) * 1000, decoding)
 
 
 def png(mask: Masks) -> bytes:
@@ -321,7 +325,7 @@ def png(mask: Masks) -> bytes:
     return file.getvalue()
 
 
-RIVALS: dict[str, Coder] = {
+OTHER_CODECS: dict[str, ComparedCodec] = {
     "zlib, level 9": (lambda mask: zlib.compress(mask.tobytes(), 9), None),
     "PNG of the box": (png, None),
     "codec 1, runs": (

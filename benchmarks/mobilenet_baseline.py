@@ -1,15 +1,14 @@
-"""MobileNetV2 1.0 224 of random weights: the network that every board's published tables have.
+"""MobileNetV2 1.0 224 with random weights: the network in every board's published tables.
 
     python benchmarks/mobilenet_baseline.py build/mobilenetv2-int8.tflite
 
-What an int8 network costs does not depend on its weights, so none are downloaded: a seed makes
-them, and the same tools make the same file of them. It goes the way that our networks go, from
-ONNX to a packed int8 file. Batch norms are folded, as in any file for a board, and padding is
-TensorFlow's SAME, which needs no ops of its own.
+The time of an int8 network does not depend on its weights, so none are downloaded: they are drawn
+from a seed. The network is converted as ours are, from ONNX to a packed int8 file. Batch norms are
+folded, as in any file for a board, and padding is TensorFlow's SAME, which needs no ops of its own.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.export import INPUT, OUTPUT, float_files_of
+from convert.export import INPUT, OUTPUT, convert_onnx
 from convert.pack import pack
-from convert.quantize.strategies import calibrated, quantised
+from convert.quantize.strategies import calibrate, quantize_file
 from glioslice import cli
 from glioslice.files import write_bytes
 
@@ -42,18 +41,18 @@ BLOCKS = (
 """Expansion, channels, repetitions, stride of the first: table 2 of Sandler et al., CVPR 2018."""
 
 
-def main() -> None:
-    """Write the int8 file."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and write the int8 file."""
     parser = cli.parser(
-        f"Write {NAME} of random weights as an int8 file.",
+        f"Write {NAME} with random weights as an int8 file.",
         "python benchmarks/mobilenet_baseline.py build/mobilenetv2-int8.tflite",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the .tflite file to write")
-    cli.run(work, parser.parse_args())
+    cli.run(write_network, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Write it."""
+def write_network(arguments: argparse.Namespace) -> None:
+    """Write the file and print its size."""
     content = int8_file()
     write_bytes(arguments.file, content)
     print(f"{arguments.file}: {NAME} in int8, {len(content):,} bytes")
@@ -62,12 +61,12 @@ def work(arguments: argparse.Namespace) -> None:
 @cache
 def int8_file() -> bytes:
     """Return the network as a packed int8 file: (1, 224, 224, 3) in, (1, 1000) out."""
-    fp32 = float_files_of(onnx_file(), samples())["fp32"]
-    return pack(quantised(calibrated(fp32, samples())))
+    fp32 = convert_onnx(onnx_file(), samples())["fp32"]
+    return pack(quantize_file(calibrate(fp32, samples())))
 
 
 def samples() -> NDArray[np.float32]:
-    """Return made-up pictures (SAMPLES, 224, 224, 3) from -1 to 1."""
+    """Return random pictures (SAMPLES, 224, 224, 3) from -1 to 1."""
     drawn = np.random.default_rng(SEED).uniform(-1, 1, (SAMPLES, SIDE, SIDE, 3))
     return drawn.astype(np.float32)
 
@@ -84,11 +83,11 @@ def onnx_file() -> bytes:
     x = graph.convolution(x, width, LAST, 1)
     x = graph.add("Flatten", graph.add("GlobalAveragePool", x))
     graph.add("Gemm", x, *graph.weights((LAST, CLASSES), LAST), name=OUTPUT)
-    return graph.written()
+    return graph.to_bytes()
 
 
 class _Graph:
-    """An ONNX graph in the making: methods add nodes and return the name of what comes out."""
+    """An ONNX graph under construction: methods add nodes and return the name of their output."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(SEED)
@@ -107,7 +106,7 @@ class _Graph:
         self, x: str, inputs: int, outputs: int, kernel: int,
         *, stride: int = 1, groups: int = 1, bounded: bool = True,
     ) -> str:  # fmt: skip
-        """Add a convolution with bias, and ReLU6 behind it where `bounded`."""
+        """Add a convolution with bias, followed by ReLU6 if `bounded`."""
         fan_in = inputs // groups * kernel**2
         weights = self.weights((outputs, inputs // groups, kernel, kernel), fan_in)
         y = self.add(
@@ -130,7 +129,7 @@ class _Graph:
         self._nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
         return name
 
-    def written(self) -> bytes:
+    def to_bytes(self) -> bytes:
         """Return the graph as the bytes of a model."""
         shapes: Mapping[str, list[int]] = {INPUT: [1, 3, SIDE, SIDE], OUTPUT: [1, CLASSES]}
         given, made = (

@@ -1,25 +1,55 @@
-"""Figures in a page for people: text between two marks, written by a command and by nobody else."""
+"""Write generated figures into a page of docs/, and name the processor they were measured on.
 
+Figures stand between two marks with their name. A processor is named by its family: model names are
+less informative.
+"""
+
+import os
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 
+CPUINFO = Path("/proc/cpuinfo")
+FAMILIES = {"x86_64": "x86-64", "AMD64": "x86-64", "arm64": "aarch64"}
+EXTENSIONS = {
+    "avx512_vnni": "AVX-512 with VNNI",
+    "avx_vnni": "AVX2 with VNNI",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "i8mm": "NEON with int8 matrices",
+    "asimddp": "NEON with dot products",
+    "asimd": "NEON",
+}
+"""Extensions that int8 kernels are chosen by, the best first, by their names in Linux."""
+
+
+def processor(cpuinfo: Path = CPUINFO) -> str:
+    """Return family, vector extension and cores, such as x86-64, AVX-512 with VNNI, 2 cores."""
+    family = FAMILIES.get(platform.machine(), platform.machine())
+    try:
+        flags = set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        flags = set()
+    extension = [name for flag, name in EXTENSIONS.items() if flag in flags][:1]
+    return ", ".join([family, *extension, f"{os.cpu_count()} cores"])
+
 
 def fill(page: Path, parts: Mapping[str, str]) -> None:
-    """Put each text between `<!-- figures: NAME -->` and `<!-- end of NAME -->` of the page.
+    """Replace the text between `<!-- figures: NAME -->` and `<!-- end of NAME -->` of the page.
 
-    Raises GliosliceError if the page lacks a mark; it is then as it was.
+    Raises GliosliceError if the page lacks a mark; the page is then unchanged.
     """
     text = page.read_text(encoding="utf-8")
-    for name, part in parts.items():
+    for name, content in parts.items():
         begin, end = f"<!-- figures: {name} -->", f"<!-- end of {name} -->"
         before, opened, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not (opened and closed):
             raise GliosliceError(f"{page}: the marks {begin} and {end} are missing")
-        text = f"{before}{begin}\n{part}\n{end}{after}"
+        text = f"{before}{begin}\n{content}\n{end}{after}"
     write_bytes(page, text.encode())
 
 

@@ -1,100 +1,27 @@
-"""The processor that figures were measured on, by family: a model's name says less.
+"""The engines that run a network on a processor, each behind the same two calls.
 
-An int8 ONNX file by ONNX Runtime's own quantiser, which is what its users would run.
-
-The engines that run a network on a processor, each behind the same two calls.
-
-LiteRT and tflite-runtime read TFLite, ONNX Runtime reads ONNX. OpenVINO reads the TFLite file as
-well, once its tensors have names again: it tells them apart by name, and packing leaves none.
+LiteRT and tflite-runtime read TFLite, ONNX Runtime reads ONNX. OpenVINO also reads the TFLite file,
+once its tensors have names again: it distinguishes them by name, and packing strips names.
 """
 
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.export import INPUT
-from convert.log_capture import logged
-from convert.tflite.editor import written
+from convert.tflite.editor import serialize
 from convert.tflite.reader import read_model
-from glioslice.preprocessing import quantise
-
-CPUINFO = Path("/proc/cpuinfo")
-FAMILIES = {"x86_64": "x86-64", "AMD64": "x86-64", "arm64": "aarch64"}
-EXTENSIONS = {
-    "avx512_vnni": "AVX-512 with VNNI",
-    "avx_vnni": "AVX2 with VNNI",
-    "avx512f": "AVX-512",
-    "avx2": "AVX2",
-    "i8mm": "NEON with int8 matrices",
-    "asimddp": "NEON with dot products",
-    "asimd": "NEON",
-}
-"""What int8 kernels are chosen by, the best first, as Linux calls it."""
-
-
-def processor(cpuinfo: Path = CPUINFO) -> str:
-    """Return family, vector extension and cores, such as x86-64, AVX-512 with VNNI, 2 cores."""
-    family = FAMILIES.get(platform.machine(), platform.machine())
-    try:
-        words = set(cpuinfo.read_text(encoding="utf-8").split())
-    except OSError:
-        words = set()
-    extension = [said for word, said in EXTENSIONS.items() if word in words][:1]
-    return ", ".join([family, *extension, f"{os.cpu_count()} cores"])
-
-
-def quantised_onnx(fp32: bytes, samples: NDArray[np.float32]) -> bytes:
-    """Return a float ONNX model of one input, INPUT, with int8 weights and uint8 values.
-
-    Static quantisation in QDQ form with a scale for each output channel; the extremes over
-    `samples` (N, H, W, C) become the ranges. Values are uint8 because ONNX Runtime then computes
-    every convolution in integers; with int8 values it leaves some in float on x86-64, and is
-    slower. Input and output stay float32.
-    """
-    with tempfile.TemporaryDirectory(prefix="glioslice-") as scratch, logged():
-        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        plain, ready, done = (Path(scratch) / f"{name}.onnx" for name in ("plain", "ready", "done"))
-        plain.write_bytes(fp32)
-        # Folds constants and merges nodes: what is left over would be quantised on its own.
-        quant_pre_process(plain, ready, skip_symbolic_shape=True)
-        quantize_static(
-            ready,
-            done,
-            _Samples(samples),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        return done.read_bytes()
-
-
-class _Samples:
-    """What ONNX Runtime's calibration asks for samples until there are none."""
-
-    def __init__(self, samples: NDArray[np.float32]) -> None:
-        self._left = iter(samples)
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """Return the next sample as the network's input."""
-        for one in self._left:
-            return {INPUT: np.ascontiguousarray(one.transpose(2, 0, 1)[None])}
-        return None
+from glioslice.preprocessing import quantize
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelFiles:
     """A network in one precision: TFLite takes (1, H, W, C), ONNX (1, C, H, W)."""
 
     tflite: bytes
@@ -103,21 +30,21 @@ class Model:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network that holds its input: `invoke` runs it, `real` tells what came out of it.
+    """A loaded network with its input: `invoke` runs it and returns its raw output.
 
-    `real` returns float32, channels last; integers become the numbers that they stand for.
+    `dequantize` turns that into float32, channels last.
     """
 
     invoke: Callable[[], NDArray[Any]]
-    real: Callable[[NDArray[Any]], NDArray[np.float32]]
+    dequantize: Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
-Load = Callable[[Model, NDArray[np.float32], int], Loaded]
-"""From a model, its input (1, H, W, C) and a number of threads."""
+Load = Callable[[ModelFiles, NDArray[np.float32], int], Loaded]
+"""Loads a model with its input (1, H, W, C) and a number of threads."""
 
 
-def installed() -> tuple[dict[str, Load], dict[str, str]]:
-    """Return the engines that are here, by distribution, and why each of the others is not."""
+def find_engines() -> tuple[dict[str, Load], dict[str, str]]:
+    """Return the installed engines by distribution, and for the others why they do not import."""
     here: dict[str, Load] = {}
     missing: dict[str, str] = {}
     for distribution, (module, load) in RUNTIMES.items():
@@ -128,31 +55,31 @@ def installed() -> tuple[dict[str, Load], dict[str, str]]:
     return here, missing
 
 
-def version(distribution: str) -> str:
-    """Return the installed version of an engine."""
-    return metadata.version(distribution)
-
-
-def _tflite(module: Any, model: Model, given: NDArray[np.float32], threads: int) -> Loaded:
+def _tflite(module: Any, model: ModelFiles, sample: NDArray[np.float32], threads: int) -> Loaded:
     interpreter = module.Interpreter(model_content=model.tflite, num_threads=threads)
     interpreter.allocate_tensors()
-    [taken], [made] = interpreter.get_input_details(), interpreter.get_output_details()
-    prepared = _prepared(given, *taken["quantization"])
+    [input_details], [output_details] = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
+    prepared = _quantize_input(sample, *input_details["quantization"])
 
     def invoke() -> NDArray[Any]:
-        interpreter.set_tensor(taken["index"], prepared)
+        interpreter.set_tensor(input_details["index"], prepared)
         interpreter.invoke()
-        values: NDArray[Any] = interpreter.get_tensor(made["index"])
+        values: NDArray[Any] = interpreter.get_tensor(output_details["index"])
         return values
 
-    return Loaded(invoke, partial(_real, *made["quantization"]))
+    return Loaded(invoke, partial(_dequantize, *output_details["quantization"]))
 
 
-def _onnxruntime(module: Any, model: Model, given: NDArray[np.float32], threads: int) -> Loaded:
+def _onnxruntime(
+    module: Any, model: ModelFiles, sample: NDArray[np.float32], threads: int
+) -> Loaded:
     options = module.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = module.InferenceSession(model.onnx, options, providers=["CPUExecutionProvider"])
-    prepared = {session.get_inputs()[0].name: np.ascontiguousarray(given.transpose(0, 3, 1, 2))}
+    prepared = {session.get_inputs()[0].name: np.ascontiguousarray(sample.transpose(0, 3, 1, 2))}
 
     def invoke() -> NDArray[Any]:
         [values] = session.run(None, prepared)
@@ -162,57 +89,61 @@ def _onnxruntime(module: Any, model: Model, given: NDArray[np.float32], threads:
     return Loaded(invoke, lambda values: np.moveaxis(values, 1, -1))
 
 
-def _openvino(module: Any, model: Model, given: NDArray[np.float32], threads: int) -> Loaded:
+def _openvino(module: Any, model: ModelFiles, sample: NDArray[np.float32], threads: int) -> Loaded:
     with tempfile.TemporaryDirectory(prefix="glioslice-") as scratch:
         file = Path(scratch) / "named.tflite"
-        file.write_bytes(_named(model.tflite))
+        file.write_bytes(_restore_names(model.tflite))
         options = {
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            # Or what is called fp32 would run in bfloat16 on processors that have it.
+            # Otherwise fp32 would run in bfloat16 on processors that have it.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         compiled = module.Core().compile_model(file, "CPU", options)
     request = compiled.create_infer_request()
     main = read_model(model.tflite).subgraphs[0]
-    taken, made = (_steps(main.tensors[ends[0]]) for ends in (main.inputs, main.outputs))
-    prepared = {0: _prepared(given, *taken)}
+    input_scale, output_scale = (
+        _quantization(main.tensors[ends[0]]) for ends in (main.inputs, main.outputs)
+    )
+    prepared = {0: _quantize_input(sample, *input_scale)}
 
     def invoke() -> NDArray[Any]:
         values: NDArray[Any] = request.infer(prepared)[0]
         return values
 
-    return Loaded(invoke, partial(_real, *made))
+    return Loaded(invoke, partial(_dequantize, *output_scale))
 
 
-def _named(tflite: bytes) -> bytes:
+def _restore_names(tflite: bytes) -> bytes:
     model = read_model(tflite)
     for index, tensor in enumerate(model.subgraphs[0].tensors):
         tensor.name = tensor.name or f"tensor_{index}"
-    return written(model)
+    return serialize(model)
 
 
-def _steps(tensor: Any) -> tuple[float, int]:
-    """Return scale and zero point of a tensor, as the interpreters do: 0, 0 of a float one."""
-    quantisation = tensor.quantization
-    if quantisation is None or quantisation.scale is None or not len(quantisation.scale):
+def _quantization(tensor: Any) -> tuple[float, int]:
+    """Return scale and zero point of a tensor, 0, 0 for a float one, as the interpreters do."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale is None or not len(quantization.scale):
         return 0.0, 0
-    return float(quantisation.scale[0]), int(quantisation.zeroPoint[0])
+    return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
-def _prepared(given: NDArray[np.float32], scale: float, zero_point: int) -> NDArray[Any]:
-    return quantise(given, scale, zero_point) if scale else given
+def _quantize_input(sample: NDArray[np.float32], scale: float, zero_point: int) -> NDArray[Any]:
+    return quantize(sample, scale, zero_point) if scale else sample
 
 
-def _real(scale: float, zero_point: int, values: NDArray[Any]) -> NDArray[np.float32]:
+def _dequantize(scale: float, zero_point: int, values: NDArray[Any]) -> NDArray[np.float32]:
     numbers = values.astype(np.float32)
     return np.float32(scale) * (numbers - zero_point) if scale else numbers
 
 
-RUNTIMES: Mapping[str, tuple[str, Callable[[Any, Model, NDArray[np.float32], int], Loaded]]] = {
+RUNTIMES: Mapping[
+    str, tuple[str, Callable[[Any, ModelFiles, NDArray[np.float32], int], Loaded]]
+] = {
     "ai-edge-litert": ("ai_edge_litert.interpreter", _tflite),
     "tflite-runtime": ("tflite_runtime.interpreter", _tflite),
     "onnxruntime": ("onnxruntime", _onnxruntime),
     "openvino": ("openvino", _openvino),
 }
-"""Module and way of loading, by distribution; others must agree with the first that is here."""
+"""Module and loader by distribution; the first that is installed is what others must agree with."""

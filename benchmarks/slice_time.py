@@ -1,20 +1,22 @@
-"""Time the int8 files of fold 1 on this machine, interleaved, for the table of rivals.
+"""Time the int8 files of fold 1 on this machine, for the table of networks in docs/accuracy.md.
 
     python benchmarks/slice_time.py
 
-Writes `benchmarks/folds/slice_time.json`: machine, runtime, and for each network the median and the
-90th percentile of the milliseconds that a slice takes on one thread.
+Writes `benchmarks/folds/slice_time.json`: the machine, the runtime, and for each network the median
+and the 90th percentile of the milliseconds for a slice on one thread.
 """
 
+import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.accuracy_tables import rivals
-from benchmarks.folds import KEPT
-from benchmarks.runtimes import processor
+from benchmarks.accuracy_tables import compared_runs
+from benchmarks.folds import FOLDS_FOLDER
+from benchmarks.pages import processor
 from device.engine import Engine
-from device.segment import slices_of
+from device.segment import prepare_slices
 from glioslice import cli
 from glioslice.cases import phantom_case
 from glioslice.cli import track
@@ -24,41 +26,41 @@ from glioslice.files import write_json
 ROUNDS = 200
 
 
-def main() -> None:
-    """Write them."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and time the networks."""
     example = "python benchmarks/slice_time.py"
     parser = cli.parser("Time the int8 files of fold 1, interleaved.", example)
-    cli.run(lambda _: work(), parser.parse_args())
+    cli.run(time_slices, parser.parse_args(argv))
 
 
-def work() -> None:
-    """Invoke the networks in turn, so that a busy moment of the machine meets all of them."""
+def time_slices(_arguments: argparse.Namespace) -> None:
+    """Time the networks interleaved, so that a busy moment of the machine affects all of them."""
     engines = {}
-    for run in rivals():
-        if not run.packed:
+    for run in compared_runs():
+        if not run.has_files:
             raise GliosliceError(f"{run.name}: its file is missing; `make folds` trains it")
         [file] = run.folder.glob("*-int8.tflite")
         engines[run.name] = Engine(file)
     first = next(iter(engines.values()))
-    slices, _ = slices_of(phantom_case(0).images, first.card)
+    slices, _ = prepare_slices(phantom_case(0).images, first.card)
     prepared = {name: e.prepare(slices[len(slices) // 2]) for name, e in engines.items()}
-    taken: dict[str, list[float]] = {name: [] for name in engines}
+    times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in track(range(ROUNDS), "timing"):
         for name, engine in engines.items():
             began = time.perf_counter()
             engine.invoke(prepared[name])
-            taken[name].append((time.perf_counter() - began) * 1000)
+            times[name].append((time.perf_counter() - began) * 1000)
     write_json(
-        KEPT / "slice_time.json",
+        FOLDS_FOLDER / "slice_time.json",
         {
             "machine": f"{processor()}, one thread",
             "runtime": first.runtime,
             "milliseconds": {
                 name: {
-                    "median": round(float(np.median(times)), 3),
-                    "p90": round(float(np.percentile(times, 90)), 3),
+                    "median": round(float(np.median(milliseconds)), 3),
+                    "p90": round(float(np.percentile(milliseconds, 90)), 3),
                 }
-                for name, times in taken.items()
+                for name, milliseconds in times.items()
             },
         },
     )

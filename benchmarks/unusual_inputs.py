@@ -1,10 +1,10 @@
-"""What do cases look like, and which faults made on purpose does `glioslice.sanity_checks` see?
+"""Measure the properties of cases, and which injected faults `glioslice.sanity_checks` detects.
 
-    python benchmarks/unusual_inputs.py --data ../shared/data/brats    # look, then write docs/confidence.md
-    python benchmarks/unusual_inputs.py                                # write from the committed tables
+    python benchmarks/unusual_inputs.py --data DATA    # measure, then write docs/confidence.md
+    python benchmarks/unusual_inputs.py                # write from the committed tables
 
-In `benchmarks/inputs/`, `seen.csv` holds a row a patient or phantom, `faults.csv` how many of them
-are warned of when each fault is made.
+In `benchmarks/inputs/`, `seen.csv` holds a row for each patient or phantom, and `faults.csv` the
+number of them that raise a warning with each fault.
 """
 
 import argparse
@@ -16,24 +16,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.folds import ROOT
+from benchmarks import ROOT
 from benchmarks.pages import fill, table
 from glioslice import cli
 from glioslice.cases import MODALITIES, find_cases, phantom_case, read_case
 from glioslice.cli import track
-from glioslice.files import whole
+from glioslice.files import atomic_path
 from glioslice.phantom.head import SEEDS
-from glioslice.preprocessing import brain_of
+from glioslice.preprocessing import brain_mask
 from glioslice.sanity_checks import (
+    MODALITY_TITLES,
     PAIRS,
-    TITLES,
+    BrainShape,
     Contrasts,
-    Shape,
-    contrasts_of,
-    odd_contrasts,
-    odd_shape,
-    sampled,
-    shape_of,
+    contrast_warnings,
+    measure_contrasts,
+    measure_shape,
+    sample_voxels,
+    shape_warnings,
 )
 
 FOLDER = ROOT / "benchmarks" / "inputs"
@@ -49,25 +49,27 @@ Sample = NDArray[np.float64]
 Brain = NDArray[np.bool_]
 
 
-def main() -> None:
-    """Read the command line, look and write."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, measure and write the page."""
     parser = cli.parser(
-        "Measure what cases look like, and which faults are seen.",
+        "Measure the properties of cases, and which faults are detected.",
         "python benchmarks/unusual_inputs.py --data ../shared/data/brats",
     )
-    parser.add_argument("--data", type=Path, help="a folder of cases; without, nothing is measured")
-    cli.run(work, parser.parse_args())
+    parser.add_argument(
+        "--data", type=Path, help="a folder of cases; without it nothing is measured"
+    )
+    cli.run(measure_inputs, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says."""
+def measure_inputs(arguments: argparse.Namespace) -> None:
+    """Measure if there are cases, and write the page."""
     if arguments.data:
-        measure(arguments.data)
-    fill(PAGE, {"inputs": page()})
+        measure_cases(arguments.data)
+    fill(PAGE, {"inputs": make_table()})
     print(f"written: {PAGE.name}")
 
 
-def measure(data: Path) -> None:
+def measure_cases(data: Path) -> None:
     """Write both tables."""
     found = find_cases(data)
     seen: list[tuple[object, ...]] = []
@@ -77,10 +79,10 @@ def measure(data: Path) -> None:
     for place, (group, name) in enumerate(track(jobs, "cases")):
         seed = place - len(found)
         case = read_case(found[place]) if seed < 0 else phantom_case(SEEDS[seed])
-        brain = brain_of(case.images)
-        sample = sampled(case.images, brain)
-        seen.append((name, *cells(shape_of(brain), contrasts_of(sample))))
-        for fault, warned in faults(sample, close_up(brain)):
+        brain = brain_mask(case.images)
+        sample = sample_voxels(case.images, brain)
+        seen.append((name, *row_cells(measure_shape(brain), measure_contrasts(sample))))
+        for fault, warned in faults(sample, crop_to_brain(brain)):
             count = counts.setdefault(fault, dict.fromkeys(GROUPS, 0))
             count[group] += warned
     write_table("seen", ("case", *columns()), seen)
@@ -88,34 +90,37 @@ def measure(data: Path) -> None:
 
 
 def faults(sample: Sample, brain: Brain) -> Iterator[tuple[str, bool]]:
-    """Yield each fault, made in the voxels (4, N) or in the brain (X, Y, Z), and if it is seen."""
-    yield "nothing", bool(odd_contrasts(contrasts_of(sample)) + odd_shape(shape_of(brain)))
-    for fault, spoilt in spoilt_contrasts(sample):
-        yield fault, bool(odd_contrasts(contrasts_of(spoilt)))
-    for fault, other in spoilt_shapes(brain):
-        yield fault, bool(odd_shape(shape_of(other)))
+    """Yield each fault of the voxels (4, N) or the brain (X, Y, Z), and whether it is detected."""
+    yield (
+        "nothing",
+        bool(contrast_warnings(measure_contrasts(sample)) + shape_warnings(measure_shape(brain))),
+    )
+    for fault, broken in broken_contrasts(sample):
+        yield fault, bool(contrast_warnings(measure_contrasts(broken)))
+    for fault, other in broken_shapes(brain):
+        yield fault, bool(shape_warnings(measure_shape(other)))
 
 
-def spoilt_contrasts(sample: Sample) -> Iterator[tuple[str, Sample]]:
+def broken_contrasts(sample: Sample) -> Iterator[tuple[str, Sample]]:
     """Yield the voxels with a modality missing, doubled, or swapped with another."""
-    titles = [TITLES[modality] for modality in MODALITIES]
+    titles = [MODALITY_TITLES[modality] for modality in MODALITIES]
     for place, title in enumerate(titles):
-        spoilt = sample.copy()
-        spoilt[place] = 0
-        yield f"{title} is 0", spoilt
+        broken = sample.copy()
+        broken[place] = 0
+        yield f"{title} is 0", broken
     for one, other in combinations(range(4), 2):
-        spoilt = sample.copy()
+        broken = sample.copy()
         noise = np.random.default_rng(0).normal(0, NOISE, sample.shape[1])
-        spoilt[other] = sample[one] + noise * sample[one].std()
-        yield f"{titles[one]}, with some noise, in place of {titles[other]}", spoilt
+        broken[other] = sample[one] + noise * sample[one].std()
+        yield f"{titles[one]}, with some noise, in place of {titles[other]}", broken
     for one, other in combinations(range(4), 2):
         order = list(range(4))
         order[one], order[other] = other, one
         yield f"{titles[one]} and {titles[other]} swapped", sample[order]
 
 
-def spoilt_shapes(brain: Brain) -> Iterator[tuple[str, Brain]]:
-    """Yield the brain with a scalp around it, cut, turned, and what is none."""
+def broken_shapes(brain: Brain) -> Iterator[tuple[str, Brain]]:
+    """Yield the brain with a scalp around it, cut, rotated, and a box instead of a brain."""
     from scipy.ndimage import binary_dilation
 
     gap = binary_dilation(brain, iterations=GAP)
@@ -125,8 +130,8 @@ def spoilt_shapes(brain: Brain) -> Iterator[tuple[str, Brain]]:
     yield "a box around the brain that is not 0", np.ones_like(brain)
 
 
-def close_up(brain: Brain) -> Brain:
-    """Return what lies around the brain: faults are then made faster."""
+def crop_to_brain(brain: Brain) -> Brain:
+    """Return the brain's box with a margin, in which faults are made faster."""
     box = []
     for axis in range(3):
         filled = np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -135,22 +140,22 @@ def close_up(brain: Brain) -> Brain:
 
 
 def columns() -> tuple[str, ...]:
-    """Return the names of what is seen."""
+    """Return the columns of `seen.csv`."""
     pairs = [f"alike_{MODALITIES[a]}_{MODALITIES[b]}" for a, b in PAIRS]
     by_modality = [f"{what}_{m}" for what in ("same", "bright") for m in MODALITIES]
     return ("ml", "x", "y", "z", "fill", "enclosed", *by_modality, *pairs)
 
 
-def cells(shape: Shape, seen: Contrasts) -> tuple[str, ...]:
-    """Return what was seen under `columns`."""
-    shares = (shape.fill, shape.enclosed, *seen.same, *seen.bright, *seen.alike)
+def row_cells(shape: BrainShape, seen: Contrasts) -> tuple[str, ...]:
+    """Return the cells of a row under `columns`."""
+    shares = (shape.fill, shape.enclosed, *seen.constant, *seen.bright, *seen.correlations)
     return (f"{shape.millilitres:.0f}", *map(str, shape.sides), *(f"{n:.4f}" for n in shares))
 
 
 def write_table(name: str, head: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Write one of the tables, whole or not at all."""
+    """Write one of the tables atomically."""
     path = FOLDER / f"{name}.csv"
-    with whole(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(lines)
@@ -162,12 +167,12 @@ def read_table(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def page() -> str:
-    """Return the table of faults for the page."""
+def make_table() -> str:
+    """Return the table of faults for docs/confidence.md."""
     rows = read_table("seen")
     phantoms = sum(row["case"].startswith("phantom-") for row in rows)
     sizes = len(rows) - phantoms, phantoms
-    head = ("made on purpose", *(f"of {n} {group}" for n, group in zip(sizes, GROUPS, strict=True)))
+    head = ("fault", *(f"of {n} {group}" for n, group in zip(sizes, GROUPS, strict=True)))
     return table(head, [list(row.values()) for row in read_table("faults")])
 
 

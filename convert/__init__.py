@@ -1,1 +1,4 @@
-"""From a checkpoint to packed TFLite files, and the proof that they are still that network."""
+"""From a trained network to packed TFLite files, and the proof that they still compute it.
+
+`convert.to_tflite.convert` is the public function; `convert.pack.pack` shrinks any TFLite file.
+"""

@@ -1,9 +1,9 @@
-"""The files that a conversion leaves: products bound by a card, and others to compare them with.
+"""The files that a conversion writes.
 
-OUT/card.json, <name>.safetensors, <name>-int8.tflite, ...    a model folder (`glioslice.model_card`)
-OUT/report.json, report.svg                                   what the files are worth, and why
-OUT/model.h, model.c, ...                                     what a target asked for (--target)
-OUT/compare/<name>-fp32.tflite, ...                           never shipped
+OUT/card.json, <name>.safetensors, <name>-int8.tflite     a model folder (`glioslice.model_card`)
+OUT/report.json, report.svg                               scores, sizes and errors by layer
+OUT/model.h, model.c, ...                                 made for a target (--target)
+OUT/compare/<name>-fp32.tflite, ...                       for comparison, never shipped
 """
 
 import hashlib
@@ -19,22 +19,22 @@ from glioslice.errors import GliosliceError
 from glioslice.files import sha256, write_bytes, write_json
 from glioslice.model_card import CARD, Card
 
-LIMIT = 60_000
-"""Bytes; 60 KB means 60,000."""
+SIZE_LIMIT = 60_000
+"""Bytes of a product; 60 KB means 60,000."""
 
 PRODUCTS = ("int8", "fp16")
 """The precisions that may be shipped."""
 
-PRECISIONS_OF = {"compact": ("int8",)}
-"""What is made of a size if nothing else is asked for; of others, whatever may be a product."""
+DEFAULT_PRECISIONS = {"compact": ("int8",)}
+"""The products of a size by default; other sizes get all of PRODUCTS."""
 
 COMPARE, REPORT, PICTURE = "compare", "report.json", "report.svg"
-NOTHING: Mapping[str, bytes] = MappingProxyType({})
+NO_EXTRAS: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class File:
-    """A packed TFLite file; a `product` is bound by the card and may be shipped."""
+class ModelFile:
+    """A packed TFLite file; a `product` is listed in the card and may be shipped."""
 
     name: str
     precision: str
@@ -43,43 +43,49 @@ class File:
 
     @property
     def entry(self) -> dict[str, object]:
-        """What a card says of the file."""
+        """The file's entry in a card."""
         digest = hashlib.sha256(self.content).hexdigest()
         return {"precision": self.precision, "bytes": len(self.content), "sha256": digest}
 
 
-def chosen_precisions(asked: str | None, name: str, targets: Sequence[str] = ()) -> tuple[str, ...]:
-    """Return the products to make: those of `--precision`, or the usual ones of a size.
+def choose_precisions(
+    option: str | None, name: str, targets: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return the products to make: those of `--precision`, or the default ones of a size.
 
-    Raises GliosliceError if one is unknown, or int8 is missing, which `targets` look at.
+    Raises GliosliceError if one is unknown, or if int8 is missing although `targets` need it.
     """
-    if asked is None:
-        return PRECISIONS_OF.get(name, PRODUCTS)
-    chosen = tuple(dict.fromkeys(part.strip() for part in asked.split(",") if part.strip()))
+    if option is None:
+        return DEFAULT_PRECISIONS.get(name, PRODUCTS)
+    chosen = tuple(dict.fromkeys(part.strip() for part in option.split(",") if part.strip()))
     unknown = [precision for precision in chosen if precision not in PRODUCTS]
     if unknown or not chosen:
         raise GliosliceError(
-            f"--precision {asked}: a product is {' or '.join(PRODUCTS)}; other files are always "
+            f"--precision {option}: a product is {' or '.join(PRODUCTS)}; other files are always "
             f"written to OUT/{COMPARE}/"
         )
     if targets and "int8" not in chosen:
         raise GliosliceError(
-            f"--precision {asked} --target {','.join(targets)}: targets are those of the int8 "
-            "file; add int8 to --precision or leave --target out"
+            f"--precision {option} --target {','.join(targets)}: targets check the int8 file; "
+            "add int8 to --precision or leave --target out"
         )
     return chosen
 
 
-def packed(name: str, exported: Mapping[str, bytes], precisions: Sequence[str]) -> tuple[File, ...]:
-    """Return the packed files of a network called `name`, the products first."""
-    order = [*precisions, *(p for p in exported if p not in precisions)]
+def pack_files(
+    name: str, contents: Mapping[str, bytes], precisions: Sequence[str]
+) -> tuple[ModelFile, ...]:
+    """Return the packed files of a network called `name`, the products first.
+
+    `contents` holds the unpacked files by precision; `precisions` are those that become products.
+    """
+    order = [*precisions, *(p for p in contents if p not in precisions)]
     return tuple(
-        File(f"{name}-{precision}.tflite", precision, precision in precisions, pack(content))
-        for precision, content in ((p, exported[p]) for p in order)
+        ModelFile(f"{name}-{p}.tflite", p, p in precisions, pack(contents[p])) for p in order
     )
 
 
-def too_large(files: Sequence[File], limit: int = LIMIT) -> str:
+def describe_excess(files: Sequence[ModelFile], limit: int = SIZE_LIMIT) -> str:
     """Return which product has more than `limit` bytes and what to do about it, "" if none has."""
     for file in files:
         size = len(file.content)
@@ -97,7 +103,7 @@ def too_large(files: Sequence[File], limit: int = LIMIT) -> str:
     return ""
 
 
-def check_writable(out: Path) -> None:
+def make_output_folder(out: Path) -> None:
     """Make the folder `out`; raises GliosliceError if nothing can be written there."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -105,12 +111,12 @@ def check_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise GliosliceError(
-            f"{out}: cannot be written to ({error.strerror}); name another with --out"
+            f"{out}: cannot be written to ({error.strerror}); choose another folder with --out"
         ) from None
 
 
-def stage(folder: Path, card: Card, files: Sequence[File]) -> dict[str, Path]:
-    """Write all files flat into `folder`, bound by a card, so that the engine runs them."""
+def stage_files(folder: Path, card: Card, files: Sequence[ModelFile]) -> dict[str, Path]:
+    """Write all files into `folder` with a card, so that the engine accepts them."""
     for file in files:
         write_bytes(folder / file.name, file.content)
     write_json(folder / CARD, card.content | {"files": {f.name: f.entry for f in files}})
@@ -118,38 +124,39 @@ def stage(folder: Path, card: Card, files: Sequence[File]) -> dict[str, Path]:
 
 
 def publish(
-    run: Path,
+    source: Path,
     out: Path,
     card: Card,
-    files: Sequence[File],
+    files: Sequence[ModelFile],
     report: dict[str, Any],
-    beside: Mapping[str, bytes] = NOTHING,
+    extras: Mapping[str, bytes] = NO_EXTRAS,
 ) -> None:
-    """Write the model folder `out` from that of `run`, which may be the same.
+    """Write the model folder `out` from the model folder `source`, which may be the same.
 
-    The card keeps all that it says and comes last: until it stands, no engine takes a new file.
+    The card keeps everything but its list of files. It is written last: before that, no engine
+    accepts a new file.
     """
     checkpoint = f"{card.name}.safetensors"
     kept = {checkpoint: card.content["files"][checkpoint]}
-    if out.resolve() == run.resolve():
+    if out.resolve() == source.resolve():
         kept |= {n: e for n, e in card.content["files"].items() if _unchanged(out / n, e)}
     else:
-        write_bytes(out / checkpoint, (run / checkpoint).read_bytes())
-    write_files(out, files, report, beside)
+        write_bytes(out / checkpoint, (source / checkpoint).read_bytes())
+    write_files(out, files, report, extras)
     entries = kept | {file.name: file.entry for file in files if file.product}
     write_json(out / CARD, card.content | {"files": entries})
 
 
 def write_files(
     out: Path,
-    files: Sequence[File],
+    files: Sequence[ModelFile],
     report: dict[str, Any],
-    beside: Mapping[str, bytes] = NOTHING,
+    extras: Mapping[str, bytes] = NO_EXTRAS,
 ) -> None:
-    """Write the files, what was made `beside` them (by name) and their report, which comes last."""
+    """Write the TFLite files, `extras` (content by name) and, last, the report."""
     for file in files:
         write_bytes(out / file.name if file.product else out / COMPARE / file.name, file.content)
-    for name, content in beside.items():
+    for name, content in extras.items():
         write_bytes(out / name, content)
     write_json(out / REPORT, report)
 

@@ -1,21 +1,12 @@
-"""The array that a network which is not ours is calibrated on and judged by.
+"""An external network, from an ONNX file or a torch module, as the source of a conversion.
 
-A file `.npy` holds images (N, C, H, W) as the network takes them, an `.npz` those as `images` and,
-where it has them, `masks` (N, K, H', W') of the network's outputs. The first three quarters
-calibrate and the last quarter judges: neighbours often come from one patient, and interleaved they
-would be on both sides.
-
-A network that is not ours, as it came: an ONNX file, or a torch module that a function makes.
-
-A network that is not ours, as a source of TFLite files.
-
-Its outputs are yes or no, above a threshold or not. Where its examples have masks, Dice is gated;
-else the share of pixels at which all outputs are on the side on which the network itself has them.
+Each of its outputs is a yes or a no: above a threshold or not. If its sample images have masks, the
+gate compares Dice. Otherwise it compares agreement, the share of pixels at which every output is on
+the same side of the threshold as the network's own.
 """
 
 import os
 import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,118 +18,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convert.artifacts import File
+from convert.artifacts import ModelFile
 from convert.calibration import spread
-from convert.export import float_files_of, onnx_of
-from convert.onnx_model import Floats, Shape, onnx_steps, prepared, read_onnx, runner
-from convert.tflite.interpreter import outputs_of, snr
+from convert.export import convert_onnx, export_onnx
+from convert.onnx_model import Floats, Shape, make_runner, onnx_steps, prepare_onnx, read_onnx
+from convert.sample_images import SPLIT, SampleImages, extended_images, usual_images
+from convert.tflite.interpreter import output_values, snr
 from convert.tflite.reader import PORTABLE_CUSTOM
-from convert.verify.acceptance import Limits, Verdict
+from convert.verify.acceptance import Evaluation, Limits
 from convert.verify.graph_checks import check_ends, check_nodes, read_graph
-from convert.verify.parity import LIMIT, blocks_of
+from convert.verify.parity import MIN_SNR, match_blocks
 from glioslice.errors import GliosliceError
 from glioslice.metrics import dice
 
-FEWEST = 8
-"""Images: six calibrate, two judge."""
-
-MOST_USUAL, MOST, MOST_JUDGED = 256, 768, 64
-"""Images: at first, on the ladder, and of those that judge; as many as of 32 cases of ours."""
-
-SPLIT = "the first three quarters calibrate, the last quarter judges"
+MAX_PROBES, FLOAT_PROBES = 8, 2
+"""Images on which layers are compared: int8 with float, and float with the network."""
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
-    """Images (N, C, H, W), and masks (N, K, H', W') or None."""
+class ExternalNetwork:
+    """A network, a function that runs it, and its ONNX model, ready for conversion.
 
-    name: str
-    images: Floats
-    masks: NDArray[np.bool_] | None
-
-    @property
-    def shape(self) -> Shape:
-        """Channels, rows and columns of an image."""
-        _, channels, rows, columns = self.images.shape
-        return channels, rows, columns
-
-    @property
-    def calibrating(self) -> Floats:
-        """Those of the first three quarters, (N, H, W, C)."""
-        return _last(self.images[: self._split])
-
-    @property
-    def judging(self) -> NDArray[np.intp]:
-        """Which images judge: of the last quarter, evenly spaced."""
-        return np.array(spread(range(self._split, len(self.images)), MOST_JUDGED))
-
-    @property
-    def judged(self) -> Floats:
-        """Those, (N, H, W, C)."""
-        return _last(self.images[self.judging])
-
-    @property
-    def _split(self) -> int:
-        return 3 * len(self.images) // 4
-
-
-def read_examples(path: Path) -> Examples:
-    """Return what a file `.npy` or `.npz` holds.
-
-    Raises GliosliceError if it is none, or its images are too few, not finite or not of four
-    dimensions, or its masks are not binary or of another number.
-    """
-    try:
-        found = np.load(path, allow_pickle=False)
-        arrays = {"images": found} if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise GliosliceError(f"{path}: no .npy or .npz file of numbers ({error})") from None
-    if "images" not in arrays:
-        raise GliosliceError(f"{path}: holds {', '.join(arrays) or 'nothing'}, but no 'images'")
-    images, masks = arrays["images"], arrays.get("masks")
-    if images.ndim != 4 or images.dtype.kind != "f":
-        raise GliosliceError(
-            f"{path}: images are {images.dtype} of {images.shape}; expected float32 of (number, "
-            "channels, rows, columns), normalised as for training"
-        )
-    if len(images) < FEWEST:
-        raise GliosliceError(f"{path}: holds {len(images)} images; at least {FEWEST} are needed")
-    if not np.isfinite(images).all():
-        raise GliosliceError(f"{path}: holds NaN or infinite values; leave those images out")
-    if masks is not None:
-        if masks.ndim != 4 or len(masks) != len(images) or not np.isin(masks, (0, 1)).all():
-            raise GliosliceError(
-                f"{path}: masks are {masks.dtype} of {masks.shape}; expected {len(images)} of "
-                "(outputs, rows, columns) that hold 0 and 1"
-            )
-        masks = masks.astype(bool)
-    return Examples(path.name, images.astype(np.float32), masks)
-
-
-def usual(images: Floats) -> Floats:
-    """Return a third of the images (N, H, W, C), evenly spaced, but not fewer than FEWEST."""
-    return np.stack(spread(list(images), min(MOST_USUAL, max(FEWEST, len(images) // 3))))
-
-
-def better(images: Floats) -> Floats:
-    """Return up to MOST of the images, a half of them the brightest, as `convert.calibration` does."""
-    if len(images) <= MOST:
-        return images
-    brightness = (images.astype(np.float64) ** 4).sum(axis=(1, 2, 3))
-    chosen = set(np.argsort(-brightness, kind="stable")[: MOST // 2].tolist())
-    chosen |= set(spread([i for i in range(len(images)) if i not in chosen], MOST - len(chosen)))
-    return images[sorted(chosen)]
-
-
-def _last(images: Floats) -> Floats:
-    return np.ascontiguousarray(np.moveaxis(images, 1, -1))
-
-
-@dataclass(frozen=True, eq=False)
-class Original:
-    """A network, how to run it, and its ONNX model, prepared for conversion.
-
-    `run` takes (1, *shape) and gives its output, (1, K) or (1, K, H', W').
+    `run` takes (1, *shape) and returns the output, (1, K) or (1, K, H', W').
     """
 
     name: str
@@ -147,49 +48,55 @@ class Original:
     run: Callable[[Floats], Floats]
 
 
-def from_onnx(path: Path, shape: Shape | None) -> Original:
-    """Return the network of an ONNX file, run by ONNX Runtime; `shape` where the file has none.
+def load_onnx(path: Path, shape: Shape | None) -> ExternalNetwork:
+    """Return the network of an ONNX file, run by ONNX Runtime.
 
-    Raises GliosliceError if it is no ONNX file, or not one that can be converted.
+    `shape` is needed where the file leaves sizes open. Raises GliosliceError if it is not an ONNX
+    file, or not one that can be converted.
     """
     try:
-        model, sizes = prepared(read_onnx(path), shape)
-        return Original(path.stem, sizes, model, _checked(runner(model), sizes))
+        model, sizes = prepare_onnx(read_onnx(path), shape)
+        return ExternalNetwork(path.stem, sizes, model, _checked(make_runner(model), sizes))
     except GliosliceError as error:
         where = "" if str(error).startswith(str(path)) else f"{path}: "
         raise GliosliceError(f"{where}{error}") from None
 
 
-def from_module(path: str, shape: Shape) -> Original:
-    """Return the network that `path`, package.module:factory, makes; torch runs it.
+def wrap_module(network: nn.Module, shape: Shape, name: str) -> ExternalNetwork:
+    """Return a torch module as a network that takes (1, *shape), put into evaluation mode.
 
-    A factory takes no arguments; it may be a module itself. Modules of the working directory are
-    found too. Raises GliosliceError if there is none, it fails, or what it makes is no network
-    that can be converted.
+    Raises GliosliceError if its weights are not finite or it cannot be converted.
     """
     import onnx
 
-    network = _made(path).eval()
-    for name, tensor in network.state_dict().items():
+    network = network.eval()
+    for key, tensor in network.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise GliosliceError(f"--module {path}: {name} holds NaN or infinite weights")
+            raise GliosliceError(f"{name}: {key} holds NaN or infinite weights")
 
     @torch.no_grad()
     def run(batch: Floats) -> Floats:
-        made = network(torch.from_numpy(np.ascontiguousarray(batch)))
-        if not isinstance(made, Tensor):
-            raise GliosliceError(f"it gives {type(made).__name__}; let it give one tensor")
-        return np.asarray(made.numpy())
+        output = network(torch.from_numpy(np.ascontiguousarray(batch)))
+        if not isinstance(output, Tensor):
+            raise GliosliceError(
+                f"it returns {type(output).__name__}; it must return a single tensor"
+            )
+        return np.asarray(output.numpy())
 
     try:
         checked = _checked(run, shape)
-        model, _ = prepared(onnx.ModelProto.FromString(onnx_of(network, shape)), shape)
+        model, _ = prepare_onnx(onnx.ModelProto.FromString(export_onnx(network, shape)), shape)
     except GliosliceError as error:
-        raise GliosliceError(f"--module {path}: {error}") from None
-    return Original(path.partition(":")[2].rpartition(".")[2], shape, model, checked)
+        raise GliosliceError(f"{name}: {error}") from None
+    return ExternalNetwork(name, shape, model, checked)
 
 
-def _made(path: str) -> nn.Module:
+def import_module_network(path: str) -> tuple[nn.Module, str]:
+    """Return the network that `path`, package.module:factory, makes, and a name for it.
+
+    A factory takes no arguments; it may be a torch module itself. Modules of the working directory
+    are found too. Raises GliosliceError if it cannot be imported or makes no torch module.
+    """
     module, _, name = path.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so as to hide nothing
@@ -197,24 +104,24 @@ def _made(path: str) -> nn.Module:
         found: Any = getattr(import_module(module), name)
     except Exception as error:  # importing runs whatever the module holds
         raise GliosliceError(
-            f"--module {path}: cannot be imported ({type(error).__name__}: {error}); expected "
+            f"{path}: cannot be imported ({type(error).__name__}: {error}); expected "
             "package.module:factory"
         ) from error
     try:
         network = found if isinstance(found, nn.Module) else found()
     except Exception as error:
         raise GliosliceError(
-            f"--module {path}: making the network failed ({type(error).__name__}: {error})"
+            f"{path}: making the network failed ({type(error).__name__}: {error})"
         ) from error
     if not isinstance(network, nn.Module):
-        raise GliosliceError(f"--module {path}: makes {type(network).__name__}, no torch module")
-    return network
+        raise GliosliceError(f"{path}: makes {type(network).__name__}, not a torch module")
+    return network, name.rpartition(".")[2]
 
 
 def _checked(run: Callable[[Floats], Floats], shape: Shape) -> Callable[[Floats], Floats]:
-    """Return `run` once it is sure that it takes `shape` and gives one batch of numbers."""
+    """Return `run` once it is known to take `shape` and to return one batch of numbers."""
     try:
-        made = run(np.zeros((1, *shape), np.float32))
+        output = run(np.zeros((1, *shape), np.float32))
     except GliosliceError:
         raise
     except Exception as error:  # a network may raise anything
@@ -222,172 +129,179 @@ def _checked(run: Callable[[Floats], Floats], shape: Shape) -> Callable[[Floats]
             f"it does not take (1, {', '.join(map(str, shape))}) ({type(error).__name__}: {error});"
             " is --input-shape right?"
         ) from error
-    if made.dtype != np.float32 or made.ndim not in (2, 4) or made.shape[0] != 1:
+    if output.dtype != np.float32 or output.ndim not in (2, 4) or output.shape[0] != 1:
         raise GliosliceError(
-            f"it gives {made.dtype} of {made.shape}; expected float32 of (1, outputs) or "
+            f"it returns {output.dtype} of {output.shape}; expected float32 of (1, outputs) or "
             "(1, outputs, rows, columns)"
         )
     return run
 
 
-MOST_PROBED, FLOAT_PROBES = 8, 2
-"""Images on which layers are compared, int8 with float and float with the network."""
-
-
 @dataclass(frozen=True, eq=False)
-class Foreign:
-    """A network with its examples; `wanted` (N, K, ...) is what it makes of those that judge.
+class ExternalModel:
+    """A network with its sample images.
 
-    Outputs above `threshold` are yes. `notes` name layers that cost much (`convert.verify.graph_checks`).
+    `expected` (N, K, ...) is the network's output for the images that evaluate. Outputs above
+    `threshold` count as yes. `warnings` name costly layers (`convert.verify.graph_checks`).
     """
 
-    original: Original
-    examples: Examples
+    network: ExternalNetwork
+    samples: SampleImages
     threshold: float
-    wanted: Floats
-    notes: tuple[str, ...]
+    expected: Floats
+    warnings: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The file's, or that of the function that makes the network."""
-        return self.original.name
+        """The name of the ONNX file, or of the module's factory."""
+        return self.network.name
 
-    def calibration(self) -> Floats:
-        """Return a third of the images that calibrate."""
-        return usual(self.examples.calibrating)
+    def calibration_slices(self) -> Floats:
+        """Return a third of the calibration images."""
+        return usual_images(self.samples.calibration)
 
-    def more(self) -> Floats:
-        """Return all of them, or the brightest and others."""
-        return better(self.examples.calibrating)
+    def extended_slices(self) -> Floats:
+        """Return all calibration images, or the brightest and others if there are many."""
+        return extended_images(self.samples.calibration)
 
-    def probes(self) -> Floats:
-        """Return some of the images that judge."""
-        return np.stack(spread(list(self.examples.judged), MOST_PROBED))
+    def probe_slices(self) -> Floats:
+        """Return some of the images that evaluate."""
+        return np.stack(spread(list(self.samples.evaluation), MAX_PROBES))
 
-    def floats(self) -> tuple[dict[str, bytes], dict[int, str]]:
-        """Return the float files, of which the output is that of the network."""
-        floats = float_files_of(self.original.model.SerializeToString(), self.calibration())
-        _check_ops(floats["fp32"])
-        some = self.examples.judged[:FLOAT_PROBES]
-        blocks = blocks_of(onnx_steps(self.original.model, some), floats["fp32"], some)
-        found = [block for block in blocks if block.snr >= LIMIT]
-        wanted = self.wanted[:FLOAT_PROBES]
-        near = snr(wanted, arranged(outputs_of(floats["fp32"], some), wanted))
-        if not near >= LIMIT:
-            last = f"; the last layer that it computes alike is {found[-1].name}" if found else ""
+    def float_files(self) -> tuple[dict[str, bytes], dict[int, str]]:
+        """Return the float files, whose output was found to be that of the network."""
+        files = convert_onnx(self.network.model.SerializeToString(), self.calibration_slices())
+        _check_portable(files["fp32"])
+        probes = self.samples.evaluation[:FLOAT_PROBES]
+        blocks = match_blocks(onnx_steps(self.network.model, probes), files["fp32"], probes)
+        matched = [block for block in blocks if block.snr >= MIN_SNR]
+        expected = self.expected[:FLOAT_PROBES]
+        ratio = snr(expected, match_layout(output_values(files["fp32"], probes), expected))
+        if not ratio >= MIN_SNR:
+            last = f"; the last layer with equal values is {matched[-1].name}" if matched else ""
             raise GliosliceError(
-                f"the float file is not the network: its output is at {near:.0f} dB of what the "
-                f"network gives, {LIMIT:.0f} are asked for{last}"
+                f"the float file does not compute the network: its output matches at {ratio:.0f} "
+                f"dB, at least {MIN_SNR:.0f} dB are required{last}"
             )
-        return floats, {block.tensor: block.name for block in found}
+        return files, {block.tensor: block.name for block in matched}
 
-    def judged(self, files: Sequence[File]) -> dict[str, Verdict]:
-        """Return what files are worth on the images that judge."""
-        wanted = self.wanted > self.threshold
-        verdicts = {}
+    def evaluate(self, files: Sequence[ModelFile]) -> dict[str, Evaluation]:
+        """Return the scores of files on the images that evaluate."""
+        expected = self.expected > self.threshold
+        evaluations = {}
         for file in files:
-            channels, rows, columns = self.original.shape
+            channels, rows, columns = self.network.shape
             check_ends(read_graph(file.content), file.precision, (1, rows, columns, channels))
-            made = arranged(outputs_of(file.content, self.examples.judged), self.wanted)
-            found = made > self.threshold
-            agreement = round(float((found == wanted).all(axis=1).mean()), 6)
-            verdicts[file.name] = Verdict(self._dice(found), agreement)
-        return verdicts
+            output = output_values(file.content, self.samples.evaluation)
+            found = match_layout(output, self.expected) > self.threshold
+            agreement = round(float((found == expected).all(axis=1).mean()), 6)
+            evaluations[file.name] = Evaluation(self.dice_scores(found), agreement)
+        return evaluations
 
-    def account(self) -> dict[str, Any]:
-        """Return sizes, threshold and how the examples are split."""
-        images = self.examples
+    def describe(self) -> dict[str, Any]:
+        """Return sizes, threshold and the split of the images, for `report.json`."""
+        samples = self.samples
         return {
-            "input": list(self.original.shape),
-            "output": list(self.wanted.shape[1:]),
+            "input": list(self.network.shape),
+            "output": list(self.expected.shape[1:]),
             "threshold": self.threshold,
-            "known": list(self.notes),
-            "calibrated_on": {"what": images.name, "slices": len(self.calibration())},
+            "known": list(self.warnings),
+            "calibrated_on": {"what": samples.name, "slices": len(self.calibration_slices())},
             "judged_on": {
-                "what": images.name,
-                "slices": len(self.wanted),
-                "masks": images.masks is not None,
+                "what": samples.name,
+                "slices": len(self.expected),
+                "masks": samples.masks is not None,
                 "split": SPLIT,
             },
         }
 
-    def _dice(self, found: NDArray[np.bool_]) -> dict[str, float] | None:
-        """Return the Dice of each output over all images together, and the mean."""
-        if self.examples.masks is None:
+    def dice_scores(self, found: NDArray[np.bool_]) -> dict[str, float] | None:
+        """Return each output's Dice over all images together and the mean; None without masks."""
+        if self.samples.masks is None:
             return None
-        truth = self.examples.masks[self.examples.judging]
+        truth = self.samples.masks[self.samples.evaluation_indices]
         scores = [dice(found[:, k], truth[:, k]) for k in range(truth.shape[1])]
         each = {str(k): round(score, 4) for k, score in enumerate(scores)}
         return each | {"mean": round(sum(scores) / len(scores), 4)}
 
 
-def foreign(original: Original, examples: Examples, threshold: float, limits: Limits) -> Foreign:
-    """Return a network with its examples.
+def make_external_model(
+    network: ExternalNetwork, samples: SampleImages, threshold: float, limits: Limits
+) -> ExternalModel:
+    """Return a network with its sample images.
 
-    Raises GliosliceError if it has layers that are known to break, they do not go together, or the
-    gate could not tell a good file from one that always says the same.
+    Raises GliosliceError if the network has unsupported layers, does not take the images, or could
+    not be distinguished from a network whose output is constant.
     """
-    notes = check_nodes(original.model)
-    if examples.shape != original.shape:
+    warnings = check_nodes(network.model)
+    if samples.shape != network.shape:
         raise GliosliceError(
-            f"{examples.name}: images are of {examples.shape}, {original.name} takes "
-            f"{original.shape} (channels, rows, columns)"
+            f"{samples.name}: images are of {samples.shape}, {network.name} takes "
+            f"{network.shape} (channels, rows, columns)"
         )
-    made = np.concatenate([original.run(examples.images[i : i + 1]) for i in examples.judging])
-    source = Foreign(original, examples, threshold, made, notes)
-    if not np.isfinite(made).all():
-        raise GliosliceError(f"{original.name} gives NaN or infinite values on {examples.name}")
-    if examples.masks is None:
+    outputs = [network.run(samples.images[i : i + 1]) for i in samples.evaluation_indices]
+    source = ExternalModel(network, samples, threshold, np.concatenate(outputs), warnings)
+    if not np.isfinite(source.expected).all():
+        raise GliosliceError(f"{network.name} returns NaN or infinite values on {samples.name}")
+    if samples.masks is None:
         _check_varied(source, limits)
     else:
-        _check_masks(source, examples.masks, limits)
+        _check_masks(source, samples.masks, limits)
     return source
 
 
-def arranged(given: Floats, wanted: Floats) -> Floats:
-    """Return outputs of a TFLite file, channels last or as they were, in the order of `wanted`.
+def match_layout(output: Floats, expected: Floats) -> Floats:
+    """Return outputs of a TFLite file, channels last or not, in the order of `expected`.
 
-    Where sizes are equal both fit: what is nearer is meant. Raises GliosliceError if none fits.
+    Where both orders have its shape, the nearer one is taken. Raises GliosliceError if none has.
     """
-    orders = [given, np.moveaxis(given, -1, 1)] if given.ndim == 4 else [given]
-    fitting = [order for order in orders if order.shape == wanted.shape]
+    orders = [output, np.moveaxis(output, -1, 1)] if output.ndim == 4 else [output]
+    fitting = [order for order in orders if order.shape == expected.shape]
     if not fitting:
-        raise GliosliceError(f"a file gives {given.shape[1:]}, the network {wanted.shape[1:]}")
-    return min(fitting, key=lambda order: float(((order - wanted) ** 2).sum()))
+        raise GliosliceError(f"a file returns {output.shape[1:]}, the network {expected.shape[1:]}")
+    return min(fitting, key=lambda order: float(((order - expected) ** 2).sum()))
 
 
-def _check_varied(source: Foreign, limits: Limits) -> None:
-    decided = np.moveaxis(source.wanted > source.threshold, 1, -1)
+def _check_varied(source: ExternalModel, limits: Limits) -> None:
+    """Check that a file with a constant output would fail the gate."""
+    decided = np.moveaxis(source.expected > source.threshold, 1, -1)
     patterns = np.packbits(decided.reshape(-1, decided.shape[-1]), axis=1)
     share = np.unique(patterns, axis=0, return_counts=True)[1].max() / len(patterns)
     if share >= limits.min_agreement:
         raise GliosliceError(
-            f"{source.name} says the same at {share:.2%} of all places of {source.examples.name} "
-            f"(above {source.threshold:g} or not), so a file that always says so would pass; judge "
-            "it by masks, on other images, or with another --threshold or --min-agreement"
+            f"{source.name} gives the same result (above {source.threshold:g} or not) at "
+            f"{share:.2%} of all pixels of {source.samples.name}, so a file with a constant "
+            "output would pass; add masks, or use other images, another --threshold or "
+            "--min-agreement"
         )
 
 
-def _check_masks(source: Foreign, masks: NDArray[np.bool_], limits: Limits) -> None:
-    if masks.shape[1:] != source.wanted.shape[1:]:
+def _check_masks(source: ExternalModel, masks: NDArray[np.bool_], limits: Limits) -> None:
+    """Check that the network itself scores well enough on the masks for a drop to show."""
+    if masks.shape[1:] != source.expected.shape[1:]:
         raise GliosliceError(
-            f"{source.examples.name}: masks are of {masks.shape[1:]}, {source.name} gives "
-            f"{source.wanted.shape[1:]} (outputs, rows, columns)"
+            f"{source.samples.name}: masks are of {masks.shape[1:]}, {source.name} returns "
+            f"{source.expected.shape[1:]} (outputs, rows, columns)"
         )
-    own = source._dice(source.wanted > source.threshold) or {"mean": 0.0}
-    empty = not masks[source.examples.judging].any()
+    own = source.dice_scores(source.expected > source.threshold) or {"mean": 0.0}
+    empty = not masks[source.samples.evaluation_indices].any()
     if empty or own["mean"] <= limits.max_drop:
-        said = "nothing is in those that judge" if empty else f"its own Dice is {own['mean']:g}"
+        why = (
+            "the masks of the evaluation images are empty"
+            if empty
+            else f"the network's own Dice is {own['mean']:g}"
+        )
         raise GliosliceError(
-            f"{source.name} cannot be judged by the masks of {source.examples.name}: {said}; are "
-            "outputs and --threshold those that the masks are of?"
+            f"{source.name} cannot be evaluated with {source.samples.name}: {why}; do the masks "
+            "belong to these outputs and to --threshold?"
         )
 
 
-def _check_ops(fp32: bytes) -> None:
+def _check_portable(fp32: bytes) -> None:
+    """Check that the file holds no TensorFlow op, which no TFLite runtime of a board has."""
     names = {op.name for op in read_graph(fp32).ops}
-    foreign_ops = sorted(name for name in names if name.startswith(PORTABLE_CUSTOM.decode()))
-    if foreign_ops:
+    tensorflow_ops = sorted(name for name in names if name.startswith(PORTABLE_CUSTOM.decode()))
+    if tensorflow_ops:
         raise GliosliceError(
-            f"TFLite has no op for {', '.join(foreign_ops)}; use others in the network"
+            f"TFLite has no op for {', '.join(tensorflow_ops)}; use other layers in the network"
         )

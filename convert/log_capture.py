@@ -1,4 +1,4 @@
-"""The tools print a lot and mean little by it: a log takes it, and is shown on failure."""
+"""Keep tools quiet: their output goes to a log, which is shown if they fail."""
 
 import os
 import sys
@@ -11,30 +11,32 @@ from pathlib import Path
 from glioslice.errors import GliosliceError
 
 LOG_LINES = 5
+"""Lines of the log that an error message quotes."""
 
 
 @contextmanager
-def logged() -> Iterator[None]:
-    """Run the block in silence.
+def capture_output() -> Iterator[None]:
+    """Run the block with stdout and stderr captured, also those of C libraries.
 
-    Raises GliosliceError with the last lines of what was said, which is kept, if the block fails.
+    Raises GliosliceError with the last lines of the output if the block fails. The whole log is
+    kept in a file that the message names.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory(prefix="glioslice-") as scratch:
         log = Path(scratch) / "log.txt"
         try:
-            with _chatter_into(log):
+            with redirect_output(log):
                 yield
         except (Exception, SystemExit) as error:  # onnx2tf exits on what it cannot convert
-            raise GliosliceError(_failure(error, log)) from error
+            raise GliosliceError(_describe_failure(error, log)) from error
 
 
 @contextmanager
-def _chatter_into(log: Path) -> Iterator[None]:
-    """Send what Python and the libraries below it print into `log`."""
+def redirect_output(log: Path) -> Iterator[None]:
+    """Send what Python and C libraries print in the block to the file `log`."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
+    originals = os.dup(1), os.dup(2)
     with (
         log.open("a", buffering=1) as file,
         redirect_stdout(file),
@@ -46,16 +48,16 @@ def _chatter_into(log: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            for own, number in zip(kept, (1, 2), strict=True):
-                os.dup2(own, number)
-                os.close(own)
+            for original, number in zip(originals, (1, 2), strict=True):
+                os.dup2(original, number)
+                os.close(original)
 
 
-def _failure(error: BaseException, log: Path) -> str:
+def _describe_failure(error: BaseException, log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     with tempfile.NamedTemporaryFile(
         "w", prefix="glioslice-convert-", suffix=".log", delete=False
     ) as kept:
         kept.write("\n".join(lines))
-    said = " | ".join(lines[-LOG_LINES:]) or repr(error)
-    return f"the conversion failed ({type(error).__name__}): {said} (the whole log: {kept.name})"
+    quoted = " | ".join(lines[-LOG_LINES:]) or repr(error)
+    return f"the conversion failed ({type(error).__name__}): {quoted} (full log: {kept.name})"

@@ -1,4 +1,4 @@
-"""A network as an ONNX model: read, its sizes fixed, looked at, and run by ONNX Runtime."""
+"""A network as an ONNX model: read it, fix its sizes, run it with ONNX Runtime."""
 
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -9,39 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convert.export import INPUT, OUTPUT
-from convert.verify.parity import Step, merged
+from convert.verify.parity import Step, merge_steps
 from glioslice.errors import GliosliceError
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]
 """Channels, rows, columns."""
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+WEIGHTED_NODES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 SILENT = 4
-"""Of ONNX Runtime's log levels: fatal alone."""
+"""The log level of ONNX Runtime that shows only fatal errors."""
 
 
 def read_onnx(path: Path) -> Any:
-    """Return the model in a file; raises GliosliceError if it is none, or holds an unknown op."""
+    """Return the model in a file; raises GliosliceError if it is not one or holds an unknown op."""
     import onnx
 
-    path.read_bytes()  # a missing file is an error of its own
+    path.read_bytes()  # a missing file raises OSError here
     try:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
-    except Exception as error:  # protobuf and the checker have no common one
+    except Exception as error:  # protobuf and the checker share no exception class
         raise GliosliceError(
-            f"{path}: no ONNX model that onnx {onnx.__version__} knows ({error}); export it again"
+            f"{path}: not an ONNX model that onnx {onnx.__version__} reads ({error}); export it "
+            "again"
         ) from None
     return model
 
 
-def prepared(model: Any, shape: Shape | None) -> tuple[Any, Shape]:
-    """Return the model as it is converted, and its input's channels, rows and columns.
+def prepare_onnx(model: Any, shape: Shape | None) -> tuple[Any, Shape]:
+    """Return the model ready for conversion, and its input's channels, rows and columns.
 
-    Its one input is INPUT, of fixed sizes and a batch of 1, its one output OUTPUT. Raises
-    GliosliceError if there are more of them, sizes that are open or other than `shape`, or weights
-    that are not finite.
+    Its input is called INPUT and has fixed sizes and a batch of 1, its output is called OUTPUT.
+    Raises GliosliceError if it has several inputs or outputs, open sizes, sizes other than
+    `shape`, or weights that are not finite.
     """
     import onnx
 
@@ -63,35 +64,35 @@ def prepared(model: Any, shape: Shape | None) -> tuple[Any, Shape]:
     return onnx.shape_inference.infer_shapes(model, data_prop=True), sizes
 
 
-def runner(model: Any) -> Callable[[Floats], Floats]:
-    """Return what runs a prepared model: (1, C, H, W) to its output.
+def make_runner(model: Any) -> Callable[[Floats], Floats]:
+    """Return a function that runs a prepared model: (1, C, H, W) to its output.
 
-    Raises GliosliceError if ONNX Runtime does not take the model.
+    Raises GliosliceError if ONNX Runtime rejects the model.
     """
     session = _session(model)
 
     def run(batch: Floats) -> Floats:
-        [made] = session.run([OUTPUT], {INPUT: batch})
-        return np.asarray(made)
+        [output] = session.run([OUTPUT], {INPUT: batch})
+        return np.asarray(output)
 
     return run
 
 
 def onnx_steps(model: Any, slices: Floats) -> list[list[Step]]:
-    """Return what a prepared model does with each of the slices (N, H, W, C)."""
+    """Return the steps of a prepared model for each of the slices (N, H, W, C)."""
     import onnx
 
-    shown = onnx.ModelProto.FromString(model.SerializeToString())
+    exposed = onnx.ModelProto.FromString(model.SerializeToString())
     makers = {
         name: node
-        for node in shown.graph.node
+        for node in exposed.graph.node
         for name in node.output
         if name and node.op_type != "Constant"
     }
-    shown.graph.output.extend(
+    exposed.graph.output.extend(
         onnx.helper.make_empty_tensor_value_info(name) for name in makers if name != OUTPUT
     )
-    session = _session(shown)
+    session = _session(exposed)
     names = list(makers)
 
     def steps(one: Floats) -> Iterator[Step]:
@@ -100,16 +101,16 @@ def onnx_steps(model: Any, slices: Floats) -> list[list[Step]]:
             if getattr(value, "dtype", None) == np.float32 and value.ndim > 1:
                 kind = makers[name].op_type
                 last = np.moveaxis(value, 1, -1)
-                yield Step((label(makers[name]),), (kind,), last, kind in WEIGHTED)
+                yield Step((node_label(makers[name]),), (kind,), last, kind in WEIGHTED_NODES)
 
     return [
-        [Step(s.names[:1], s.kinds, s.output, s.weighted) for s in merged(steps(one))]
+        [Step(s.names[:1], s.kinds, s.output, s.weighted) for s in merge_steps(steps(one))]
         for one in slices
     ]
 
 
-def label(node: Any) -> str:
-    """Return what to call a node: the path of its torch module where it has one, or its name."""
+def node_label(node: Any) -> str:
+    """Return a node's label: the path of its torch module if it has one, or its name."""
     parts = [part for part in node.name.split("/") if part]
     if len(parts) > 1 and parts[-1].startswith(node.op_type):
         parts.pop()
@@ -129,34 +130,34 @@ def _session(model: Any) -> Any:
     content, on = model.SerializeToString(), ["CPUExecutionProvider"]
     try:
         return onnxruntime.InferenceSession(content, options, providers=on)
-    except Exception as error:  # its errors share nothing but that
-        raise GliosliceError(f"ONNX Runtime does not take the network: {error}") from None
+    except Exception as error:  # its errors share no narrower class
+        raise GliosliceError(f"ONNX Runtime rejects the network: {error}") from None
 
 
-def _sizes(given: Any, shape: Shape | None) -> Shape:
+def _sizes(value: Any, shape: Shape | None) -> Shape:
     """Return channels, rows and columns of an input, from the file or else from `shape`."""
     import onnx
 
-    of = given.type.tensor_type
-    if of.elem_type != onnx.TensorProto.FLOAT or len(of.shape.dim) != 4:
+    kind = value.type.tensor_type
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(kind.shape.dim) != 4:
         raise GliosliceError(
-            f"its input {given.name} is not float32 of (1, channels, rows, columns); export it so"
+            f"its input {value.name} is not float32 of (1, channels, rows, columns); export it so"
         )
-    found = [int(dimension.dim_value) for dimension in of.shape.dim]  # 0 where it is open
+    found = [int(dimension.dim_value) for dimension in kind.shape.dim]  # 0 where it is open
     if found[0] > 1:
         raise GliosliceError(f"it takes batches of {found[0]}; export it with a batch of 1")
-    wanted = found[1:] if shape is None else list(shape)
-    if 0 in wanted:
+    sizes = found[1:] if shape is None else list(shape)
+    if 0 in sizes:
         open_shape = ", ".join(str(size or "open") for size in found)
         raise GliosliceError(
-            f"its input is of ({open_shape}): name all sizes, --input-shape 1,CHANNELS,ROWS,COLUMNS"
+            f"its input is of ({open_shape}); give all sizes: --input-shape 1,CHANNELS,ROWS,COLUMNS"
         )
-    if any(size not in (0, asked) for size, asked in zip(found[1:], wanted, strict=True)):
+    if any(own not in (0, size) for own, size in zip(found[1:], sizes, strict=True)):
         raise GliosliceError(
             f"its input is of (1, {', '.join(map(str, found[1:]))}), not of (1, "
-            f"{', '.join(map(str, wanted))}); leave --input-shape out"
+            f"{', '.join(map(str, sizes))}); leave --input-shape out"
         )
-    return wanted[0], wanted[1], wanted[2]
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _check_finite(model: Any) -> None:
@@ -164,16 +165,19 @@ def _check_finite(model: Any) -> None:
 
     tensors = list(model.graph.initializer)
     for node in model.graph.node:
-        tensors += [of.t for of in node.attribute if of.type == onnx.AttributeProto.TENSOR]
+        tensors += [a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR]
     for tensor in tensors:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise GliosliceError(f"{tensor.name} holds NaN or infinite weights; train again")
 
 
-def _rename(graph: Any, given: str, made: str) -> None:
-    """Call input and output what the converter calls them; who bore such a name gets another."""
-    names = {name: f"{name}_" for name in (INPUT, OUTPUT)} | {given: INPUT, made: OUTPUT}
+def _rename(graph: Any, input_name: str, output_name: str) -> None:
+    """Give input and output the converter's names; a tensor that had such a name gets another."""
+    names = {name: f"{name}_" for name in (INPUT, OUTPUT)} | {
+        input_name: INPUT,
+        output_name: OUTPUT,
+    }
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.name = names.get(value.name, value.name)
     for node in graph.node:

@@ -1,47 +1,66 @@
 """Shrink a TFLite file without changing what it computes.
 
-    python convert/pack.py IN.tflite [OUT.tflite]         # default: IN-packed.tflite
+    python convert/pack.py FILE [OUT]                     # default: FILE-packed.tflite
 
-Shared: equal tables, vectors and constants (`convert.tflite.deduplication`). Dropped: descriptions, metadata
-that only describes and files packed behind it, the names of subgraphs and of tensors inside the
-network, the minimum and maximum that calibration saw beside a scale, shape signatures that say no
-more than the shape. All else is kept as it is, signatures and unknown metadata too.
+Equal tables, vectors and constants are stored once (`convert.tflite.deduplication`). Dropped are
+descriptions, metadata that no runtime reads and files appended to it, the names of subgraphs and of
+tensors inside the network, the calibration's minimum and maximum beside a scale, and shape
+signatures that equal the shape. Everything else is kept, also signatures and unknown metadata.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.tflite.deduplication import Recorder, Ref
-from convert.tflite.layout import place
+from convert.tflite.deduplication import DeduplicatingBuilder, Ref
+from convert.tflite.layout import build_flatbuffer
 from convert.tflite.reader import IDENTIFIER, list_of, read_model
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 
-__all__ = ["main", "pack", "read_model"]
-
-DESCRIBING = frozenset({b"min_runtime_version", b"CONVERSION_METADATA", b"TFLITE_METADATA"})
-"""Metadata that no runtime reads. Some others steer the kernels or the memory plan: they stay."""
+DESCRIPTIVE_METADATA = frozenset(
+    {b"min_runtime_version", b"CONVERSION_METADATA", b"TFLITE_METADATA"}
+)
+"""Metadata that no runtime reads. Other metadata may control kernels or the memory plan."""
 
 VALIDATION = b"VALIDATION:"
-"""LiteRT leaves subgraphs with names that begin like this out: such a name means something."""
+"""LiteRT skips subgraphs whose names begin like this, so these names are kept."""
 
 
-def main() -> None:
+def pack(content: bytes) -> bytes:
+    """Return a TFLite file that computes bit for bit what `content` does, in fewer bytes.
+
+    The result is read again to check that nothing was lost. Packing twice changes nothing. Raises
+    GliosliceError as `read_model` does.
+    """
+    model = read_model(content)
+    _drop_descriptions(model)
+    _drop_ranges(model)
+    _share_buffers(model)
+    builder, root = _record(model)
+    packed = build_flatbuffer(builder.nodes, root, IDENTIFIER)
+    if _record(read_model(packed))[0].nodes != builder.nodes:
+        raise AssertionError("the packed file differs from the model that it was made of")
+    return packed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and pack."""
     parser = cli.parser(
         "Shrink a TFLite file without changing what it computes.",
-        "python convert/pack.py network.tflite network-packed.tflite",
+        "glioslice pack network.tflite network-packed.tflite",
     )
-    parser.add_argument("file", type=Path, metavar="IN", help="a TFLite file")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a TFLite file")
     parser.add_argument(
-        "out", nargs="?", type=Path, metavar="OUT", help="default: IN-packed.tflite; may be IN"
-    )
-    cli.run(work, parser.parse_args())
+        "out", nargs="?", type=Path, metavar="OUT",
+        help="default: FILE-packed.tflite; may be FILE itself",
+    )  # fmt: skip
+    cli.run(pack_command, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
+def pack_command(arguments: argparse.Namespace) -> None:
     """Pack one file; nothing is written if it cannot be packed."""
     source: Path = arguments.file
     out = arguments.out or source.with_name(f"{source.stem}-packed{source.suffix}")
@@ -56,37 +75,22 @@ def work(arguments: argparse.Namespace) -> None:
     print(f"{out}: {len(packed):,} bytes, {saved:.1%} less")
 
 
-def pack(content: bytes) -> bytes:
-    """Return a TFLite file that computes bit for bit what `content` does, in fewer bytes.
-
-    What is returned was read again and found to say the same. Packing twice changes nothing.
-    Raises GliosliceError as `read_model` does.
-    """
-    model = read_model(content)
-    _drop_words(model)
-    _drop_ranges(model)
-    _share_buffers(model)
-    recorder, root = _recorded(model)
-    packed = place(recorder.nodes, root, IDENTIFIER)
-    if _recorded(read_model(packed))[0].nodes != recorder.nodes:
-        raise AssertionError("the packed file does not say what it was made of")
-    return packed
+def _record(model: Any) -> tuple[DeduplicatingBuilder, Ref]:
+    builder = DeduplicatingBuilder()
+    return builder, model.Pack(builder)
 
 
-def _recorded(model: Any) -> tuple[Recorder, Ref]:
-    recorder = Recorder()
-    return recorder, model.Pack(recorder)
-
-
-def _drop_words(model: Any) -> None:
+def _drop_descriptions(model: Any) -> None:
     model.description = None
-    model.metadata = [m for m in list_of(model.metadata) if m.name not in DESCRIBING] or None
+    model.metadata = [
+        m for m in list_of(model.metadata) if m.name not in DESCRIPTIVE_METADATA
+    ] or None
     model.metadataBuffer = None
     for graph in model.subgraphs:
         if not (graph.name or b"").startswith(VALIDATION):
             graph.name = None
         for part in (graph, *list_of(graph.operators)):
-            part.debugMetadataIndex = -1  # into what only describes
+            part.debugMetadataIndex = -1  # it points into dropped metadata
         named = {*list_of(graph.inputs), *list_of(graph.outputs)}
         for index, tensor in enumerate(graph.tensors):
             tensor.name = tensor.name if index in named else b""
@@ -94,11 +98,11 @@ def _drop_words(model: Any) -> None:
 
 def _drop_ranges(model: Any) -> None:
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
-        quantisation = tensor.quantization
-        if quantisation is not None:
-            if quantisation.scale is not None:
-                quantisation.min = quantisation.max = None
-            if all(not _is_set(value) for value in vars(quantisation).values()):
+        quantization = tensor.quantization
+        if quantization is not None:
+            if quantization.scale is not None:
+                quantization.min = quantization.max = None
+            if all(not _is_set(value) for value in vars(quantization).values()):
                 tensor.quantization = None
         if list_of(tensor.shapeSignature) == list_of(tensor.shape):
             tensor.shapeSignature = None
@@ -109,16 +113,16 @@ def _is_set(value: Any) -> bool:
 
 
 def _share_buffers(model: Any) -> None:
-    """Keep one buffer of each content, in the order of first use; buffer 0 stays the empty one."""
-    kept, places = [model.buffers[0]], {None: 0}
+    """Keep one buffer of each content, in the order of first use; buffer 0 remains empty."""
+    kept, positions = [model.buffers[0]], {None: 0}
     users = [tensor for graph in model.subgraphs for tensor in graph.tensors]
     for user in [*users, *list_of(model.metadata)]:
         data = model.buffers[user.buffer].data
         key = None if data is None else data.tobytes()
-        if key not in places:
-            places[key] = len(kept)
+        if key not in positions:
+            positions[key] = len(kept)
             kept.append(model.buffers[user.buffer])
-        user.buffer = places[key]
+        user.buffer = positions[key]
     model.buffers = kept
 
 

@@ -1,24 +1,35 @@
-"""What a conversion asks of a network, whoever made it.
+"""The steps of a conversion: make the files, evaluate them, and try int8 again another way.
 
-One network on its way through the gate: made, judged, and made again another way if need be.
+A `Source` is the network to convert. `run_conversion` makes its float files, quantizes them by one
+strategy after the other (`convert.quantize.strategies`) and stops at the first int8 file that
+passes the acceptance gate (`convert.verify.acceptance`).
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from convert.artifacts import File, packed, too_large
-from convert.quantize.strategies import Attempt, Rung, climb, rungs
-from convert.verify.acceptance import Limits, Measure, Verdict, measure, refusal
-from convert.verify.layer_errors import Layer, layers_of
+from convert.artifacts import ModelFile, describe_excess, pack_files
+from convert.quantize.strategies import (
+    Attempt,
+    Int8Candidate,
+    Slices,
+    int8_candidates,
+    try_candidates,
+)
+from convert.verify.acceptance import (
+    Evaluation,
+    GateResult,
+    Limits,
+    apply_gate,
+    explain_rejection,
+)
+from convert.verify.layer_errors import Layer, measure_layers
 from glioslice.errors import GliosliceError
 
-Slices = NDArray[np.float32]
-"""(N, X, Y, C), as the TFLite file takes them one by one."""
+logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -26,127 +37,143 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What its files are called: <name>-int8.tflite."""
+        """The stem of its files' names: <name>-int8.tflite."""
 
-    def calibration(self) -> Slices:
+    def calibration_slices(self) -> Slices:
         """Return the slices whose extremes become the int8 ranges."""
 
-    def more(self) -> Slices:
-        """Return more and better chosen ones, should those not do."""
+    def extended_slices(self) -> Slices:
+        """Return more slices, better chosen, for when the first ones are not enough."""
 
-    def probes(self) -> Slices:
-        """Return a few that calibration does not see, on which layers are compared."""
+    def probe_slices(self) -> Slices:
+        """Return a few slices that calibration does not see, on which layers are compared."""
 
-    def floats(self) -> tuple[dict[str, bytes], dict[int, str]]:
+    def float_files(self) -> tuple[dict[str, bytes], dict[int, str]]:
         """Return the fp16 and the fp32 file, and the names of the fp32 file's tensors by index.
 
-        Raises GliosliceError if a layer is known to break, a tool fails, or the fp32 file does
-        not compute what the network does.
+        Raises GliosliceError if a layer is unsupported, a tool fails, or the fp32 file does not
+        compute what the network does.
         """
 
-    def judged(self, files: Sequence[File]) -> dict[str, Verdict]:
-        """Return what files are worth, by name, on slices or cases that calibration does not see.
+    def evaluate(self, files: Sequence[ModelFile]) -> dict[str, Evaluation]:
+        """Return the scores of files, by name, on slices or cases that calibration does not see.
 
         Raises GliosliceError if a file's graph is not what it must be, or no runtime takes it.
         """
 
-    def account(self) -> dict[str, Any]:
-        """Return what `report.json` says of the network, of calibration and of judging."""
+    def describe(self) -> dict[str, Any]:
+        """Return what `report.json` holds about the network, calibration and evaluation."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A network, what it is to become, and within which limits.
+    """A network, the products to make of it, and their limits.
 
-    `int8_or_nothing`: int8 may not be left out, for it or a target of it was asked for by name.
+    `int8_required`: int8 may not be dropped, because it or a target of it was requested.
     """
 
     source: Source
     precisions: tuple[str, ...]
     limits: Limits
-    int8_or_nothing: bool = False
+    int8_required: bool = False
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ConversionResult:
     """What a conversion made.
 
-    `tried` are the rungs of int8, the last of which held unless `left_out` says why int8 is no
-    product; `layers` are those of it, or of the first rung: the network as it is. Where they cannot
-    be measured `unmeasured` says why. `others` says how the float products stand, by precision.
-    `refused` says why nothing may be written, "" if it may.
+    `attempts` are those at int8; the last one passed, unless `int8_rejected` gives the reason why
+    int8 is no product. `layers` are those of the attempt that passed, or else of the first one;
+    `layers_error` is the reason why they could not be measured. `float_gates` holds the gate's
+    results for the float products, by precision. `rejected` is the reason why nothing may be
+    written, "" if it may.
     """
 
-    files: tuple[File, ...]
-    verdicts: dict[str, Verdict]
-    tried: tuple[Attempt, ...]
-    others: dict[str, Measure]
+    files: tuple[ModelFile, ...]
+    evaluations: dict[str, Evaluation]
+    attempts: tuple[Attempt, ...]
+    float_gates: dict[str, GateResult]
     layers: tuple[Layer, ...]
-    unmeasured: str = ""
-    left_out: str = ""
-    refused: str = ""
+    layers_error: str = ""
+    int8_rejected: str = ""
+    rejected: str = ""
 
 
-def carry_out(conversion: Conversion) -> Outcome:
-    """Make the files of a network and climb the ladder until int8 holds.
+def run_conversion(conversion: Conversion) -> ConversionResult:
+    """Make the files of a network, trying strategies until int8 passes the gate.
 
     Raises GliosliceError as the methods of its `Source` do.
     """
     source, precisions, limits = conversion.source, conversion.precisions, conversion.limits
-    floats, names = source.floats()
-    ways = rungs(floats["fp32"], source.calibration(), source.more)
-    first = next(ways)
-    files = _files(conversion, first, floats)
-    if large := too_large(files, limits.max_bytes):
-        layers, unmeasured = _layers(source, first, names)
-        return Outcome(files, {}, (), {}, layers, unmeasured, refused=large)
-    of_floats: dict[str, Verdict] = {}
+    logger.info("%s: making the float files", source.name)
+    float_files, names = source.float_files()
+    logger.info("%s: quantizing", source.name)
+    candidates = int8_candidates(
+        float_files["fp32"], source.calibration_slices(), source.extended_slices
+    )
+    first = next(candidates)
+    files = _pack(conversion, first, float_files)
+    if excess := describe_excess(files, limits.max_bytes):
+        layers, layers_error = _measure_layers(source, first, names)
+        return ConversionResult(files, {}, (), {}, layers, layers_error, rejected=excess)
+    of_floats: dict[str, Evaluation] = {}  # the float files are the same in all attempts
 
-    def attempt(rung: Rung) -> Attempt:
-        files = _files(conversion, rung, floats)
-        judged = source.judged([file for file in files if file.name not in of_floats])
-        verdicts = of_floats | judged
-        of_floats.update({f.name: verdicts[f.name] for f in files if f.precision != "int8"})
-        return Attempt(rung, files, verdicts, _measured(conversion, verdicts, "int8"))
+    def attempt(candidate: Int8Candidate) -> Attempt:
+        files = _pack(conversion, candidate, float_files)
+        new = source.evaluate([file for file in files if file.name not in of_floats])
+        evaluations = of_floats | new
+        of_floats.update({f.name: evaluations[f.name] for f in files if f.precision != "int8"})
+        gate = _gate(conversion, evaluations, "int8")
+        logger.info("%s: int8 by %s: %s", source.name, candidate.strategy, gate)
+        return Attempt(candidate, files, evaluations, gate)
 
-    asked = "int8" in precisions
-    every: Iterator[Rung] = chain([first], ways)
-    tried = climb(every if asked else islice(every, 1), attempt)
-    last = tried[-1] if tried[-1].measure.held else tried[0]
-    others = {p: _measured(conversion, of_floats, p) for p in precisions if p != "int8"}
-    layers, unmeasured = _layers(source, last.rung, names)
-    left_out = ""
-    if asked and not last.measure.held:
-        left_out = refusal(f"{source.name}-int8.tflite", [a.measure for a in tried], layers)
-    poor = [f"{source.name}-{p}.tflite: {of}" for p, of in others.items() if not of.held]
-    given_up = left_out if conversion.int8_or_nothing or not others else ""
-    return Outcome(
+    int8_wanted = "int8" in precisions
+    every: Iterator[Int8Candidate] = chain([first], candidates)
+    attempts = try_candidates(every if int8_wanted else islice(every, 1), attempt)
+    best = attempts[-1] if attempts[-1].gate.passed else attempts[0]
+    gates = {p: _gate(conversion, of_floats, p) for p in precisions if p != "int8"}
+    layers, layers_error = _measure_layers(source, best.candidate, names)
+    int8_rejected = ""
+    if int8_wanted and not best.gate.passed:
+        int8_rejected = explain_rejection(
+            f"{source.name}-int8.tflite", [a.gate for a in attempts], layers
+        )
+    failed = [f"{source.name}-{p}.tflite: {gate}" for p, gate in gates.items() if not gate.passed]
+    nothing_left = int8_rejected if conversion.int8_required or not gates else ""
+    return ConversionResult(
         files=tuple(
-            replace(f, product=f.precision in others) if left_out else f for f in last.files
+            replace(f, product=f.precision in gates) if int8_rejected else f for f in best.files
         ),
-        verdicts=last.verdicts,
-        tried=tried,
-        others=others,
+        evaluations=best.evaluations,
+        attempts=attempts,
+        float_gates=gates,
         layers=layers,
-        unmeasured=unmeasured,
-        left_out=left_out,
-        refused="; ".join(filter(None, [given_up, *poor])),
+        layers_error=layers_error,
+        int8_rejected=int8_rejected,
+        rejected="; ".join(filter(None, [nothing_left, *failed])),
     )
 
 
-def _files(conversion: Conversion, rung: Rung, floats: Mapping[str, bytes]) -> tuple[File, ...]:
-    return packed(conversion.source.name, {"int8": rung.int8, **floats}, conversion.precisions)
+def _pack(
+    conversion: Conversion, candidate: Int8Candidate, float_files: Mapping[str, bytes]
+) -> tuple[ModelFile, ...]:
+    contents = {"int8": candidate.int8, **float_files}
+    return pack_files(conversion.source.name, contents, conversion.precisions)
 
 
-def _layers(source: Source, rung: Rung, names: Mapping[int, str]) -> tuple[tuple[Layer, ...], str]:
-    """Return the layers of a rung, or none of them and why they cannot be measured."""
+def _measure_layers(
+    source: Source, candidate: Int8Candidate, names: Mapping[int, str]
+) -> tuple[tuple[Layer, ...], str]:
+    """Return the layers of a candidate, or none of them and why they cannot be measured."""
     try:
-        return layers_of(rung.fp32, rung.int8, source.probes(), names), ""
+        return measure_layers(candidate.fp32, candidate.int8, source.probe_slices(), names), ""
     except GliosliceError as error:
         return (), str(error)
 
 
-def _measured(conversion: Conversion, verdicts: Mapping[str, Verdict], precision: str) -> Measure:
+def _gate(
+    conversion: Conversion, evaluations: Mapping[str, Evaluation], precision: str
+) -> GateResult:
     name = conversion.source.name
-    fp32 = verdicts[f"{name}-fp32.tflite"]
-    return measure(verdicts[f"{name}-{precision}.tflite"], fp32, conversion.limits)
+    fp32 = evaluations[f"{name}-fp32.tflite"]
+    return apply_gate(evaluations[f"{name}-{precision}.tflite"], fp32, conversion.limits)

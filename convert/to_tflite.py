@@ -1,227 +1,381 @@
-"""From a source to what is printed and written: the way that every conversion takes.
-
-Make TFLite files of under 60,000 bytes of a trained network, and prove that they are still it.
+"""Convert a trained network to packed TFLite files under 60,000 bytes.
 
     python convert/to_tflite.py                                       # both models of models/
     python convert/to_tflite.py runs/compact --data DIR --out build/compact
-    python convert/to_tflite.py runs/compact --target pi,micro        # and is int8 fit for a board?
-    python convert/to_tflite.py --onnx net.onnx --calibration images.npy      # a network not ours
-    python convert/to_tflite.py --module mine.net:build --calibration images.npz
+    python convert/to_tflite.py runs/compact --target pi,micro        # is int8 fit for a board?
+    python convert/to_tflite.py net.onnx --calibration images.npy     # an external network
+    python convert/to_tflite.py mine.net:build --calibration images.npz
 
-OUT becomes a model folder with `report.json` and `report.svg`; files to compare with lie in
-OUT/compare/. Without --data the ranges are calibrated on phantoms, and judged on others of them.
+No file is written that does not compute what the trained network does. OUT becomes a model folder
+with `report.json` and `report.svg`; files for comparison lie in OUT/compare/. Without --data the
+int8 ranges are calibrated on phantoms, and the files are evaluated on other phantoms.
 
-An int8 file that falls too far below fp32 is made again another way (`convert.quantize.strategies`). Where no
-way helps it is given up: if another product is left and int8 was not asked for by name, that one is
-written, else nothing is and the exit code is 2. So it is where the int8 file does not suit a board
-that was asked for (`convert.targets`).
+If the int8 file falls too far below fp32, the next quantization strategy is tried
+(`convert.quantize.strategies`). If none passes, int8 is dropped and the other products are written.
+If int8 was requested by name, nothing is written and the exit code is 2. The same holds if the int8
+file is not compatible with a requested target (`convert.targets`).
+
+From Python, `convert` does the same for a torch module.
 """
 
 import argparse
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+from torch import nn
+
 from convert.artifacts import (
     PICTURE,
     REPORT,
-    File,
-    check_writable,
-    chosen_precisions,
+    ModelFile,
+    choose_precisions,
+    make_output_folder,
     publish,
     write_files,
 )
-from convert.calibration import cast
-from convert.external_model import SPLIT, Foreign
-from convert.options import add_options, asked_for
-from convert.own_model import Trained
-from convert.pipeline import Conversion, Outcome, carry_out
-from convert.report import layer_table, picture, report_of, table
-from convert.targets import TARGETS, chosen_targets
-from convert.targets.result import Outcome as Suited
+from convert.calibration import assign_roles
+from convert.external_model import (
+    ExternalModel,
+    import_module_network,
+    load_onnx,
+    make_external_model,
+    wrap_module,
+)
+from convert.onnx_model import Shape
+from convert.own_model import OwnModel, thresholds_of
+from convert.pipeline import Conversion, ConversionResult, Source, run_conversion
+from convert.report import draw_layers, file_table, layer_table, make_conversion_report
+from convert.sample_images import SampleImages, check_images, read_images
+from convert.targets import TARGETS, choose_targets
+from convert.targets.result import TargetResult
 from convert.verify.acceptance import STANDARD, Limits
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.labels import REGIONS
-from glioslice.model_card import CARD, SHIPPED, Card, shipped
+from glioslice.model_card import SHIPPED_MODELS, shipped_folder
 from training.checkpoint import load_model
 
-Write = Callable[[Sequence[File], dict[str, Any], Mapping[str, bytes]], None]
-"""Writes files, their report and what was made beside them, by name."""
+logger = logging.getLogger(__name__)
+
+Write = Callable[[Sequence[ModelFile], dict[str, Any], Mapping[str, bytes]], None]
+"""Writes TFLite files, their report and extra files by name."""
 
 
-def deliver(conversion: Conversion, targets: Sequence[str], write: Write) -> None:
-    """Convert, print what came of it, and hand it to `write`.
+def convert(
+    source: nn.Module | str | Path,
+    out: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    images: NDArray[Any] | str | Path | None = None,
+    masks: NDArray[Any] | None = None,
+    input_shape: Shape | None = None,
+    threshold: float | None = None,
+    precision: str | None = None,
+    limits: Limits = STANDARD,
+    targets: Sequence[str] = (),
+) -> Path:
+    """Convert a network to packed TFLite files, print how they compare, and write them.
 
-    Raises GliosliceError if no product may be written, or the int8 file does not suit a target.
+    Args:
+        source: A network of this kit: a shipped size ("nano", "compact") or a model folder. Or any
+            other network with one input and one output: a torch module, an ONNX file, or
+            "package.module:factory" of a function that makes a torch module.
+        out: The folder to write to; build/<name> by default. It may be the model folder itself.
+        data: For a network of this kit: a folder of cases that calibrate and evaluate; phantoms by
+            default.
+        images: For any other network: float32 images (N, C, H, W) as it takes them, at least eight,
+            or a .npy or .npz file of them. Three quarters calibrate, the last quarter evaluates.
+        masks: Ground truth (N, K, H', W') of the network's outputs, 0 or 1. With masks the gate
+            compares Dice, without them agreement with the network. An .npz file may hold them.
+        input_shape: Channels, rows and columns, for an ONNX file that leaves sizes open.
+        threshold: For any other network: outputs above it are positive; 0 by default.
+        precision: The products: "int8", "fp16" or both with a comma; by default what fits the size.
+        limits: How far a product may fall below the network, and its bytes.
+        targets: Names of boards that the int8 file must be compatible with (`convert.targets`).
+
+    Returns:
+        The folder that was written: <name>-int8.tflite, <name>-fp16.tflite, report.json, ...
+
+    Raises:
+        GliosliceError: The arguments do not go together, a layer is unsupported, a tool failed, no
+            product passed the gate, or a target is not compatible. Nothing was written.
     """
-    name = conversion.source.name
-    outcome = carry_out(conversion)
-    tell(name, outcome)
-    if outcome.refused:
-        raise GliosliceError(f"{outcome.refused}; nothing was written")
-    suited = suits(outcome, targets)
-    beside = {key: content for of in suited for key, content in of.files.items()}
-    if outcome.layers:
-        beside[PICTURE] = picture(f"{name}-int8.tflite", outcome.layers)
-    write(outcome.files, report_of(conversion, outcome, suited), beside)
+    targets = choose_targets(targets)
+    folder = _own_folder(source)
+    if folder is None:
+        if data is not None:
+            raise GliosliceError("--data is for networks of this kit; give --calibration images")
+        external = _load_external(source, images, masks, input_shape, threshold, limits)
+        return _convert_external(external, out, precision, limits, targets)
+    given = {
+        "--calibration": images,
+        "masks": masks,
+        "--input-shape": input_shape,
+        "--threshold": threshold,
+    }
+    for option, value in given.items():
+        if value is not None:
+            raise GliosliceError(
+                f"{option} is for external networks; cases for a network of this kit: --data"
+            )
+    cases = None if data is None else Path(data)
+    compare = str(source) in SHIPPED_MODELS
+    return _convert_own(folder, cases, out, precision, limits, targets, compare=compare)
 
 
-def tell(name: str, outcome: Outcome) -> None:
-    """Print the layers, the files and how int8 came through the gate."""
-    if outcome.layers:
-        print(layer_table(outcome.layers))
-    else:
-        say(name, f"no table of layers: {outcome.unmeasured}")
-    print(table(outcome.files, outcome.verdicts), flush=True)
-    for attempt in outcome.tried:
-        how = "held" if attempt.measure.held else "did not hold"
-        say(name, f"int8 by {attempt.rung.name}: {attempt.measure}: {how}")
-    if outcome.left_out:
-        say(name, f"int8 is left out: {outcome.left_out}")
-
-
-def suits(outcome: Outcome, targets: Sequence[str]) -> tuple[Suited, ...]:
-    """Check the int8 product for each target and print what was found.
-
-    Raises GliosliceError naming the ops of a file that does not suit one, and how to mend it.
-    """
-    [file] = [file for file in outcome.files if file.precision == "int8"]
-    found = []
-    for target in targets:
-        found.append(TARGETS[target](file.content, file.name.removesuffix(".tflite")))
-        print(found[-1].table, flush=True)
-    against = [f"{of.target}: {of.against}" for of in found if not of.ok]
-    if against:
-        raise GliosliceError(f"{file.name} does not suit {'; '.join(against)}; nothing was written")
-    return tuple(found)
-
-
-def say(name: str, what: str) -> None:
-    """Print a step of the work."""
-    print(f"{name}: {what}", flush=True)
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and convert."""
     parser = cli.parser(
         "Convert a trained network to packed int8 and fp16 TFLite files under 60,000 bytes.",
-        "python convert/to_tflite.py runs/compact --data DIR --out build/compact",
+        "glioslice convert runs/compact --data DIR --out build/compact",
     )
+    _add_options(parser)
+    cli.run(convert_command, parser.parse_args(argv))
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run", nargs="?", type=Path, metavar="RUN", help="a model folder; default: those shipped"
+        "source", nargs="?", metavar="SOURCE",
+        help=f"a shipped size ({', '.join(SHIPPED_MODELS)}), a model folder, an ONNX file, or "
+        "PACKAGE.MODULE:FACTORY of a torch module; default: all shipped sizes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="cases to calibrate on; default: phantoms"
     )
-    parser.add_argument("--data", type=Path, help="cases to calibrate on; default: phantoms")
-    parser.add_argument("--out", type=Path, help="default: build/<name>")
-    parser.add_argument("--precision", help="products: int8, fp16 or both with a comma between")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/<name>")
+    parser.add_argument("--precision", help="the products: int8, fp16, or both with a comma")
     parser.add_argument(
         "--max-drop", type=float, default=STANDARD.max_drop, metavar="DICE",
         help="how far a product's mean Dice may fall below fp32; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--min-agreement", type=float, default=STANDARD.min_agreement, metavar="SHARE",
-        help="of the brain's voxels (or of pixels), where there are no masks; default: %(default)s",
+        help="share of brain voxels (or pixels) that must agree with the network where there are "
+        "no masks; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--max-bytes", type=int, default=STANDARD.max_bytes, metavar="N",
-        help="of a product; default: %(default)s",
+        help="largest size of a product; default: %(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--target", action="append", default=[], metavar="NAME",
-        help=f"a board that the int8 file must suit: {', '.join(TARGETS)}; several with commas",
+        help="a board that the int8 file must be compatible with, or several with commas: "
+        f"{', '.join(TARGETS)}",
     )  # fmt: skip
-    add_options(parser)
-    cli.run(work, parser.parse_args())
+    group = parser.add_argument_group("an external network")
+    group.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="the same as SOURCE, for any file name"
+    )
+    group.add_argument("--module", metavar="PACKAGE.MODULE:FACTORY", help="the same as SOURCE")
+    group.add_argument(
+        "--calibration", type=Path, metavar="FILE",
+        help=".npy of images (N, C, H, W) as the network takes them, or .npz of images and masks",
+    )  # fmt: skip
+    group.add_argument(
+        "--input-shape", metavar="1,C,H,W", help="default: the file's, or that of the images"
+    )
+    group.add_argument(
+        "--threshold", type=float, metavar="X", help="outputs above it are positive; default: 0"
+    )
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Convert as the command line says."""
-    limits = Limits(arguments.max_drop, arguments.min_agreement, arguments.max_bytes)
-    targets = chosen_targets(arguments.target)
-    data, precision = arguments.data, arguments.precision
-    source = asked_for(arguments, limits)
-    if source is not None:
-        convert_foreign(source, arguments.out, precision, limits, targets)
-        return
-    if arguments.run is not None:
-        convert(arguments.run, data, arguments.out, precision, limits, targets)
-        return
-    for name in SHIPPED:
-        out = (arguments.out or Path("build")) / name
-        convert(shipped(name), data, out, precision, limits, targets, compare=True)
-
-
-def convert(
-    run: Path,
-    data: Path | None,
-    out: Path | None,
-    precision: str | None,
-    limits: Limits = STANDARD,
-    targets: Sequence[str] = (),
-    *,
-    compare: bool = False,
-) -> None:
-    """Convert the model folder `run` into `out`, which may be `run` itself.
-
-    `compare` puts the agreement with the files of `run` into the report. Raises GliosliceError if
-    anything is not as it must be; products are then as they were before.
-    """
-    network, card = load_model(run)
-    precisions = chosen_precisions(precision, card.name, targets)
-    thresholds = thresholds_of(card)
-    out = Path("build") / card.name if out is None else out
-    check_writable(out)
-    roles = cast(data, card.window, card.clip, card.trained_on)
-    what = "phantoms" if data is None else f"cases of {data}"
-    say(card.name, f"calibrating on {len(roles.calibrated)} {what}, judging on "
-        f"{len(roles.judged)} {roles.judged_on['what']}")  # fmt: skip
-    theirs = {
-        path.name: path
-        for path in (run / f"{card.name}-{p}.tflite" for p in ("int8", "fp16", "fp32"))
-        if compare and path.is_file()
+def convert_command(arguments: argparse.Namespace) -> None:
+    """Convert what the command line names; all shipped sizes if it names nothing."""
+    a = arguments
+    named = [source for source in (a.source, a.onnx, a.module) if source is not None]
+    if len(named) > 1:
+        raise GliosliceError("SOURCE, --onnx and --module each name a network; give one of them")
+    options: dict[str, Any] = {
+        "data": a.data,
+        "images": a.calibration,
+        "input_shape": None if a.input_shape is None else parse_shape(a.input_shape),
+        "threshold": a.threshold,
+        "precision": a.precision,
+        "limits": Limits(a.max_drop, a.min_agreement, a.max_bytes),
+        "targets": a.target,
     }
-    source = Trained(network, card, thresholds, roles, theirs)
-    conversion = Conversion(source, precisions, limits, bool(precision or targets))
-    deliver(conversion, targets, partial(publish, run, out, card))
-    say(card.name, f"wrote {out / REPORT}")
+    if named:
+        convert(named[0], a.out, **options)
+        return
+    for size in SHIPPED_MODELS:
+        convert(size, (a.out or Path("build")) / size, **options)
 
 
-def convert_foreign(
-    source: Foreign,
-    out: Path | None,
-    precision: str | None,
-    limits: Limits = STANDARD,
-    targets: Sequence[str] = (),
-) -> None:
-    """Convert a network that is not ours into `out`, without a card.
-
-    Raises GliosliceError if anything is not as it must be; nothing is written then.
-    """
-    name = source.name
-    precisions = chosen_precisions(precision, "", targets)
-    out = Path("build") / name if out is None else out
-    check_writable(out)
-    gated = "agreement with the network" if source.examples.masks is None else "Dice"
-    say(name, f"calibrating on {len(source.calibration())} images of {source.examples.name}, "
-        f"judging on {len(source.wanted)} others ({SPLIT}) by {gated}")  # fmt: skip
-    for note in source.notes:
-        say(name, f"known: {note}")
-    conversion = Conversion(source, precisions, limits, bool(precision or targets))
-    deliver(conversion, targets, partial(write_files, out))
-    say(name, f"wrote {out / REPORT}")
-
-
-def thresholds_of(card: Card) -> tuple[float, ...]:
-    """Return the card's thresholds in the order of REGIONS."""
+def parse_shape(text: str) -> Shape:
+    """Return channels, rows and columns of "1,C,H,W"; raises GliosliceError if it is malformed."""
     try:
-        thresholds = card.content["output"]["thresholds"]
-        return tuple(float(thresholds[region]) for region in REGIONS)
-    except (KeyError, TypeError, ValueError):
+        batch, channels, rows, columns = (int(part) for part in text.split(","))
+    except ValueError:
+        batch = channels = rows = columns = 0
+    if batch != 1 or min(channels, rows, columns) < 1:
+        raise GliosliceError(f"--input-shape {text}: expected 1,CHANNELS,ROWS,COLUMNS")
+    return channels, rows, columns
+
+
+def _own_folder(source: nn.Module | str | Path) -> Path | None:
+    """Return the model folder that `source` names; None if it names an external network."""
+    if isinstance(source, nn.Module):
+        return None
+    if str(source) in SHIPPED_MODELS:
+        return shipped_folder(str(source))
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.suffix == ".safetensors":
+        return path.parent
+    if path.suffix == ".tflite":
+        raise GliosliceError(f"{source}: is a TFLite file already; `glioslice pack` shrinks it")
+    if path.suffix == ".onnx" or path.is_file() or ":" in str(source):
+        return None
+    raise GliosliceError(
+        f"{source}: no such network; give a shipped size ({', '.join(SHIPPED_MODELS)}), "
+        "a model folder, an ONNX file or package.module:factory"
+    )
+
+
+def _load_external(
+    source: nn.Module | str | Path,
+    images: NDArray[Any] | str | Path | None,
+    masks: NDArray[Any] | None,
+    input_shape: Shape | None,
+    threshold: float | None,
+    limits: Limits,
+) -> ExternalModel:
+    if images is None:
+        raise GliosliceError("give images as the network takes them (--calibration FILE.npy)")
+    samples = _load_samples(images, masks)
+    if isinstance(source, nn.Module):
+        name = type(source).__name__.lower()
+        network = wrap_module(source, input_shape or samples.shape, name)
+    elif ":" in str(source) and not Path(source).exists():
+        module, name = import_module_network(str(source))
+        network = wrap_module(module, input_shape or samples.shape, name)
+    else:
+        network = load_onnx(Path(source), input_shape)
+    return make_external_model(network, samples, threshold or 0.0, limits)
+
+
+def _load_samples(images: NDArray[Any] | str | Path, masks: NDArray[Any] | None) -> SampleImages:
+    if isinstance(images, (str, Path)):
+        samples = read_images(Path(images))
+        if masks is None:
+            return samples
+        return check_images(samples.images, masks, str(images))
+    return check_images(images, masks, "images")
+
+
+def _convert_own(
+    folder: Path,
+    data: Path | None,
+    out: str | Path | None,
+    precision: str | None,
+    limits: Limits,
+    targets: Sequence[str],
+    *,
+    compare: bool,
+) -> Path:
+    """Convert the network of a model folder; `compare` scores agreement with the files in it."""
+    network, card = load_model(folder)
+    precisions = choose_precisions(precision, card.name, targets)
+    thresholds = thresholds_of(card)
+    out = Path(out or Path("build") / card.name)
+    make_output_folder(out)
+    roles = assign_roles(data, card.window, card.clip, card.trained_on)
+    files = [folder / f"{card.name}-{p}.tflite" for p in ("int8", "fp16", "fp32")]
+    references = {path.name: path for path in files if compare and path.is_file()}
+    kind = "phantoms" if data is None else f"cases of {data}"
+    _print_step(
+        card.name,
+        f"calibrating on {len(roles.calibration)} {kind}, evaluating on "
+        f"{len(roles.evaluation)} {roles.describe_evaluation()['what']}",
+    )
+    source = OwnModel(network, card, thresholds, roles, references)
+    conversion = Conversion(source, precisions, limits, bool(precision or targets))
+    convert_and_write(conversion, targets, partial(publish, folder, out, card))
+    _print_step(card.name, f"wrote {out / REPORT}")
+    return out
+
+
+def _convert_external(
+    source: ExternalModel,
+    out: str | Path | None,
+    precision: str | None,
+    limits: Limits,
+    targets: Sequence[str],
+) -> Path:
+    precisions = choose_precisions(precision, "", targets)
+    out = Path(out or Path("build") / source.name)
+    make_output_folder(out)
+    criterion = "Dice" if source.samples.masks is not None else "agreement with the network"
+    _print_step(
+        source.name,
+        f"calibrating on {len(source.calibration_slices())} images of {source.samples.name}, "
+        f"evaluating on {len(source.expected)} others by {criterion}",
+    )
+    for warning in source.warnings:
+        logger.warning("%s: %s", source.name, warning)
+    conversion = Conversion(source, precisions, limits, bool(precision or targets))
+    convert_and_write(conversion, targets, partial(write_files, out))
+    _print_step(source.name, f"wrote {out / REPORT}")
+    return out
+
+
+def convert_and_write(conversion: Conversion, targets: Sequence[str], write: Write) -> None:
+    """Convert, print the result and hand it to `write`.
+
+    Raises GliosliceError if no product may be written, or the int8 file is not compatible with a
+    target.
+    """
+    source = conversion.source
+    result = run_conversion(conversion)
+    _print_result(source, result)
+    if result.rejected:
+        raise GliosliceError(f"{result.rejected}; nothing was written")
+    target_results = check_targets(result, targets)
+    extras = {name: content for target in target_results for name, content in target.files.items()}
+    if result.layers:
+        extras[PICTURE] = draw_layers(f"{source.name}-int8.tflite", result.layers)
+    write(result.files, make_conversion_report(conversion, result, target_results), extras)
+
+
+def check_targets(result: ConversionResult, targets: Sequence[str]) -> tuple[TargetResult, ...]:
+    """Check the int8 product for each target and print the results.
+
+    Raises GliosliceError if one is not compatible, naming the ops and what to use instead.
+    """
+    [file] = [file for file in result.files if file.precision == "int8"]
+    results = []
+    for target in targets:
+        results.append(TARGETS[target](file.content, file.name.removesuffix(".tflite")))
+        print(results[-1].table, flush=True)
+    problems = [f"{of.target}: {of.problems}" for of in results if not of.ok]
+    if problems:
         raise GliosliceError(
-            f"{CARD} of {card.name}: output.thresholds must hold a number for each of "
-            f"{', '.join(REGIONS)}"
-        ) from None
+            f"{file.name} is not compatible with {'; '.join(problems)}; nothing was written"
+        )
+    return tuple(results)
+
+
+def _print_result(source: Source, result: ConversionResult) -> None:
+    """Print the layers, the files and the attempts at int8."""
+    if result.layers:
+        print(layer_table(result.layers))
+    else:
+        _print_step(source.name, f"no table of layers: {result.layers_error}")
+    print(file_table(result.files, result.evaluations), flush=True)
+    for number, attempt in enumerate(result.attempts, 1):
+        verdict = "passed" if attempt.gate.passed else "failed"
+        strategy = attempt.candidate.strategy
+        _print_step(source.name, f"int8, attempt {number} ({strategy}): {attempt.gate}: {verdict}")
+    if result.int8_rejected:
+        _print_step(source.name, f"int8 was dropped: {result.int8_rejected}")
+
+
+def _print_step(name: str, text: str) -> None:
+    print(f"{name}: {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,76 +1,83 @@
-"""The board's runner: it waits at a serial line, slices come, masks leave.
+"""Serve slices over a serial link, or play a case stored on this board.
 
-    python -m device --port /dev/ttyGS0                   # serve: the host sends the slices
-    python -m device --port /dev/ttyGS0 --input CASE      # play: the case lies here, masks cross
-    python -m device selftest                             # is this board right?
-    python -m device bench                                # how fast is it?
+    glioslice serve --port /dev/ttyGS0                    # the host sends the slices
+    glioslice serve --port /dev/ttyGS0 CASE               # the case is here, only masks are sent
+    python -m device --port /dev/ttyGS0                   # the same as glioslice serve
+    python -m device selftest                             # the same as glioslice selftest
+    python -m device bench                                # the same as glioslice bench
 
-It stays for every host that comes, until SIGTERM or Ctrl-C, which end it after the slice in hand.
+It serves one host after another. SIGTERM and Ctrl-C stop it after the current slice.
 """
 
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from device.board import make_board
+from device.board import load_played_case, make_board
 from device.engine import Engine
-from device.lifecycle import READY, STOPPING, Stop, notify
+from device.lifecycle import READY, STOPPING, StopRequest, notify
 from device.server import run_sessions
 from glioslice import cli
-from glioslice.malloc import settle_memory
-from glioslice.model_card import default_model
+from glioslice.malloc import configure_malloc
+from glioslice.model_card import find_model
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import open_port
 
 COMMANDS = ("selftest", "bench")
-"""Modules of this package with a `main` of their own, read only where they are asked for."""
+"""Modules of this package that `python -m device NAME` runs instead of the server."""
 
 
-def main() -> None:
-    """Run until told to stop (exit code 0) or until the line is lost (2)."""
-    settle_memory()
-    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
-        importlib.import_module(f"device.{sys.argv[1]}").main(sys.argv[2:])
-        return
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve until stopped (exit code 0) or until the port is lost (2)."""
+    configure_malloc()
     parser = cli.parser(
-        "Serve slices over a serial line, or play a case that lies on this board.",
-        "python -m device --port /dev/ttyGS0 --model models/compact/compact-int8.tflite",
+        "Serve slices over a serial link, or play a case stored on this board.",
+        "glioslice serve --port /dev/ttyGS0",
     )
-    parser.prog = "python -m device"
+    parser.add_argument(
+        "case", nargs="?", type=Path, metavar="CASE", help="a case on this board to play"
+    )
+    parser.add_argument("--input", type=Path, metavar="CASE", help="the same as CASE")
     parser.add_argument("--port", required=True, help="a serial device or a pyserial URL")
-    parser.add_argument("--model", type=Path, help="a .tflite file with its card; default: compact")
-    parser.add_argument("--input", type=Path, metavar="CASE", help="a case on this board to play")
-    parser.add_argument("--baud", type=int, help="fix the rate; default: begin at 115200 and agree")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
-    cli.run(work, parser.parse_args())
+    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    parser.add_argument("--baud", type=int, help="fix the rate; default: negotiate, from 115200")
+    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument(
+        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
+    )
+    parser.add_argument("--quiet", action="store_true", help="log errors only")
+    arguments = parser.parse_args(argv)
+    arguments.verbose = max(1, arguments.verbose)  # the log of its sessions is a service's journal
+    cli.run(serve, arguments)
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says."""
-    model = arguments.model or default_model()
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve slices; play the case that `arguments` name, if any."""
+    model = find_model(arguments.model)
     engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
-    played = None
-    if arguments.input:
-        from device.board import read_played  # serving needs no part of it
-
-        played = read_played(arguments.input, engine)
+    case = arguments.case or arguments.input
+    played = load_played_case(case, engine) if case else None
     board = make_board(engine, model, played)
     port = open_port(arguments.port, arguments.baud)
-    with Connection(port, active=False, say=say) as connection:
-        stop = Stop(last_resort=connection.close)
-        stop.on_signals()
-        say(f"READY {board.hello.model} {board.hello.sha256[:12]} on {arguments.port}")
+    with Connection(port, active=False) as connection:
+        stop = StopRequest(force=connection.close)
+        stop.install_handlers()
+        # Whoever started this process may wait for this line.
+        print(
+            f"READY {board.hello.model} {board.hello.sha256[:12]} on {arguments.port}", flush=True
+        )
         notify(READY)
-        run_sessions(connection, board, stop, say)
+        run_sessions(connection, board, stop)
         notify(STOPPING)
 
 
-def say(line: str) -> None:
-    """Print a line now: whoever started this process may wait for it."""
-    print(line, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        name = sys.argv.pop(1)
+        sys.argv[0] = f"python -m device {name}"
+        importlib.import_module(f"device.{name}").main()
+    else:
+        sys.argv[0] = "python -m device"
+        main()

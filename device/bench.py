@@ -1,11 +1,12 @@
-"""How long does this board take for a slice, from the payload that came to the mask that leaves?
+"""Measure how long this board takes for a slice, from received payload to encoded mask.
 
-    python -m device bench --max-ms 100
-    python -m device bench --threads 1,2,4 --reference mobilenet.tflite --boards benchmarks/boards
+    glioslice bench --max-ms 100
+    glioslice bench --threads 1,2,4 --reference mobilenet.tflite --boards benchmarks/boards
+    python -m device bench                                 # the same on a board
 
-The code that is timed is the runner's own, on golden slices, for `--seconds` a number of threads.
-With a reference network in turn with it, `--boards` keeps a file for each board and holds later
-runs against it. Exit code 0: fast enough, 1: too slow, 2: what was asked for is not there.
+The server's own code is timed on the golden slices, for `--seconds` per number of threads. With
+`--reference`, another network runs interleaved; `--boards` keeps a baseline file for each board and
+compares later runs with it. Exit code 0: fast enough, 1: too slow, 2: something is missing.
 """
 
 import argparse
@@ -18,230 +19,248 @@ from typing import Any
 
 import numpy as np
 
-from device.bench_baseline import judged
+from device.bench_baseline import check_speed
 from device.board import Board, make_board
-from device.engine import Engine, installed_runtime
+from device.engine import Engine, load_interpreter
 from device.goldens import read_slices
-from device.run import Run, Stages
-from device.telemetry import Vitals, board_name, peak_memory_mb, process_age_ms, read_vitals
+from device.run import SegmentationRun, StageTimes
+from device.telemetry import (
+    Telemetry,
+    board_name,
+    peak_memory_mb,
+    process_age_ms,
+    read_telemetry,
+)
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
-from glioslice.model_card import default_model
+from glioslice.model_card import find_model
 from glioslice.wire.codecs import IMAGES, MASKS, choose, encode_image
 from glioslice.wire.messages import Error, Slice
 
 STAGES = ("decode", "invoke", "encode", "whole")
 WARM_UP = 20
-"""Slices behind the first that are not counted: caches fill and the clock rises."""
+"""Slices after the first that are not counted, while caches fill and the clock rises."""
 
-BLOCK, REFERENCES = 20, 5
-"""Slices in turn with runs of the reference network, which meet the same moments of the machine."""
+SLICES_PER_TURN, REFERENCE_RUNS_PER_TURN = 20, 5
+"""Slices and reference runs alternate, so that both meet the same conditions."""
 
-GLANCE = 1.0
-"""Seconds between two looks at temperature and clock."""
+TELEMETRY_INTERVAL = 1.0
+"""Seconds between two readings of temperature and clock."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line and measure."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the result and compare it with the limits."""
     parser = cli.parser(
-        "Time the slices on this board.", "python -m device bench --max-ms 100 --json bench.json"
+        "Measure how long this board takes for a slice.",
+        "glioslice bench --max-ms 100 --json bench.json",
     )
-    parser.prog = "python -m device bench"
-    parser.add_argument("--model", type=Path, help="a .tflite file with its card; default: compact")
-    parser.add_argument("--threads", type=numbers, default=(1,), help="such as 1,2,4; default: 1")
+    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    parser.add_argument(
+        "--threads", type=thread_counts, default=(1,), help="such as 1,2,4; default: 1"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="default: 60")
     parser.add_argument("--max-ms", type=float, metavar="MS", help="fail if p99 of a slice is more")
     parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="a .tflite to compare with")
-    parser.add_argument("--boards", type=Path, metavar="FOLDER", help="where boards' files are")
-    parser.add_argument("--json", metavar="FILE", help="numbers for a machine; - is stdout")
-    cli.run(work, parser.parse_args(words))
+    parser.add_argument("--boards", type=Path, metavar="FOLDER", help="where baseline files are")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
+    cli.run(bench, parser.parse_args(argv))
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def thread_counts(text: str) -> tuple[int, ...]:
     """Return the numbers of threads in a list such as 1,2,4."""
-    threads = tuple(int(word) for word in text.split(","))
+    threads = tuple(int(part) for part in text.split(","))
     if not all(0 < n <= 256 for n in threads):
         raise ValueError
     return threads
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says; too slow ends with exit code 1."""
-    say = _to_stderr if arguments.json == "-" else print
-    result = measured(
-        arguments.model or default_model(),
+def bench(arguments: argparse.Namespace) -> None:
+    """Measure what `arguments` select; a run that is too slow ends with exit code 1."""
+    result = benchmark_model(
+        find_model(arguments.model),
         arguments.threads,
         arguments.seconds,
         arguments.reference,
         arguments.delegate,
     )
-    for line in lines(result):
-        say(line)
+    output = sys.stderr if arguments.json == "-" else sys.stdout
+    for line in format_result(result):
+        print(line, file=output)
     if arguments.json == "-":
         print(json.dumps(result))
     elif arguments.json:
         write_json(Path(arguments.json), result)
-    failed = judged(result, arguments.max_ms, arguments.boards, say)
-    if failed:
+    if not check_speed(result, arguments.max_ms, arguments.boards, output):
         sys.exit(1)
 
 
-def measured(
+def benchmark_model(
     model: Path,
     threads: Sequence[int],
     seconds: float,
     reference: Path | None = None,
     delegate: str | None = None,
 ) -> dict[str, Any]:
-    """Return board, runtime and model, and for each number of threads what a slice takes.
+    """Return board, runtime and model, and for each number of threads the times of a slice.
 
-    Milliseconds from the start of the process, and its memory, are those of the first number; the
-    memory is read before the reference network is loaded. Raises GliosliceError if model, runtime
-    or reference cannot be used, or the network fails.
+    `cold_start_ms` counts from the start of the process and, like `memory_mb`, belongs to the first
+    number of threads; the memory is read before the reference network is loaded. Raises
+    GliosliceError if model, runtime or reference cannot be used, or the network fails.
     """
     result: dict[str, Any] = {"board": board_name(), "model": model.stem, "seconds": seconds}
     rows = []
     for count in threads:
-        began = time.perf_counter_ns()
+        started = time.perf_counter_ns()
         engine = Engine(model, threads=count, delegate=delegate)
-        ready = (time.perf_counter_ns() - began) / 1e6
+        engine_ms = (time.perf_counter_ns() - started) / 1e6
         board = make_board(engine, model)
-        messages = golden_messages()
-        first = served(board, messages[-1:])[0].whole / 1e6
+        messages = encode_golden_slices()
+        first_ms = segment_messages(board, messages[-1:])[0].whole / 1e6
         result.setdefault("cold_start_ms", process_age_ms())
         for _ in range(WARM_UP // len(messages)):
-            served(board, messages)
+            segment_messages(board, messages)
         result.setdefault("memory_mb", peak_memory_mb())
         result |= {"runtime": engine.runtime, "kernels": engine.kernels}
         result["sha256"] = board.hello.sha256
-        compare = reference_network(reference, count) if reference else None
-        row = {"threads": count, "engine_ms": ready, "first_ms": first}
-        rows.append(row | sustained(board, messages, seconds, compare))
+        run_reference = load_reference(reference, count) if reference else None
+        row = {"threads": count, "engine_ms": engine_ms, "first_ms": first_ms}
+        rows.append(row | measure_sustained(board, messages, seconds, run_reference))
     return result | {"runs": rows}
 
 
-def golden_messages() -> list[Slice]:
-    """Return the golden slices as they cross the line, in the smallest codec that works here."""
+def encode_golden_slices() -> list[Slice]:
+    """Return the golden slices as messages, in the smallest codec that works here."""
     codec = choose(sum(1 << number for number in IMAGES), IMAGES)
     slices, *_ = read_slices()
     return [Slice(i, codec, encode_image(codec, one)) for i, one in enumerate(slices)]
 
 
-def served(board: Board, messages: Sequence[Slice]) -> list[Stages]:
-    """Return what the stages of each slice took. Raises GliosliceError if the network fails."""
-    run = Run(board.engine, len(messages), choose(board.hello.mask_codecs, MASKS))
+def segment_messages(board: Board, messages: Sequence[Slice]) -> list[StageTimes]:
+    """Return the times of each slice. Raises GliosliceError if the network fails."""
+    run = SegmentationRun(board, len(messages), choose(board.hello.mask_codecs, MASKS))
     for message in messages:
-        if isinstance(run.serve(board, message), Error):
+        if isinstance(run.segment_message(message), Error):
             raise GliosliceError(f"a golden slice failed: {run.summary()}")
-    return run.stages
+    return run.stage_times
 
 
-def reference_network(path: Path, threads: int) -> Callable[[], object]:
-    """Return what runs a .tflite file once, on zeros. Raises GliosliceError if it is refused."""
-    runtime, module = installed_runtime()
+def load_reference(path: Path, threads: int) -> Callable[[], object]:
+    """Return a function that runs a .tflite file once, on zeros.
+
+    Raises GliosliceError if the runtime refuses the file.
+    """
+    interpreter = load_interpreter(path, model_path=str(path), num_threads=threads)
     try:
-        interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
-        interpreter.allocate_tensors()
-        for given in interpreter.get_input_details():
-            interpreter.set_tensor(given["index"], np.zeros(given["shape"], given["dtype"]))
+        for tensor in interpreter.get_input_details():
+            interpreter.set_tensor(tensor["index"], np.zeros(tensor["shape"], tensor["dtype"]))
         interpreter.invoke()
     except (ValueError, RuntimeError) as error:
-        raise GliosliceError(f"{path}: refused by {runtime}: {error}") from None
+        raise GliosliceError(f"{path}: cannot be run: {error}") from None
     invoke: Callable[[], object] = interpreter.invoke
     return invoke
 
 
-def sustained(
-    board: Board, messages: Sequence[Slice], seconds: float, compare: Callable[[], object] | None
+def measure_sustained(
+    board: Board,
+    messages: Sequence[Slice],
+    seconds: float,
+    run_reference: Callable[[], object] | None,
 ) -> dict[str, Any]:
-    """Return what slices take for so many seconds, one after the other, and what the board says."""
-    taken: list[Stages] = []
-    references: list[float] = []
-    seen: list[Vitals] = [read_vitals()]
-    began = glanced = time.monotonic()
-    while not taken or time.monotonic() < began + seconds:
-        for _ in range(BLOCK // len(messages)):
-            taken += served(board, messages)
-        if compare:
-            references += [_milliseconds(compare) for _ in range(REFERENCES)]
-        if time.monotonic() > glanced + GLANCE:
-            seen.append(read_vitals())
-            glanced = time.monotonic()
-    seen.append(read_vitals())
-    milliseconds = {name: [getattr(one, name) / 1e6 for one in taken] for name in STAGES}
+    """Return the times of slices that are segmented one after the other for `seconds`."""
+    times: list[StageTimes] = []
+    reference_ms: list[float] = []
+    telemetry: list[Telemetry] = [read_telemetry()]
+    started = last_reading = time.monotonic()
+    while not times or time.monotonic() < started + seconds:
+        for _ in range(SLICES_PER_TURN // len(messages)):
+            times += segment_messages(board, messages)
+        if run_reference:
+            reference_ms += [_time_ms(run_reference) for _ in range(REFERENCE_RUNS_PER_TURN)]
+        if time.monotonic() > last_reading + TELEMETRY_INTERVAL:
+            telemetry.append(read_telemetry())
+            last_reading = time.monotonic()
+    telemetry.append(read_telemetry())
+    stage_ms = {name: [getattr(one, name) / 1e6 for one in times] for name in STAGES}
     return {
-        "slices": len(taken),
-        "slices_per_second": len(taken) / (sum(milliseconds["whole"]) / 1000),
-        "ms": {name: spread(values) for name, values in milliseconds.items()},
-        "reference_ms": spread(references) if references else None,
-        "ratio": ratio(milliseconds["whole"], references) if references else None,
-        "temperature_c": over_time([v.temperature_c for v in seen]),
-        "clock_mhz": over_time([v.clock_mhz for v in seen]),
-        "throttled": seen[-1].throttled,
+        "slices": len(times),
+        "slices_per_second": len(times) / (sum(stage_ms["whole"]) / 1000),
+        "ms": {name: time_percentiles(values) for name, values in stage_ms.items()},
+        "reference_ms": time_percentiles(reference_ms) if reference_ms else None,
+        "ratio": time_ratio(stage_ms["whole"], reference_ms) if reference_ms else None,
+        "temperature_c": range_over_time([one.temperature_c for one in telemetry]),
+        "clock_mhz": range_over_time([one.clock_mhz for one in telemetry]),
+        "throttled": telemetry[-1].throttled,
     }
 
 
-def ratio(milliseconds: Sequence[float], references: Sequence[float]) -> float:
-    """Return how much of the reference network's time a slice takes, of the best tenth of each.
+def time_ratio(milliseconds: Sequence[float], reference: Sequence[float]) -> float:
+    """Return a slice's time as a share of the reference network's, by the 10th percentile of each.
 
-    What else a machine does lengthens the others, and not both alike.
+    Other load on the machine lengthens the slower times, and not both alike.
     """
-    return float(np.percentile(milliseconds, 10) / np.percentile(references, 10))
+    return float(np.percentile(milliseconds, 10) / np.percentile(reference, 10))
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return p50, p90, p99 and worst of milliseconds."""
+def time_percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Return p50, p90, p99 and the worst of milliseconds."""
     p50, p90, p99, worst = np.percentile(values, (50, 90, 99, 100)).tolist()
     return {"p50": p50, "p90": p90, "p99": p99, "worst": worst}
 
 
-def over_time(values: Sequence[float | None]) -> dict[str, float] | None:
-    """Return first, lowest, highest and last of what a board says, None if it does not say it."""
-    said = [value for value in values if value is not None]
-    if not said:
+def range_over_time(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Return first, lowest, highest and last reading; None if the board provides none."""
+    readings = [value for value in values if value is not None]
+    if not readings:
         return None
-    return {"first": said[0], "lowest": min(said), "highest": max(said), "last": said[-1]}
+    return {
+        "first": readings[0],
+        "lowest": min(readings),
+        "highest": max(readings),
+        "last": readings[-1],
+    }
 
 
-def lines(result: dict[str, Any]) -> list[str]:
-    """Return a result as lines for a person."""
-    told = [
+def format_result(result: dict[str, Any]) -> list[str]:
+    """Return a result as lines of text."""
+    lines = [
         f"{result['model']} on {result['board']}, {result['runtime']}, kernels {result['kernels']}"
     ]
-    cold, memory = result["cold_start_ms"], result["memory_mb"]
-    if cold is not None and memory is not None:
-        told.append(f"cold start to the first mask: {cold:.0f} ms; memory: {memory:.0f} MB")
+    cold_start, memory = result["cold_start_ms"], result["memory_mb"]
+    if cold_start is not None and memory is not None:
+        lines.append(f"cold start to the first mask: {cold_start:.0f} ms; memory: {memory:.0f} MB")
     for row in result["runs"]:
-        told.append(
-            f"{row['threads']} threads: engine ready in {row['engine_ms']:.0f} ms, first slice "
-            f"{row['first_ms']:.1f} ms, then {row['slices']:,} slices, "
-            f"{row['slices_per_second']:.1f} a second"
-        )
-        told.append(f"  {'ms':10}{'p50':>9}{'p90':>9}{'p99':>9}{'worst':>9}")
-        for name, spreads in [*row["ms"].items(), ("reference", row["reference_ms"])]:
-            if spreads:
-                told.append(f"  {name:10}" + "".join(f"{v:9.2f}" for v in spreads.values()))
-        if row["ratio"] is not None:
-            told.append(f"  a slice takes {row['ratio']:.3f} of the reference network's time")
-        for name, unit in (("temperature", "c"), ("clock", "mhz")):
-            said = row[f"{name}_{unit}"]
-            values = said and ", ".join(f"{when} {value:.0f}" for when, value in said.items())
-            told.append(f"  {name}: {values or 'absent on this board'}")
-        if row["throttled"] is not None:
-            told.append(f"  throttling: {', '.join(row['throttled']) or 'no flag is set'}")
-    return told
+        lines += _format_row(row)
+    return lines
 
 
-def _milliseconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter_ns()
-    work()
-    return (time.perf_counter_ns() - began) / 1e6
+def _format_row(row: dict[str, Any]) -> list[str]:
+    """Return the lines for one number of threads."""
+    lines = [
+        f"{row['threads']} threads: engine ready in {row['engine_ms']:.0f} ms, first slice "
+        f"{row['first_ms']:.1f} ms, then {row['slices']:,} slices, "
+        f"{row['slices_per_second']:.1f} per second",
+        f"  {'ms':10}{'p50':>9}{'p90':>9}{'p99':>9}{'worst':>9}",
+    ]
+    for name, spread in [*row["ms"].items(), ("reference", row["reference_ms"])]:
+        if spread:
+            lines.append(f"  {name:10}" + "".join(f"{v:9.2f}" for v in spread.values()))
+    if row["ratio"] is not None:
+        lines.append(f"  a slice takes {row['ratio']:.3f} times as long as the reference network")
+    for name, unit in (("temperature", "c"), ("clock", "mhz")):
+        readings = row[f"{name}_{unit}"]
+        values = readings and ", ".join(f"{when} {value:.0f}" for when, value in readings.items())
+        lines.append(f"  {name}: {values or 'not available on this board'}")
+    if row["throttled"] is not None:
+        lines.append(f"  throttling: {', '.join(row['throttled']) or 'no flag is set'}")
+    return lines
 
 
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+def _time_ms(function: Callable[[], object]) -> float:
+    started = time.perf_counter_ns()
+    function()
+    return (time.perf_counter_ns() - started) / 1e6
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""How sure the network is of a mask: one byte, from the logits along the masks' borders.
+"""How confident the network is in a mask: one byte, from the logits along the regions' borders.
 
-A pixel is in a region when its logit is above the threshold. Where a network knows what it sees,
-the logit climbs steeply from the border inwards; where it does not, the region is a faint one whose
-logits hardly leave the threshold. docs/confidence.md holds the byte against Dice, and other
-definitions against this one.
+A pixel belongs to a region if its logit is above the threshold. Where the network is confident, the
+logit rises steeply from the border inwards. Where it is not, the region is faint: its logits barely
+exceed the threshold. docs/confidence.md compares the byte with Dice, and with other definitions.
 """
 
 from typing import Any
@@ -13,25 +12,26 @@ from numpy.typing import NDArray
 
 from glioslice.wire.messages import UNKNOWN
 
-PER_LOGIT = 64
-"""Steps of the byte in one logit: 64 are a chance of 73 % by the network's own count."""
+STEPS_PER_LOGIT = 64
+"""Steps of the byte per logit. One logit is a probability of 73 % by the network's own estimate."""
 
-MOST = 254
-"""The farthest that counts, of a pixel and so of a mask: just under 4 logits, 98 %."""
+MAX_DISTANCE = 254
+"""The largest distance that counts, of a pixel and of a mask: just under 4 logits, 98 %."""
 
-STRIP = 8
-"""Pixels: how far from its border, along either axis or both, a region is looked at."""
+BORDER_WIDTH = 8
+"""Pixels: how far inwards from its border, along either axis or both, a region is evaluated."""
 
-FRACTION = 16
-"""Bits behind the point in which a network's steps are turned into those of the byte."""
+FRACTION_BITS = 16
+"""Precision of the fixed-point factor that turns a network's steps into those of the byte."""
 
 
-def quality_of(logits: NDArray[Any], scale: float, zero_point: int) -> int:
-    """Return the quality of the mask of logits (X, Y, 3), int8 with `scale`, else float32.
+def mask_confidence(logits: NDArray[Any], scale: float, zero_point: int) -> int:
+    """Return the confidence in the mask of logits (X, Y, 3): int8 with `scale`, or else float32.
 
-    Of each region that is there, the mean distance of its strip from the threshold; of those, the
-    mean. Of an empty mask, the distance of the pixel that is nearest to the threshold. 0 to MOST,
-    or UNKNOWN where a logit is no number. Integers alone: int8 gives the same on every machine.
+    For each region that is present: the mean distance of its border strip from the threshold.
+    The result is the mean over those regions. For an empty mask: the distance of the pixel nearest
+    to the threshold. 0 to MAX_DISTANCE, or UNKNOWN if a logit is not finite. Integer arithmetic
+    only, so int8 logits give the same byte on every machine.
     """
     if logits.dtype != np.int8 and not np.isfinite(logits).all():
         return UNKNOWN
@@ -39,46 +39,44 @@ def quality_of(logits: NDArray[Any], scale: float, zero_point: int) -> int:
     rows = logits.reshape(-1, pixels * channels)  # numpy is slow along a last axis of three
     inside = rows > zero_point
     if not inside.any():
-        return int(distances(rows.max(keepdims=True), scale, zero_point)[0, 0])
-    x, y = extent(inside.any(axis=1)), extent(inside.any(axis=0))
-    y = slice(y.start // channels * channels, -(-y.stop // channels) * channels)
-    strip = strips_of(inside[x, y], channels)
-    far = distances(rows[x, y], scale, zero_point) * strip
+        return int(threshold_distances(rows.max(keepdims=True), scale, zero_point)[0, 0])
+    x = np.flatnonzero(inside.any(axis=1))
+    y = np.flatnonzero(inside.any(axis=0)) // channels
+    box = slice(x[0], x[-1] + 1), slice(y[0] * channels, (y[-1] + 1) * channels)
+    strips = border_strips(inside[box], channels)
+    distances = threshold_distances(rows[box], scale, zero_point) * strips
     sums, counts = (
-        one.sum(axis=0, dtype=np.int64).reshape(-1, channels).sum(axis=0).tolist()
-        for one in (far, strip)
+        values.sum(axis=0, dtype=np.int64).reshape(-1, channels).sum(axis=0).tolist()
+        for values in (distances, strips)
     )
     means = [256 * total // n for total, n in zip(sums, counts, strict=True) if n]
     return int(sum(means) // len(means) // 256)
 
 
-def distances(logits: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.uint8]:
-    """Return how far logits are from the threshold, in steps of the byte, 0 to MOST."""
+def threshold_distances(logits: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.uint8]:
+    """Return the distance of logits from the threshold in steps of the byte, 0 to MAX_DISTANCE."""
     if logits.dtype != np.int8:
-        steps = np.rint(np.minimum(np.abs(logits), MOST / PER_LOGIT) * PER_LOGIT)
-        return np.asarray(steps, np.uint8)
-    factor = round(scale * PER_LOGIT * (1 << FRACTION))
-    table = np.arange(256, dtype=np.int64) * factor + (1 << FRACTION - 1) >> FRACTION
-    table = np.minimum(table, MOST).astype(np.uint8)
+        steps = np.minimum(np.abs(logits), MAX_DISTANCE / STEPS_PER_LOGIT) * STEPS_PER_LOGIT
+        return np.asarray(np.rint(steps), np.uint8)
+    factor = round(scale * STEPS_PER_LOGIT * (1 << FRACTION_BITS))
+    table = np.arange(256, dtype=np.int64) * factor + (1 << FRACTION_BITS - 1) >> FRACTION_BITS
+    table = np.minimum(table, MAX_DISTANCE).astype(np.uint8)
     return np.asarray(table[np.abs(logits.astype(np.int16) - zero_point)])
 
 
-def strips_of(inside: NDArray[np.bool_], channels: int, width: int = STRIP) -> NDArray[np.bool_]:
-    """Return the pixels of regions (X, Y * channels) that have an outer one within `width`."""
-    deep = inside
-    for axis, apart in ((0, 1), (1, channels)):
+def border_strips(
+    inside: NDArray[np.bool_], channels: int, width: int = BORDER_WIDTH
+) -> NDArray[np.bool_]:
+    """Return the pixels of regions (X, Y * channels) within `width` pixels of one outside."""
+    interior = inside
+    for axis, stride in ((0, 1), (1, channels)):
         margin = [(0, 0), (0, 0)]
-        margin[axis] = (width * apart, width * apart)
-        deep, reach = np.pad(deep, margin), 1  # a pixel stands for so many from it on
+        margin[axis] = (width * stride, width * stride)
+        # An erosion: each pixel is the AND of `reach` pixels from it onwards.
+        interior, reach = np.pad(interior, margin), 1
         while reach <= 2 * width:
             step = min(reach, 2 * width + 1 - reach)
-            ahead = deep[step * apart :] if axis == 0 else deep[:, step * apart :]
-            behind = deep[: -step * apart] if axis == 0 else deep[:, : -step * apart]
-            deep, reach = ahead & behind, reach + step
-    return inside & ~deep
-
-
-def extent(filled: NDArray[np.bool_]) -> slice:
-    """Return the range from the first to the last that is true."""
-    places = np.flatnonzero(filled)
-    return slice(int(places[0]), int(places[-1]) + 1)
+            ahead = interior[step * stride :] if axis == 0 else interior[:, step * stride :]
+            behind = interior[: -step * stride] if axis == 0 else interior[:, : -step * stride]
+            interior, reach = ahead & behind, reach + step
+    return inside & ~interior

@@ -1,8 +1,9 @@
-"""Who runs the network: XNNPACK, an accelerator, or the runtime's own kernels?
+"""Which parts of a network delegates run, and which the runtime runs on its own kernels.
 
-A runtime lists a graph's ops and behind them the parts that delegates took, not which of the ops
-it will still run itself. That follows from where the outputs come from: walking back from them,
-whatever a part gives comes from that part, and only what no part gives comes from an op.
+A delegate is XNNPACK or an accelerator. A runtime lists a graph's ops, followed by the parts that
+delegates took over, but not which ops it still runs itself. `inspect_delegates` walks back from the
+outputs: a tensor that a delegated part produces comes from that part, any other from an op of the
+runtime.
 """
 
 from collections import Counter
@@ -11,64 +12,64 @@ from dataclasses import dataclass
 from typing import Any
 
 ACCELERATED = "EdgeTpuDelegateForCustomOp"
-"""The part that libedgetpu puts where a compiled file says `COMPILED`."""
+"""The part that libedgetpu inserts where a compiled file has `COMPILED`."""
 
 COMPILED = "edgetpu-custom-op"
-PARTS = ("DELEGATE", ACCELERATED)
-MOVING = frozenset({"RESIZE_NEAREST_NEIGHBOR"})
-"""Ops that only move values: XNNPACK has no nearest resize, and whoever runs it gives the same."""
+DELEGATE_PARTS = ("DELEGATE", ACCELERATED)
+COPYING_OPS = frozenset({"RESIZE_NEAREST_NEIGHBOR"})
+"""Ops that only copy values, alike in every kernel. XNNPACK has no nearest-neighbour resize."""
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Of `ops` ops a runtime runs `left` itself, by name; delegates run the others in `parts`.
+class DelegateReport:
+    """Who runs the `ops` ops of a network: delegates in `parts` parts, the runtime the `remaining`.
 
-    `places` are the numbers of those left in the file. `compiled` ops are those that a compiler
-    made for the Edge TPU.
+    `remaining` are names, `remaining_indices` their positions in the file. `compiled` counts the
+    ops that the Edge TPU's compiler made.
     """
 
     ops: int
-    left: tuple[str, ...]
-    places: tuple[int, ...]
+    remaining: tuple[str, ...]
+    remaining_indices: tuple[int, ...]
     parts: int
     compiled: int
 
     @property
-    def arithmetic_left(self) -> tuple[str, ...]:
-        """The ops left that compute: with XNNPACK at work there are none."""
-        return tuple(name for name in self.left if name not in MOVING)
+    def remaining_arithmetic(self) -> tuple[str, ...]:
+        """The remaining ops that compute; there are none if XNNPACK works as it should."""
+        return tuple(name for name in self.remaining if name not in COPYING_OPS)
 
     @property
     def taken(self) -> int:
-        """How many ops delegates run."""
-        return self.ops - len(self.left)
+        """The number of ops that delegates run."""
+        return self.ops - len(self.remaining)
 
     def __str__(self) -> str:
-        """Say it on one line."""
-        counted = ", ".join(f"{n} {name}" for name, n in Counter(self.left).items())
-        left = f"; left: {counted}" if counted else ""
-        return f"{self.taken} of {self.ops} ops taken in {self.parts} parts{left}"
+        """Return the report on one line."""
+        counted = ", ".join(f"{n} {name}" for name, n in Counter(self.remaining).items())
+        remaining = f"; remaining: {counted}" if counted else ""
+        return f"{self.taken} of {self.ops} ops delegated in {self.parts} parts{remaining}"
 
 
-def placement_of(nodes: Sequence[Mapping[str, Any]], outputs: Iterable[int]) -> Placement:
-    """Return who runs what, of an interpreter's `_get_ops_details()` and its output tensors."""
-    ops = [node for node in nodes if node["op_name"] not in PARTS]
-    parts = [node for node in nodes if node["op_name"] in PARTS]
-    needed, seen, run = set(outputs), set[int](), set[int]()
+def inspect_delegates(nodes: Sequence[Mapping[str, Any]], outputs: Iterable[int]) -> DelegateReport:
+    """Return who runs what, from an interpreter's `_get_ops_details()` and its output tensors."""
+    ops = [node for node in nodes if node["op_name"] not in DELEGATE_PARTS]
+    parts = [node for node in nodes if node["op_name"] in DELEGATE_PARTS]
+    needed, seen, remaining = set(outputs), set[int](), set[int]()
     while needed:
         tensor = needed.pop()
         seen.add(tensor)
         sources = [part for part in parts if tensor in part["outputs"]]
         if not sources:
-            found = [i for i, op in enumerate(ops) if tensor in op["outputs"]]
-            run.update(found)
-            sources = [ops[i] for i in found]
+            producers = [i for i, op in enumerate(ops) if tensor in op["outputs"]]
+            remaining.update(producers)
+            sources = [ops[i] for i in producers]
         for source in sources:
             needed |= {int(i) for i in source["inputs"]} - seen
-    return Placement(
+    return DelegateReport(
         ops=len(ops),
-        left=tuple(ops[i]["op_name"] for i in sorted(run)),
-        places=tuple(sorted(run)),
+        remaining=tuple(ops[i]["op_name"] for i in sorted(remaining)),
+        remaining_indices=tuple(sorted(remaining)),
         parts=len(parts),
         compiled=sum(op["op_name"] == COMPILED for op in ops),
     )

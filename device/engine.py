@@ -1,7 +1,18 @@
-"""One engine over whichever TFLite runtime is installed."""
+"""The inference engine: one interface to whichever TFLite runtime is installed.
+
+    engine = Engine(Path("models/compact/compact-int8.tflite"))
+    regions = engine.run(z_scores)               # (X, Y, 4) float32 -> WT, TC, ET (3, X, Y) bool
+
+The engine refuses a file that does not match the card beside it.
+"""
 
 import ctypes
 import importlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -11,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.confidence import quality_of
-from device.delegates import Placement, placement_of
+from device.delegates import DelegateReport, inspect_delegates
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
-from glioslice.model_card import Card, read_card_of
-from glioslice.preprocessing import quantise
+from glioslice.model_card import Card, read_verified_card
+from glioslice.preprocessing import quantize
+
+logger = logging.getLogger(__name__)
 
 RUNTIMES = (
     ("ai-edge-litert", "ai_edge_litert.interpreter"),
@@ -27,16 +39,19 @@ RUNTIMES = (
 """Distribution and module, the smallest and newest first."""
 
 REFERENCE, XNNPACK, EDGE_TPU, BUILT_IN = "reference", "XNNPACK", "Edge TPU", "built-in"
-"""Kernels. XNNPACK's and the reference ones give a file's bytes on every machine, built-in ones
-differ between machines, and a part of XNNPACK's beside them counts as theirs."""
+"""Kinds of kernels. XNNPACK and the reference kernels give the same bytes on every machine.
+Built-in kernels differ between machines; a network that runs partly on them counts as built-in."""
 
-MAGIC = slice(4, 8), b"TFL3"
-"""Where a TFLite flatbuffer carries its file identifier, and what it is."""
+FILE_IDENTIFIER = slice(4, 8), b"TFL3"
+"""Position and value of the file identifier in a TFLite flatbuffer."""
+
+STDERR = 2
+"""The file descriptor on which the runtimes' C++ code logs."""
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor of the network; `scale` is 0 where it is not quantised."""
+class EngineTensor:
+    """A tensor of the network; `scale` is 0 if it is not quantized."""
 
     index: int
     shape: tuple[int, ...]
@@ -48,10 +63,11 @@ class Tensor:
 class Engine:
     """The network of one TFLite file, bound to the card beside it.
 
-    `delegate` is the shared library of an accelerator, such as `libedgetpu.so.1`. `reference` asks
-    for the runtime's reference kernels, which give the same bytes on every machine, slowly.
-    Raises GliosliceError if no runtime is installed, or it refuses the file; if the card does not
-    match the file; if input or output are not (1, X, Y, 4) and (1, X, Y, 3), int8 or float32.
+    `delegate` is the shared library of an accelerator, such as `libedgetpu.so.1`. `reference`
+    selects the runtime's reference kernels: slow, but the same bytes on every machine.
+    Raises GliosliceError if no runtime is installed, if the runtime refuses the file, if the card
+    does not match the file, or if input and output are not (1, X, Y, 4) and (1, X, Y, 3), each int8
+    or float32.
     """
 
     def __init__(
@@ -62,79 +78,64 @@ class Engine:
         delegate: str | None = None,
         reference: bool = False,
     ) -> None:
-        self.card: Card = read_card_of(model)
+        self.card: Card = read_verified_card(model)
         self.runtime, module = installed_runtime()
         self._reference = reference
         content = model.read_bytes()
-        if content[MAGIC[0]] != MAGIC[1]:
+        if content[FILE_IDENTIFIER[0]] != FILE_IDENTIFIER[1]:
             raise GliosliceError(f"{model}: not a TFLite file")
-        delegates = [_delegate(module, delegate)] if delegate else None
         kernels = module.OpResolverType
-        try:
-            self._interpreter = module.Interpreter(
-                model_content=content,
-                num_threads=threads,
-                experimental_delegates=delegates,
-                experimental_op_resolver_type=kernels.BUILTIN_REF if reference else kernels.AUTO,
-            )
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise GliosliceError(f"{model}: refused by {self.runtime}: {error}") from None
-        self.input = _only(model, "input", self._interpreter.get_input_details())
-        self.output = _only(model, "output", self._interpreter.get_output_details())
+        self._interpreter = load_interpreter(
+            model,
+            model_content=content,
+            num_threads=threads,
+            experimental_delegates=[_load_delegate(module, delegate)] if delegate else None,
+            experimental_op_resolver_type=kernels.BUILTIN_REF if reference else kernels.AUTO,
+        )
+        self.input = _only_tensor(model, "input", self._interpreter.get_input_details())
+        self.output = _only_tensor(model, "output", self._interpreter.get_output_details())
         window = (1, *self.card.window)
-        self._check(model, "input", self.input, (*window, len(MODALITIES)))
-        self._check(model, "output", self.output, (*window, len(REGIONS)))
+        _check_tensor(model, "input", self.input, (*window, len(MODALITIES)))
+        _check_tensor(model, "output", self.output, (*window, len(REGIONS)))
 
     def prepare(self, z_scores: NDArray[np.float32]) -> NDArray[Any]:
-        """Return a slice (X, Y, 4) of z-scores as the network takes it, int8 or float32."""
+        """Return a slice (X, Y, 4) of z-scores in the network's input type, int8 or float32."""
         if self.input.scale:
-            return quantise(z_scores, self.input.scale, self.input.zero_point)
+            return quantize(z_scores, self.input.scale, self.input.zero_point)
         return z_scores.astype(np.float32)
 
     def invoke(self, prepared: NDArray[Any]) -> NDArray[Any]:
-        """Return what the network says of a prepared slice: logits (X, Y, 3), int8 or float32."""
+        """Return the logits (X, Y, 3) of a prepared slice, int8 or float32."""
         self._interpreter.set_tensor(self.input.index, prepared[None])
         self._interpreter.invoke()
         logits: NDArray[Any] = self._interpreter.get_tensor(self.output.index)[0]
         return logits
 
     def regions(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return WT, TC, ET (3, X, Y) of what `invoke` returned: logits above the zero point."""
+        """Return WT, TC, ET (3, X, Y): the pixels whose logit is above the zero point."""
         return np.moveaxis(logits > self.output.zero_point, -1, 0)
-
-    def quality(self, logits: NDArray[Any]) -> int:
-        """Return how sure the network is of those regions, a byte (`device.confidence`)."""
-        return quality_of(logits, self.output.scale, self.output.zero_point)
-
-    @property
-    def kernels(self) -> str:
-        """Whose arithmetic it is: reference, XNNPACK, Edge TPU, or else built-in."""
-        if self._reference:
-            return REFERENCE
-        placed = self.placement()
-        if placed.compiled:
-            return EDGE_TPU
-        return XNNPACK if placed.parts and not placed.arithmetic_left else BUILT_IN
-
-    def placement(self) -> Placement:
-        """Return which ops delegates took and which the runtime runs itself."""
-        return placement_of(self._interpreter._get_ops_details(), (self.output.index,))
 
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4) of z-scores."""
         return self.regions(self.invoke(self.prepare(z_scores)))
 
-    def _check(self, model: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-        if tensor.shape != shape or tensor.dtype not in (np.int8, np.float32):
-            raise GliosliceError(
-                f"{model}: its {name} is {tensor.dtype} {tensor.shape}, "
-                f"int8 or float32 {shape} was expected; it is no network of this kit"
-            )
+    @property
+    def kernels(self) -> str:
+        """The kind of kernels that compute: reference, XNNPACK, Edge TPU or built-in."""
+        if self._reference:
+            return REFERENCE
+        report = self.delegate_report()
+        if report.compiled:
+            return EDGE_TPU
+        return XNNPACK if report.parts and not report.remaining_arithmetic else BUILT_IN
+
+    def delegate_report(self) -> DelegateReport:
+        """Return which ops delegates run and which the runtime runs itself."""
+        return inspect_delegates(self._interpreter._get_ops_details(), (self.output.index,))
 
 
 def installed_runtime() -> tuple[str, ModuleType]:
-    """Return name and version of the runtime that is installed, and its interpreter's module.
+    """Return name and version of the installed runtime, and its interpreter module.
 
     Raises GliosliceError if there is none.
     """
@@ -148,31 +149,83 @@ def installed_runtime() -> tuple[str, ModuleType]:
     raise GliosliceError("no TFLite runtime is installed: pip install ai-edge-litert")
 
 
-def _delegate(module: ModuleType, library: str) -> Any:
+def load_interpreter(model: Path, **options: Any) -> Any:
+    """Return the installed runtime's interpreter with its tensors allocated.
+
+    `options` are those of its constructor. What the runtime prints on stderr is logged: information
+    at DEBUG, anything else as a warning. Raises GliosliceError, which contains that output, if the
+    runtime refuses the file `model`.
+    """
+    runtime, module = installed_runtime()
+    printed: list[str] = []
+    try:
+        with _captured_stderr(printed):
+            interpreter = module.Interpreter(**options)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = "; ".join([str(error), *(line for line in printed if line not in str(error))])
+        raise GliosliceError(f"{model}: refused by {runtime}: {reason}") from None
+    for line in printed:
+        logger.log(logging.DEBUG if line.startswith("INFO:") else logging.WARNING, "%s", line)
+    return interpreter
+
+
+@contextmanager
+def _captured_stderr(lines: list[str]) -> Iterator[None]:
+    """Append what C code writes to stderr during the block to `lines`.
+
+    The descriptor belongs to the process, so output of other threads is captured too.
+    """
+    with ExitStack() as stack:
+        try:
+            original = os.dup(STDERR)
+            stack.callback(os.close, original)
+            file = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # stderr is closed, or there is no folder for temporary files
+            yield
+            return
+        os.dup2(file.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(original, STDERR)
+            file.seek(0)
+            lines += [line for line in file.read().decode(errors="replace").splitlines() if line]
+
+
+def _load_delegate(module: ModuleType, library: str) -> Any:
     try:
         ctypes.CDLL(library).tflite_plugin_create_delegate  # noqa: B018
     except (OSError, AttributeError) as error:
         raise GliosliceError(
-            f"the delegate {library} could not be loaded ({error}); install it, for a Coral stick "
-            "as the package libedgetpu1-std"
+            f"the delegate {library} could not be loaded ({error}); install it; a Coral stick "
+            "needs the package libedgetpu1-std"
         ) from None
     try:
         return module.load_delegate(library)
     except ValueError as error:
         raise GliosliceError(
             f"the delegate {library} finds no accelerator ({' '.join(str(error).split())}); plug "
-            "it in, and see that this user may open it"
+            "it in and check that this user may open it"
         ) from None
 
 
-def _only(model: Path, name: str, details: list[dict[str, Any]]) -> Tensor:
+def _only_tensor(model: Path, name: str, details: list[dict[str, Any]]) -> EngineTensor:
     if len(details) != 1:
-        raise GliosliceError(f"{model}: has {len(details)} {name}s, one was expected")
+        raise GliosliceError(f"{model}: has {len(details)} {name}s, expected one")
     scale, zero_point = details[0]["quantization"]
-    return Tensor(
+    return EngineTensor(
         int(details[0]["index"]),
         tuple(int(n) for n in details[0]["shape"]),
         np.dtype(details[0]["dtype"]),
         float(scale),
         int(zero_point),
     )
+
+
+def _check_tensor(model: Path, name: str, tensor: EngineTensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape or tensor.dtype not in (np.int8, np.float32):
+        raise GliosliceError(
+            f"{model}: its {name} is {tensor.dtype} {tensor.shape}, expected int8 or float32 "
+            f"{shape}; it is not a network of this kit"
+        )

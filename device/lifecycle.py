@@ -1,8 +1,7 @@
-"""How the board's process is told to end: SIGTERM or Ctrl-C, heard between two slices.
+"""How the board's process stops on SIGTERM or Ctrl-C, and what it reports to systemd.
 
-What systemd hears of a service of `Type=notify`: that it is ready, that it lives, that it ends.
-
-As sd_notify(3) has it: a datagram to the socket that NOTIFY_SOCKET names.
+A service of `Type=notify` reports that it is ready, that it is alive and that it is stopping, each
+as a datagram to the socket named by NOTIFY_SOCKET: sd_notify(3).
 """
 
 import os
@@ -12,50 +11,49 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-GLANCE = 0.2
-"""Seconds that one wait for the host lasts at most, before this is looked at again."""
+POLL_INTERVAL = 0.2
+"""Seconds after which a wait for the host ends, so that a stop request is noticed."""
 
-PATIENCE = 2.0
-"""Seconds from the signal to the last resort; a simulated line kills its process after 3."""
+FORCE_AFTER = 2.0
+"""Seconds from the request until all waits are ended; simulated links kill the process after 3."""
+
+READY, ALIVE, STOPPING = "READY=1", "WATCHDOG=1", "STOPPING=1"
+"""ALIVE is reported at least once a second, unless a slice takes longer or a host accepts no more
+masks. systemd restarts a service that does not report it within `WatchdogSec`."""
 
 
-class Stop:
-    """Whether the process was told to end.
+class StopRequest:
+    """Whether a stop of the process has been requested.
 
-    A handler that raised would interrupt the connection while it holds its lock, so a flag is set.
-    A host that takes no more masks would keep it from being seen: `last_resort`, called `PATIENCE`
-    seconds later from another thread, has to end every wait.
+    The signal handler only sets a flag: an exception would interrupt the connection while it holds
+    its lock. A host that accepts no more masks would keep the flag from being seen, so `force` is
+    called from another thread `FORCE_AFTER` seconds later; it has to end every wait.
     """
 
-    def __init__(self, last_resort: Callable[[], None]) -> None:
+    def __init__(self, force: Callable[[], None]) -> None:
         self.requested = False
-        self._last_resort = last_resort
+        self._force = force
 
-    def on_signals(self) -> None:
-        """From now on SIGTERM and SIGINT are requests; call it in the main thread."""
+    def install_handlers(self) -> None:
+        """Let SIGTERM and SIGINT request the stop; call it in the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.request())
 
     def request(self) -> None:
-        """Ask the process to end; twice does no harm."""
+        """Request the stop; a second request has no effect."""
         if not self.requested:
             self.requested = True
-            timer = threading.Timer(PATIENCE, self._last_resort)
+            timer = threading.Timer(FORCE_AFTER, self._force)
             timer.daemon = True
             timer.start()
 
 
-READY, ALIVE, STOPPING = "READY=1", "WATCHDOG=1", "STOPPING=1"
-"""ALIVE is said at least once a second, but for a slice that takes longer, and a host that takes
-no more masks; a service whose `WatchdogSec` passes without it is started anew."""
-
-
 def notify(state: str) -> None:
-    """Tell systemd; does nothing where systemd did not start this process or does not listen."""
+    """Report `state` to systemd; does nothing if systemd did not start this process."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    if address.startswith("@"):  # a name without a file
+    if address.startswith("@"):  # an abstract socket, without a file
         address = "\0" + address[1:]
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
-        line.sendto(state.encode(), address)
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(state.encode(), address)

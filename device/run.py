@@ -1,21 +1,15 @@
-"""A run on the board: each slice to its mask or its error, and what End says of all of them.
+"""One run on the board: every slice of a volume becomes a mask or an error.
 
-Answers on their way out: empty masks share a message while those before are on theirs.
-
-A line that is slower than the board carries fewer bytes that way. One that is idle carries each at
-once, and so it is before the board waits for a slice.
-
-The run that a board remembers when its host is gone, so that no slice is done twice.
-
-A host that was killed and started again with the same case finds its run by a key, which the host
-makes from the slices and from the number of this start of the runner: it means nothing elsewhere,
-and a board that restarted knows none. Kept are the answers, never the images. A run is forgotten
-when its host has said goodbye after its end, or when another one begins.
+`SegmentationRun` turns slices into results and totals them for End. `ResultSender` sends the
+results; consecutive empty masks share one message while earlier messages are still on their way, so
+a slow link carries fewer bytes. `ResumableRun` is the run that a board remembers after it lost its
+host, so that no slice is computed twice.
 """
 
+import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from statistics import median
 from typing import Any, Protocol
@@ -24,18 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.board import Board
-from device.engine import Engine
+from device.confidence import mask_confidence
 from glioslice.labels import to_labels
-from glioslice.wire.codecs import CodecError, decode_mask, encode_mask
+from glioslice.wire.codecs import CodecError, decode_image, decode_mask, encode_mask
 from glioslice.wire.messages import Empty, End, Error, ErrorCode, Mask, MaskDigest, Mode, Slice
 
-Answer = Mask | Empty | Error
-"""What a slice gets, and what is kept of it; a mask may build on that of the slice before."""
+logger = logging.getLogger(__name__)
+
+SliceResult = Mask | Empty | Error
+"""What a slice becomes. A mask may be encoded as the difference to the mask of the slice before."""
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Nanoseconds of a slice that came: to the network's input, to its regions, to a payload."""
+class StageTimes:
+    """Nanoseconds of one slice: decode the image, run the network, encode the mask."""
 
     decode: int
     invoke: int
@@ -43,198 +39,210 @@ class Stages:
 
     @property
     def whole(self) -> int:
-        """The nanoseconds of all three."""
+        """The sum of all three."""
         return self.decode + self.invoke + self.encode
 
 
-class Run:
-    """One run of `slices` slices through `engine`; masks leave in the codec of that number.
+class SegmentationRun:
+    """One run of `slices` slices on `board`; masks are encoded with the codec `mask_codec`.
 
-    `waiting` are the indices that have no answer yet, `stages` those of each mask so far. Slices
-    before `first` are not asked for. With `before`, a run that a host comes back to, its leading
-    answers are not worked out again: `recalled` gives them.
+    `pending` holds the indices without a result, `stage_times` an entry for each computed mask.
+    The host does not want slices before `first`. If `previous` is given, a run that a host comes
+    back to, its leading results are not computed again: `recalled` yields them.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        board: Board,
         slices: int,
         mask_codec: int,
         first: int = 0,
-        before: "Run | None" = None,
+        previous: "SegmentationRun | None" = None,
     ) -> None:
-        self.waiting = set(range(first, slices))
+        self.pending = set(range(first, slices))
         self.ended = False
-        self.stages: list[Stages] = []
-        self._engine, self._codec, self._first = engine, mask_codec, first
-        self._answers: dict[int, Answer] = {}
-        if before is not None:
-            self._answers = {i: before._answers[i] for i in range(before.answered)}
+        self.stage_times: list[StageTimes] = []
+        self._board, self._engine = board, board.engine
+        self._codec, self._first = mask_codec, first
+        self._results: dict[int, SliceResult] = {}
+        if previous is not None:
+            self._results = {i: previous._results[i] for i in range(previous.leading_results)}
         self._last: tuple[int, NDArray[np.uint8] | None] = (-1, None)
-        self._masks = self._failed = self._microseconds = 0
         self._digest = MaskDigest()
-        self._trouble = ""
-
-    def serve(self, board: Board, message: Slice) -> Answer:
-        """Return the answer to a slice that came over the line."""
-        began = time.perf_counter_ns()
-        try:
-            prepared = board.image(message)
-        except CodecError as error:
-            text = "the payload of this slice could not be decoded"
-            return self.fail(ErrorCode.SLICE, message.index, text, error)
-        return self.mask(message.index, prepared, began)
-
-    def mask(self, index: int, prepared: NDArray[Any], began: int) -> Answer:
-        """Return the answer to a slice (X, Y, 4) as the network takes it.
-
-        `began` is the `time.perf_counter_ns` at which the work on this slice began.
-        """
-        decoded = time.perf_counter_ns()
-        try:
-            logits = self._engine.invoke(prepared)
-            regions = self._engine.regions(logits)
-            invoked = time.perf_counter_ns()
-            labels = np.ascontiguousarray(to_labels(regions))
-            quality = self._engine.quality(logits)
-            payload = self._encode(index, labels)
-        except Exception as error:  # whatever a runtime or a delegate raises: the stream goes on
-            return self.fail(ErrorCode.ENGINE, index, "the network failed on this slice", error)
-        taken = Stages(decoded - began, invoked - decoded, time.perf_counter_ns() - invoked)
-        self.stages.append(taken)
-        return self._done(index, payload, taken.whole // 1000, quality)
 
     @property
-    def answered(self) -> int:
-        """How many leading slices have their answer, counted from the first of the volume."""
-        return next(i for i in count() if i not in self._answers)
+    def leading_results(self) -> int:
+        """The number of slices with a result before the first one without, from slice 0 on."""
+        return next(i for i in count() if i not in self._results)
 
-    def recalled(self) -> Iterator[Answer]:
-        """Yield the answers that this run takes over, encoded for the host that asks now."""
-        kept: NDArray[np.uint8] | None = None
-        for index, answer in sorted(self._answers.items()):
-            if isinstance(answer, Error):
-                if index >= self._first:
-                    self.waiting.discard(index)
-                    self._failed += 1
-                    yield answer
-                continue
-            kept = self._decode(answer, kept)
+    def segment_message(self, message: Slice) -> SliceResult:
+        """Return the result of a slice that was received."""
+        started = time.perf_counter_ns()
+        hello = self._board.hello
+        try:
+            shape = (*hello.window, len(hello.modalities))
+            image: NDArray[Any] = decode_image(message.codec, message.payload, shape)
+        except CodecError as error:
+            text = "the payload of this slice could not be decoded"
+            return self._fail(ErrorCode.SLICE, message.index, text, error)
+        if self._engine.input.dtype != np.int8:
+            steps = image.astype(np.float32) - np.float32(hello.zero_point)
+            image = steps * np.float32(hello.scale)
+        return self.segment_slice(message.index, image, started)
+
+    def segment_slice(self, index: int, prepared: NDArray[Any], started: int) -> SliceResult:
+        """Return the result of a slice (X, Y, 4) in the network's input type.
+
+        `started` is the `time.perf_counter_ns` at which work on this slice began.
+        """
+        decoded = time.perf_counter_ns()
+        engine = self._engine
+        try:
+            logits = engine.invoke(prepared)
+            regions = engine.regions(logits)
+            invoked = time.perf_counter_ns()
+            labels = np.ascontiguousarray(to_labels(regions))
+            confidence = mask_confidence(logits, engine.output.scale, engine.output.zero_point)
+            payload = self._encode(index, labels)
+        except Exception as error:  # whatever a runtime or a delegate raises: the run continues
+            return self._fail(ErrorCode.ENGINE, index, "the network failed on this slice", error)
+        finished = time.perf_counter_ns()
+        self.stage_times.append(
+            StageTimes(decoded - started, invoked - decoded, finished - invoked)
+        )
+        microseconds = (finished - started) // 1000
+        result: SliceResult
+        if payload is None:
+            result = Empty(index, (microseconds,), (confidence,))
+        else:
+            result = Mask(index, self._codec, microseconds, payload, confidence)
+        self._results[index] = result
+        self.pending.discard(index)
+        return result
+
+    def recalled(self) -> Iterator[SliceResult]:
+        """Yield the results taken over from the previous run, masks in this run's codec."""
+        labels: NDArray[np.uint8] | None = None
+        for index, result in sorted(self._results.items()):
+            if not isinstance(result, Error):
+                labels = self._decode(result, labels)
             if index < self._first:
                 continue
-            payload = self._encode(index, kept)
-            for _, microseconds, quality in answer.each():  # it is one
-                yield self._done(index, payload, microseconds, quality)
+            if labels is not None and not isinstance(result, Error):
+                payload = self._encode(index, labels)
+                if payload is not None and isinstance(result, Mask):
+                    result = replace(result, codec=self._codec, payload=payload)
+            self._results[index] = result
+            self.pending.discard(index)
+            yield result
+
+    def end(self) -> End:
+        """Return the message that ends the run, with its totals so far."""
+        results = [one for index, one in self._results.items() if index >= self._first]
+        masks = sum(isinstance(one, Mask | Empty) for one in results)
+        microseconds = sum(one.device_us for one in results if isinstance(one, Mask))
+        microseconds += sum(one.device_us[0] for one in results if isinstance(one, Empty))
+        return End(masks, len(results) - masks, microseconds, self._digest.hexdigest())
+
+    def summary(self) -> str:
+        """Return one line about the run for the board's log."""
+        text = f"{len(self.stage_times)} masks computed"
+        if self.stage_times:
+            medians = ", ".join(
+                f"{name} {median(getattr(times, name) for times in self.stage_times) / 1e6:.1f}"
+                for name in ("decode", "invoke", "encode")
+            )
+            text += f", median ms: {medians}"
+        return f"{text}; {self.end().failed} slices failed"
 
     def _encode(self, index: int, labels: NDArray[np.uint8]) -> bytes | None:
-        """Return a mask's payload, None for an empty one; that of the next slice builds on it."""
-        last, previous = self._last
-        if last != index - 1:  # slices came out of turn, or one failed: kept ones go by their index
+        """Return a mask's payload, None if the mask is empty; the next mask may build on it."""
+        last_index, previous = self._last
+        if last_index != index - 1:  # slices came out of order, or one failed
             previous = None
         payload = encode_mask(self._codec, labels, previous) if labels.any() else None
         self._last = index, labels
         self._digest.add(index, labels.tobytes())
         return payload
 
-    def _decode(self, answer: Mask | Empty, kept: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        """Return the mask of an answer, where `kept` is that of the one before."""
+    def _decode(
+        self, result: Mask | Empty, previous: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        """Return the mask of a result; `previous` is the mask of the result before it."""
         window = self._engine.card.window
-        if isinstance(answer, Empty):
+        if isinstance(result, Empty):
             return np.zeros(window, np.uint8)
-        return decode_mask(answer.codec, answer.payload, window, kept)
+        return decode_mask(result.codec, result.payload, window, previous)
 
-    def _done(self, index: int, payload: bytes | None, microseconds: int, quality: int) -> Answer:
-        """Keep and return the answer to a slice that went well."""
-        self.waiting.discard(index)
-        self._masks += 1
-        self._microseconds += microseconds
-        answer: Answer
-        if payload is None:
-            answer = Empty(index, (microseconds,), (quality,))
-        else:
-            answer = Mask(index, self._codec, microseconds, payload, quality)
-        self._answers[index] = answer
-        return answer
-
-    def fail(self, code: ErrorCode, index: int, text: str, cause: Exception) -> Error:
-        """Return the answer to a slice that failed; `cause` stays on the board."""
-        self.waiting.discard(index)
-        self._failed += 1
-        self._trouble = self._trouble or f"; slice {index} was the first: {cause!r}"
-        self._answers[index] = Error(code, index, text)
-        return Error(code, index, text)
-
-    def end(self) -> End:
-        """Return what closes the run, with the totals up to now."""
-        return End(self._masks, self._failed, self._microseconds, self._digest.hexdigest())
-
-    def summary(self) -> str:
-        """Return a line about the run, for the board's own log."""
-        said = f"{len(self.stages)} masks"
-        if self.stages:
-            parts = [
-                f"{name} {median(getattr(one, name) for one in self.stages) / 1e6:.1f}"
-                for name in ("whole", "decode", "invoke", "encode")
-            ]
-            said += f", median ms: {', '.join(parts)}"
-        return f"{said}; {self._failed} failed{self._trouble}"
+    def _fail(self, code: ErrorCode, index: int, text: str, cause: Exception) -> Error:
+        """Return the result of a slice that failed; only the log gets the cause."""
+        logger.warning("slice %d failed: %r", index, cause)
+        error = Error(code, index, text)
+        self._results[index] = error
+        self.pending.discard(index)
+        return error
 
 
-class Line(Protocol):
-    """What the outbox needs of a connection, or of a link's sender."""
+class DeferringQueue(Protocol):
+    """A connection or the sender of a link: it sends messages, and may defer the last one."""
 
     def send(self, message: bytes) -> None:
         """Queue a message, after the deferred one."""
 
     def send_deferred(self, message: bytes) -> None:
-        """Queue a message that leaves once all before it is acknowledged, or before the next."""
+        """Queue a message that leaves once all before it are acknowledged, or before the next."""
 
     def withdraw(self) -> bytes | None:
-        """Return the deferred message, which is then not sent; None if it has been sent."""
+        """Return the deferred message, which is then not sent; None if it was sent already."""
 
 
-class Outbox:
-    """Gives the answers of a session to its line."""
+class ResultSender:
+    """Sends the results of a session; an empty mask joins earlier ones that have not left yet."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, queue: DeferringQueue) -> None:
+        self._queue = queue
         self._last: Empty | None = None
 
-    def send(self, answer: Answer) -> None:
-        """Send an answer; an empty mask joins those before it that have not left."""
-        if not isinstance(answer, Empty):
-            self._line.send(answer.to_bytes())
+    def send(self, result: SliceResult) -> None:
+        """Send one result. An idle link carries it at once."""
+        if not isinstance(result, Empty):
+            self._queue.send(result.to_bytes())
             return
-        joined = self._last.plus(answer) if self._last else None
-        if joined is not None and self._line.withdraw() is not None:
-            answer = joined
-        self._last = answer
-        self._line.send_deferred(answer.to_bytes())
+        joined = self._last.joined_with(result) if self._last else None
+        if joined is not None and self._queue.withdraw() is not None:
+            result = joined
+        self._last = result
+        self._queue.send_deferred(result.to_bytes())
 
 
 @dataclass
-class Kept:
-    """The last run, if it has to be remembered, and by what it is found."""
+class ResumableRun:
+    """The last run, if there is one to remember, and what identifies it.
 
-    run: Run | None = None
+    A host makes the key from its slices and from the board's boot number, so it means nothing
+    elsewhere, and a restarted board knows no run. Results are kept, images never are. A run is
+    forgotten when its host closes the session after the end of the run, or when another one begins.
+    """
+
+    run: SegmentationRun | None = None
     mode: Mode = Mode.SERVE
     key: int = 0
 
-    def keep(self, run: Run, mode: Mode, key: int) -> None:
-        """Remember this run instead of the one before."""
+    def remember(self, run: SegmentationRun, mode: Mode, key: int) -> None:
+        """Replace the remembered run."""
         self.run, self.mode, self.key = run, mode, key
 
     def forget(self) -> None:
-        """Remember nothing."""
+        """Remember no run."""
         self.run, self.key = None, 0
 
-    def said(self) -> tuple[int, int]:
-        """Return the key and the leading answers of a served run, as BoardHello says them."""
+    def announcement(self) -> tuple[int, int]:
+        """Return key and leading results of a served run for BoardHello; zeros if there is none."""
         if self.run is None or self.mode is not Mode.SERVE or not self.key:
             return 0, 0
-        return self.key, self.run.answered
+        return self.key, self.run.leading_results
 
-    def found(self, mode: Mode, key: int) -> Run | None:
-        """Return the run that a host comes back to: a played one needs no key."""
+    def find(self, mode: Mode, key: int) -> SegmentationRun | None:
+        """Return the run that a host comes back to; a played run needs no key."""
         same = self.mode is mode and (mode is Mode.PLAY or (key and self.key == key))
         return self.run if same else None

@@ -1,13 +1,18 @@
-"""Volume to masks without a wire: the one inference path of the kit.
+"""Segment cases on this machine, without a board.
 
-    python -m device.segment                       # the phantom, by the shipped compact model
-    python -m device.segment --input CASE --out DIR
+    glioslice segment                              # the phantom, with the shipped compact model
+    glioslice segment CASE                         # demo/<case>-mask.nii.gz and <case>-mask.png
+    glioslice segment FOLDER --out masks           # every case in a folder
+    python -m device.segment CASE                  # the same from a checkout
 
-Evaluation, conversion's judgement and benchmarks call `segment`, so what is judged is what runs.
+`segment` is the one path from a volume to its masks. Evaluation, acceptance of converted files and
+benchmarks call it, so they judge exactly what runs.
 """
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,19 +22,26 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from glioslice import cli
-from glioslice.cases import Case, find_case, phantom_case, read_case
-from glioslice.cli import track
+from glioslice.cases import Case, case_paths, phantom_case, read_case
+from glioslice.errors import GliosliceError
+from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
-from glioslice.metrics import region_dice, volumes_ml
-from glioslice.model_card import Card, default_model
+from glioslice.metrics import format_dice, region_dice, summary_lines, volumes_ml
+from glioslice.model_card import Card, find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
-from glioslice.preprocessing import Crop, brain_of, crop_of, cut, paste, z_scores
-from glioslice.summary import dice_line, summary_lines
+from glioslice.preprocessing import (
+    Crop,
+    brain_mask,
+    extract_slices,
+    find_crop,
+    restore_volume,
+    z_scores,
+)
 
 
-class Network(Protocol):
-    """Whatever turns a slice into regions: the engine, or torch under evaluation."""
+class SliceNetwork(Protocol):
+    """Whatever turns a slice into regions: the engine, or a torch network under evaluation."""
 
     @property
     def card(self) -> Card:
@@ -41,74 +53,106 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Labels (X, Y, Z) of the kit, in LPS, and the milliseconds that each slice took."""
+    """Labels (X, Y, Z) in LPS orientation, and the milliseconds that each slice took."""
 
     labels: NDArray[np.uint8]
     milliseconds: tuple[float, ...]
 
 
-def slices_of(images: NDArray[np.float32], card: Card) -> tuple[NDArray[np.float32], Crop]:
-    """Return images (4, X, Y, Z) as z-scores (Z', X, Y, 4) of the slices with brain, and where.
+def prepare_slices(images: NDArray[np.float32], card: Card) -> tuple[NDArray[np.float32], Crop]:
+    """Return the slices of images (4, X, Y, Z) that contain brain, as z-scores, and their crop.
+
+    The slices are (Z', X, Y, 4) with the card's window X, Y. Raises GliosliceError if there is no
+    brain or it does not fit the window.
+    """
+    brain = brain_mask(images)
+    crop = find_crop(brain, card.window)
+    return extract_slices(z_scores(images, brain, card.clip), crop), crop
+
+
+def segment(images: NDArray[np.float32], network: SliceNetwork, progress: str = "") -> Segmentation:
+    """Segment images (4, X, Y, Z) slice by slice; `progress` is the title of a progress bar.
 
     Raises GliosliceError if there is no brain or it does not fit the window.
     """
-    brain = brain_of(images)
-    crop = crop_of(brain, card.window)
-    return cut(z_scores(images, brain, card.clip), crop), crop
-
-
-def segment(images: NDArray[np.float32], network: Network, progress: str = "") -> Segmentation:
-    """Segment images (4, X, Y, Z) slice by slice; `progress` names the work on stderr.
-
-    Raises what `slices_of` raises.
-    """
-    slices, crop = slices_of(images, network.card)
+    slices, crop = prepare_slices(images, network.card)
     masks = np.empty(slices.shape[:3], np.uint8)
     milliseconds = []
-    for z in track(range(len(slices)), progress) if progress else range(len(slices)):
-        began = time.perf_counter()
+    for z in cli.track(range(len(slices)), progress) if progress else range(len(slices)):
+        started = time.perf_counter()
         masks[z] = to_labels(network.run(slices[z]))
-        milliseconds.append((time.perf_counter() - began) * 1000)
-    return Segmentation(paste(masks, crop), tuple(milliseconds))
+        milliseconds.append((time.perf_counter() - started) * 1000)
+    return Segmentation(restore_volume(masks, crop), tuple(milliseconds))
 
 
-def main() -> None:
-    """Segment a case or the phantom, and leave mask, montage and summary."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Segment cases or the phantom; write a mask, a montage and a summary for each."""
     parser = cli.parser(
-        "Segment one case on this machine, without a line.",
-        "python -m device.segment --input CASE --out build/case",
+        "Segment cases on this machine, without a board.",
+        "glioslice segment CASE --out masks",
     )
-    parser.add_argument("--input", type=Path, metavar="CASE", help="default: the phantom")
-    parser.add_argument("--model", type=Path, help="a .tflite file with its card; default: compact")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="default: demo/")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
-    cli.run(work, parser.parse_args())
+    parser.add_argument(
+        "cases", nargs="*", type=Path, metavar="CASE",
+        help="a case or a folder of cases; default: the phantom",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input", action="append", type=Path, default=[], metavar="CASE", help="the same as CASE"
+    )
+    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo/"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument(
+        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
+    )
+    cli.run(segment_cases, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says."""
-    model = arguments.model or default_model()
-    case = read_case(find_case(arguments.input)) if arguments.input else phantom_case(0)
+def segment_cases(arguments: argparse.Namespace) -> None:
+    """Segment each case of `arguments`; exit with code 2 if one of several failed."""
+    model = find_model(arguments.model)
+    given: list[Path] = [*arguments.cases, *arguments.input]
+    paths = [one for path in given for one in ([path] if path.is_file() else case_paths(path))]
+    check_folder(arguments.out)
     engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
-    result = segment(case.images, engine, progress=f"segmenting {case.name}")
-    write_outputs(arguments.out, case, result)
     print(f"{model.name} ({model.stat().st_size:,} bytes) on {engine.runtime}")
-    if case.labels is not None:
-        scores = region_dice(result.labels, case.labels)
-        print(dice_line(scores))
-    for line in summary_lines(
-        len(result.milliseconds), result.milliseconds, volumes_ml(result.labels)
-    ):
-        print(line)
+    if len(paths) <= 1:
+        case = read_case(paths[0]) if paths else phantom_case(0)
+        segment_case(case, engine, arguments.out)
+        return
+    failed = 0
+    first: dict[str, Path] = {}
+    for path in paths:
+        try:
+            case = read_case(path)
+            if case.name in first:
+                raise GliosliceError(
+                    f"{path}: has the name of {first[case.name]}, whose mask it would overwrite; "
+                    "segment it alone, with another --out"
+                )
+            first[case.name] = path
+            segment_case(case, engine, arguments.out)
+        except (GliosliceError, OSError) as error:
+            failed += 1
+            print(f"error: {cli.one_line(error)}", file=sys.stderr, flush=True)
+    print(f"{len(paths) - failed} of {len(paths)} cases segmented")
+    if failed:
+        sys.exit(2)
 
 
-def write_outputs(folder: Path, case: Case, result: Segmentation) -> None:
-    """Write mask and montage into `folder`, each whole or not at all."""
-    mask, montage = folder / "mask.nii.gz", folder / "montage.png"
+def segment_case(case: Case, engine: Engine, folder: Path) -> None:
+    """Segment `case`, write its mask and its montage into `folder`, and print a summary."""
+    result = segment(case.images, engine, progress=f"segmenting {case.name}")
+    mask, montage = folder / f"{case.name}-mask.nii.gz", folder / f"{case.name}-mask.png"
     write_mask(mask, to_scheme(result.labels, case.scheme), case.space)
     write_montage(montage, case.images, result.labels)
     print(f"mask: {mask} ({case.scheme.edition} labels)\nmontage: {montage}")
+    if case.labels is not None:
+        print(format_dice(region_dice(result.labels, case.labels)))
+    volumes = volumes_ml(result.labels)
+    for line in summary_lines(len(result.milliseconds), result.milliseconds, volumes):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Does this board compute what every other board computes, and with the kernels it should?
+"""Check that this board computes the same masks as every other board.
 
-    python -m device selftest [--model FILE] [--json FILE]
+    glioslice selftest [--model MODEL] [--json FILE]
+    python -m device selftest                              # the same on a board
 
-Exit code 0: all tests passed, 1: one failed, 2: what was asked for is not there.
+Exit code 0: all tests passed, 1: a test failed, 2: model, goldens or runtime are missing.
 """
 
 import argparse
@@ -18,74 +19,80 @@ from numpy.typing import NDArray
 
 from device.delegates import COMPILED
 from device.engine import EDGE_TPU, REFERENCE, XNNPACK, Engine
-from device.goldens import GOLDENS, Goldens, found, golden_slices, read_goldens, source_of
-from device.telemetry import board_name, read_vitals
+from device.goldens import (
+    GOLDENS,
+    Goldens,
+    compute_masks,
+    golden_key,
+    golden_slices,
+    read_goldens,
+)
+from device.telemetry import board_name, read_telemetry
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256, write_json
-from glioslice.model_card import CARD, default_model, read_card
+from glioslice.model_card import CARD, find_model, read_card
 
 ALWAYS_XNNPACK = ("ai-edge-litert", "tensorflow")
-"""Runtimes whose every build for 64-bit boards has XNNPACK take int8; tflite-runtime's may not."""
+"""Runtimes whose every build for 64-bit boards lets XNNPACK run int8; tflite-runtime may not."""
 
-ALIKE = 0.01
-"""Share of the tumour that kernels without goldens may label otherwise than the reference ones:
-XNNPACK does so for 6 to 18 of some 3,000 pixels (tests/oracle/test_reference.py)."""
+TOLERATED_SHARE = 0.01
+"""Share of tumour pixels in which kernels without goldens may differ from the reference kernels.
+XNNPACK differs in 6 to 18 of about 3,000 (tests/oracle/test_networks.py)."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A test's name, whether it passed (None: it was not run), and what it found."""
+class CheckResult:
+    """A test's name, whether it passed (None: it did not run), and its findings."""
 
     test: str
     passed: bool | None
     text: str
 
     def __str__(self) -> str:
-        """Say it on one line."""
+        """Return the result on one line."""
         verdict = {True: "ok", False: "FAILED", None: "not run"}[self.passed]
         return f"{verdict:8}{self.test}: {self.text}"
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Run the tests and say what they found."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the tests and print their results."""
     parser = cli.parser(
-        "Test the model, the runtime and its kernels on this board.",
-        "python -m device selftest --json selftest.json",
+        "Check that this board computes the same masks as every other board.",
+        "glioslice selftest --json selftest.json",
     )
-    parser.prog = "python -m device selftest"
-    parser.add_argument("--model", type=Path, help="a .tflite file with its card; default: compact")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the findings for a machine")
-    cli.run(work, parser.parse_args(words))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    cli.run(selftest, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Do what the command line says; a failed test ends with exit code 1."""
-    model: Path = arguments.model or default_model()
-    board, vitals = board_name(), read_vitals()
+def selftest(arguments: argparse.Namespace) -> None:
+    """Run the tests that `arguments` select; a failed test ends with exit code 1."""
+    model = find_model(arguments.model)
+    board, telemetry = board_name(), read_telemetry()
     print(f"self-test of {model.name} on {board}, Python {platform.python_version()}")
-    findings = []
-    for finding in examined(model, arguments.threads, arguments.delegate):
-        print(finding, flush=True)
-        findings.append(finding)
-    for line in vitals.lines():
+    results = []
+    for result in run_tests(model, arguments.threads, arguments.delegate):
+        print(result, flush=True)
+        results.append(result)
+    for line in telemetry.lines():
         print(f"{'':8}{line}")
-    passed = all(finding.passed is not False for finding in findings)
+    passed = all(result.passed is not False for result in results)
     print("self-test passed" if passed else "self-test FAILED")
     if arguments.json:
-        told: dict[str, Any] = {"passed": passed, "board": board, "model": model.name}
-        told["findings"] = [asdict(finding) for finding in findings]
-        write_json(arguments.json, told | asdict(vitals))
+        report: dict[str, Any] = {"passed": passed, "board": board, "model": model.name}
+        report["findings"] = [asdict(result) for result in results]
+        write_json(arguments.json, report | asdict(telemetry))
     if not passed:
         sys.exit(1)
 
 
-def examined(model: Path, threads: int = 1, delegate: str | None = None) -> Iterator[Finding]:
-    """Yield what each test finds; a model that is not its card's ends them.
+def run_tests(model: Path, threads: int = 1, delegate: str | None = None) -> Iterator[CheckResult]:
+    """Yield the result of each test; a model that does not match its card ends them.
 
-    Raises GliosliceError if there is no model, card, golden or runtime to test.
+    Raises GliosliceError if the model, its card, its goldens or a runtime is missing.
     """
     yield (digest := check_digest(model))
     if not digest.passed:
@@ -93,94 +100,95 @@ def examined(model: Path, threads: int = 1, delegate: str | None = None) -> Iter
     engine = Engine(model, threads=threads, delegate=delegate)
     yield check_kernels(engine, delegate)
     if engine.input.dtype != np.int8:
-        yield Finding("golden masks", None, "a float file has none, its sums depend on the machine")
+        text = "a float file has none, its sums depend on the processor"
+        yield CheckResult("golden masks", None, text)
         return
     goldens = read_goldens(model.parent, engine.card.window)
     if goldens.sha256 != sha256(model):
-        text = f"those beside {model.name} were made of another file; tools/goldens.py"
-        yield Finding("golden masks", False, f"{text} makes them anew")
+        text = f"{GOLDENS} beside {model.name} belongs to another file; run tools/goldens.py"
+        yield CheckResult("golden masks", False, text)
         return
     slices = golden_slices(engine)
     if REFERENCE not in goldens.masks or {m.shape for m in goldens.masks.values()} != {
         slices.shape[:3]
     }:
         raise GliosliceError(
-            f"{model.parent / GOLDENS}: not the masks of {len(slices)} slices, or none of the "
-            "reference kernels; tools/goldens.py writes it anew"
+            f"{model.parent / GOLDENS}: expected masks of {len(slices)} slices, those of the "
+            "reference kernels among them; make it again with tools/goldens.py"
         )
     yield check_masks(engine, goldens, slices)
     if engine.kernels != EDGE_TPU:  # no other kernel runs a file compiled for it
         yield check_reference(Engine(model, threads=threads, reference=True), goldens, slices)
 
 
-def check_digest(model: Path) -> Finding:
-    """Hold the file's SHA-256 against its card's. Raises GliosliceError if either is missing."""
+def check_digest(model: Path) -> CheckResult:
+    """Compare the file's SHA-256 with its card. Raises GliosliceError if either is missing."""
     if not model.is_file():
         raise GliosliceError(f"{model}: no such model file")
     entry = read_card(model.parent).content.get("files", {}).get(model.name)
     if entry is None:
         raise GliosliceError(f"{model}: {CARD} beside it does not list this file")
-    wanted, digest = entry.get("sha256"), sha256(model)
-    said = f"{model.stat().st_size:,} bytes, SHA-256 {digest[:12]}"
-    if digest != wanted:
-        said += f", but {CARD} says {str(wanted)[:12]}: changed or damaged, copy both again"
-    return Finding("model", digest == wanted, said)
+    expected, digest = entry.get("sha256"), sha256(model)
+    text = f"{model.stat().st_size:,} bytes, SHA-256 {digest[:12]}"
+    if digest != expected:
+        text += f", but {CARD} lists {str(expected)[:12]}: changed or damaged, copy both again"
+    return CheckResult("model", digest == expected, text)
 
 
-def check_kernels(engine: Engine, delegate: str | None) -> Finding:
-    """See whether XNNPACK or the accelerator really took the network: a silent fall-back fails."""
-    placed = engine.placement()
-    said = f"{engine.runtime} on {platform.machine()}, kernels {engine.kernels}, {placed}"
+def check_kernels(engine: Engine, delegate: str | None) -> CheckResult:
+    """Check that XNNPACK or the accelerator runs the network; a silent fallback fails."""
+    report = engine.delegate_report()
+    text = f"{engine.runtime} on {platform.machine()}, kernels {engine.kernels}, {report}"
     if delegate:
-        passed = placed.compiled > 0 and COMPILED not in placed.left
+        passed = report.compiled > 0 and COMPILED not in report.remaining
         if not passed:
-            said += f"; {delegate} took nothing: no op of this file is compiled for the Edge TPU"
+            text += f"; {delegate} runs nothing: no op of this file is compiled for the Edge TPU"
     else:
         expected = engine.runtime.startswith(ALWAYS_XNNPACK)
         passed = engine.kernels == XNNPACK or not expected
         if not passed:
-            said += "; XNNPACK should run all arithmetic: is /sys mounted, the runtime whole?"
-    return Finding("runtime", passed, said)
+            text += "; XNNPACK should run all arithmetic: is /sys mounted, the runtime complete?"
+    return CheckResult("runtime", passed, text)
 
 
-def check_masks(engine: Engine, goldens: Goldens, slices: NDArray[np.int8]) -> Finding:
-    """Hold the masks that this board would send against the golden ones, byte for byte.
+def check_masks(engine: Engine, goldens: Goldens, slices: NDArray[np.int8]) -> CheckResult:
+    """Compare the masks that this board would send with the golden ones, byte for byte.
 
-    Kernels without goldens of their own are held against the reference ones', with `ALIKE`.
+    Kernels without goldens are compared with the reference kernels, within TOLERATED_SHARE.
     """
-    source, masks = source_of(engine), found(engine, slices)
-    if source in goldens.masks:
-        return compared("golden masks", source, masks, goldens.masks[source])
+    key, masks = golden_key(engine), compute_masks(engine, slices)
+    if key in goldens.masks:
+        return compare_masks("golden masks", key, masks, goldens.masks[key])
     if engine.kernels == EDGE_TPU:
-        return Finding("golden masks", None, f"{source}: none was ever made")
+        return CheckResult("golden masks", None, f"{key}: no goldens exist")
     reference = goldens.masks[REFERENCE]
-    differ, tumour = int((masks != reference).sum()), int((reference > 0).sum())
-    text = f"{source} has none; {differ} pixels differ from the reference kernels' {tumour:,}"
-    return Finding("golden masks", differ <= ALIKE * tumour, f"{text} of tumour")
+    different, tumour = int((masks != reference).sum()), int((reference > 0).sum())
+    text = f"{key} has no goldens; {different} of {tumour:,} tumour pixels differ from {REFERENCE}"
+    return CheckResult("golden masks", different <= TOLERATED_SHARE * tumour, text)
 
 
-def check_reference(engine: Engine, goldens: Goldens, slices: NDArray[np.int8]) -> Finding:
-    """Hold the reference kernels, alike on every machine, to their mask of the fullest slice.
+def check_reference(engine: Engine, goldens: Goldens, slices: NDArray[np.int8]) -> CheckResult:
+    """Compare the reference kernels, the same on every machine, with their golden mask.
 
-    One slice: on a small board they take seconds for it.
+    Only the slice with the most tumour, because a small board needs seconds for one slice.
     """
     golden = goldens.masks[REFERENCE]
     fullest = int((golden > 0).sum(axis=(1, 2)).argmax())
     one = slice(fullest, fullest + 1)
     source = f"{engine.runtime}, {engine.kernels}"
-    return compared("reference mask", source, found(engine, slices[one]), golden[one])
+    return compare_masks("reference mask", source, compute_masks(engine, slices[one]), golden[one])
 
 
-def compared(
+def compare_masks(
     test: str, source: str, masks: NDArray[np.uint8], golden: NDArray[np.uint8]
-) -> Finding:
-    """Return whether the masks (N, X, Y) that `source` made are the golden ones."""
-    wrong = masks != golden
-    if wrong.any():
-        slices = np.count_nonzero(wrong.any(axis=(1, 2)))
-        text = f"{int(wrong.sum()):,} pixels of {slices} slices are not the golden ones"
-        return Finding(test, False, f"{source}: {text}")
-    return Finding(test, True, f"{source}: {len(masks)} of {len(masks)} slices, byte for byte")
+) -> CheckResult:
+    """Return whether masks (N, X, Y) made by `source` equal the golden ones."""
+    different = masks != golden
+    if different.any():
+        slices = np.count_nonzero(different.any(axis=(1, 2)))
+        text = f"{int(different.sum()):,} pixels in {slices} slices differ from the golden masks"
+        return CheckResult(test, False, f"{source}: {text}")
+    return CheckResult(test, True, f"{source}: {len(masks)} of {len(masks)} slices, byte for byte")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,22 @@
-"""What the board says to one host, from its hello until one of them ends the session.
+"""The board's side of a session, from the hello until the host or the board ends it.
 
     board   BoardHello
-    host    HostHello       Error(REFUSED) where mode or codec is not offered; it may choose again
+    host    HostHello       Error(REFUSED) if mode or codec is not offered; it may choose again
     serve   Start, Slices   a mask or an Error for each, then End; Start or HostHello may follow
     play                    Start with the volume, every mask, End; another HostHello plays again
 
-A host that comes back to the run of a lost one gets its leading answers again before all others.
-
-A message out of turn is answered by Error(REFUSED) and changes nothing. A board that is told to
-stop answers the slice in hand, then sends Error(STOPPED) and the End of what it has done.
-
-One session after the other, for as long as the line is there and nobody says stop.
+A host that comes back to its lost run first receives the leading results again. A message out of
+turn gets the reply Error(REFUSED) and changes nothing. A board that has to stop finishes the
+current slice, then sends Error(STOPPED) and End.
 """
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
-from device.board import Board, Played
-from device.lifecycle import ALIVE, GLANCE, Stop, notify
-from device.run import Kept, Outbox, Run
+from device.board import Board, PlayedCase
+from device.lifecycle import ALIVE, POLL_INTERVAL, StopRequest, notify
+from device.run import ResultSender, ResumableRun, SegmentationRun
 from glioslice.wire.connection import Connection, PeerClosed
 from glioslice.wire.layout import MAX_SIDE
 from glioslice.wire.link import LinkError
@@ -38,138 +35,134 @@ from glioslice.wire.messages import (
     send,
 )
 
-PARTING = 1.0
-"""Seconds that the last words of a board which is told to stop may take to reach the host."""
+logger = logging.getLogger(__name__)
+
+FLUSH_TIMEOUT = 1.0
+"""Seconds that a stopping board gives its last messages to reach the host."""
 
 
-class Conversation:
-    """One session with one host; `say` takes lines for the board's own log."""
+class HostSession:
+    """One session with one host."""
 
     def __init__(
-        self,
-        connection: Connection,
-        board: Board,
-        stop: Stop,
-        say: Callable[[str], None],
-        kept: Kept,
+        self, connection: Connection, board: Board, stop: StopRequest, resumable: ResumableRun
     ) -> None:
-        self._connection, self._board, self._stop, self._say = connection, board, stop, say
-        self._kept, self._fresh = kept, True
+        self._connection, self._board, self._stop = connection, board, stop
+        self._resumable, self._may_resume = resumable, True
         self._served: HostHello | None = None
-        self._run: Run | None = None
-        self._outbox = Outbox(connection)
+        self._run: SegmentationRun | None = None
+        self._sender = ResultSender(connection)
 
-    def hold(self) -> None:
-        """Talk until told to stop; raises LinkError for a host that is gone, and LineLost."""
-        key, answered = self._kept.said()
-        send(self._connection, replace(self._board.hello, kept=key, answered=answered))
+    def run(self) -> None:
+        """Handle messages until the board has to stop.
+
+        Raises LinkError if the host is gone, and LineLost if the port is.
+        """
+        key, results = self._resumable.announcement()
+        send(self._connection, replace(self._board.hello, kept=key, answered=results))
         while not self._stop.requested:
             notify(ALIVE)
             try:
-                message = receive(self._connection, GLANCE)
+                message = receive(self._connection, POLL_INTERVAL)
             except VersionError:
-                self._refuse(f"this board speaks version {VERSION} of the messages")
+                self._refuse(f"this board uses version {VERSION} of the messages")
             except MessageError:
                 self._refuse("not understood; both ends need the same version of glioslice")
             else:
                 if message is not None:
-                    self._hear(message)
+                    self._handle(message)
         if self._run is not None:
-            send(self._connection, Error(ErrorCode.STOPPED, -1, "the board was told to stop"))
-            self._end(self._run)
-        self._connection.flush(PARTING)
+            send(self._connection, Error(ErrorCode.STOPPED, -1, "the board is shutting down"))
+            self._end_run(self._run)
+        self._connection.flush(FLUSH_TIMEOUT)
 
-    def _hear(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
+        run = self._run
         match message:
-            case HostHello() if self._run is None:
-                self._choose(message)
-            case Start(volume=None) if self._served is not None and self._run is None:
-                self._begin(self._served, message)
-            case Slice() if self._run is not None and message.index in self._run.waiting:
-                self._serve(self._run, message)
+            case Slice() if run is not None and message.index in run.pending:
+                self._sender.send(run.segment_message(message))
+                if not run.pending:
+                    self._end_run(run)
+            case HostHello() if run is None:
+                self._handle_choice(message)
+            case Start(volume=None) if self._served is not None and run is None:
+                self._begin_run(self._served, message)
             case Slice(index=index) if index < MAX_SIDE:
-                self._refuse("no slice of this index is waited for", index)
+                self._refuse("no slice of this index is expected", index)
             case _:
                 self._refuse("a message out of turn")
 
-    def _choose(self, host: HostHello) -> None:
-        """Take the host's choice, or refuse it; a board that is to play begins at once."""
+    def _handle_choice(self, choice: HostHello) -> None:
+        """Accept or refuse the host's choice; a played run starts at once."""
         hello, played = self._board.hello, self._board.played
-        if host.mode not in hello.modes:
-            self._refuse("no case lies on this board to be played; it serves")
-        elif not hello.mask_codecs >> host.mask_codec & 1:
-            self._refuse(f"mask codec {host.mask_codec} is not offered")
-        elif host.mode is Mode.SERVE and not hello.image_codecs >> host.image_codec & 1:
-            self._refuse(f"image codec {host.image_codec} is not offered")
+        if choice.mode not in hello.modes:
+            self._refuse("this board has no case to play; it only serves")
+        elif not hello.mask_codecs >> choice.mask_codec & 1:
+            self._refuse(f"mask codec {choice.mask_codec} is not offered")
+        elif choice.mode is Mode.SERVE and not hello.image_codecs >> choice.image_codec & 1:
+            self._refuse(f"image codec {choice.image_codec} is not offered")
         else:
-            self._served = host if host.mode is Mode.SERVE else None
-            if host.mode is Mode.PLAY and played is not None:
-                self._play(host, played)
+            self._served = choice if choice.mode is Mode.SERVE else None
+            if choice.mode is Mode.PLAY and played is not None:
+                self._play(choice, played)
 
-    def _play(self, host: HostHello, played: Played) -> None:
+    def _play(self, choice: HostHello, played: PlayedCase) -> None:
         send(self._connection, played.start)
-        run = self._begin(host, played.start)
+        run = self._begin_run(choice, played.start)
         for index, prepared in enumerate(played.slices):
-            if index not in run.waiting:
+            if index not in run.pending:
                 continue
             if self._stop.requested:
-                return  # `hold` tells the host
+                return  # `run` informs the host
             notify(ALIVE)
-            self._outbox.send(run.mask(index, prepared, time.perf_counter_ns()))
-        self._end(run)
+            self._sender.send(run.segment_slice(index, prepared, time.perf_counter_ns()))
+        self._end_run(run)
 
-    def _serve(self, run: Run, message: Slice) -> None:
-        self._outbox.send(run.serve(self._board, message))
-        if not run.waiting:
-            self._end(run)
-
-    def _begin(self, host: HostHello, start: Start) -> Run:
-        """Begin a run; the first one of a session may be one that a lost host had begun."""
-        before = self._kept.found(host.mode, start.key) if self._fresh else None
-        self._fresh = False
-        run = Run(self._board.engine, start.slices, host.mask_codec, start.first, before)
+    def _begin_run(self, choice: HostHello, start: Start) -> SegmentationRun:
+        """Begin a run; only the first one of a session may resume that of a lost host."""
+        previous = self._resumable.find(choice.mode, start.key) if self._may_resume else None
+        self._may_resume = False
+        run = SegmentationRun(self._board, start.slices, choice.mask_codec, start.first, previous)
         self._run = run
-        self._kept.keep(run, host.mode, start.key)
-        self._say(f"{host.mode.name.lower()}: run of {start.slices} slices")
-        known = len(run.waiting)
-        for answer in run.recalled():
-            self._outbox.send(answer)
-        if len(run.waiting) < known:
-            self._say(f"{known - len(run.waiting)} answers were here already")
-        if host.mode is Mode.SERVE and not run.waiting:
-            self._end(run)
+        self._resumable.remember(run, choice.mode, start.key)
+        logger.info("%s: run of %d slices", choice.mode.name.lower(), start.slices)
+        wanted = len(run.pending)
+        for result in run.recalled():
+            self._sender.send(result)
+        if recalled := wanted - len(run.pending):
+            logger.info("%d results recalled from the interrupted run", recalled)
+        if choice.mode is Mode.SERVE and not run.pending:
+            self._end_run(run)
         return run
 
-    def _end(self, run: Run) -> None:
+    def _end_run(self, run: SegmentationRun) -> None:
         send(self._connection, run.end())
-        run.ended = not run.waiting
+        run.ended = not run.pending
         self._run = None
-        self._say(f"run ended: {run.summary()}")
+        logger.info("run ended: %s", run.summary())
 
     def _refuse(self, text: str, index: int = -1) -> None:
         send(self._connection, Error(ErrorCode.REFUSED, index, text))
-        self._say(f"refused: {text}")
+        logger.info("refused: %s", text)
 
 
-def run_sessions(
-    connection: Connection, board: Board, stop: Stop, say: Callable[[str], None]
-) -> None:
-    """Wait for hosts and talk to each until `stop`; `say` takes lines for the board's own log.
+def run_sessions(connection: Connection, board: Board, stop: StopRequest) -> None:
+    """Serve one host after another until `stop`.
 
-    A host that closes, falls silent or starts anew leads back to waiting. Raises LineLost.
+    A host that closes, falls silent or restarts ends its session only. Raises LineLost.
     """
-    kept = Kept()
+    resumable = ResumableRun()
     while not stop.requested:
         notify(ALIVE)
         try:
-            connection.open(GLANCE)
-        except LinkError:  # nobody calls yet, or whoever called is gone again
+            connection.open(POLL_INTERVAL)
+        except LinkError:  # no host yet, or it is gone again
             continue
-        say("session opened")
+        logger.info("session opened")
         try:
-            Conversation(connection, board, stop, say, kept).hold()
-            say("session ended: told to stop")
+            HostSession(connection, board, stop, resumable).run()
+            logger.info("session ended: the board is shutting down")
         except LinkError as error:
-            if isinstance(error, PeerClosed) and kept.run is not None and kept.run.ended:
-                kept.forget()  # the host has all it wanted
-            say(f"session ended: {error}")
+            if isinstance(error, PeerClosed) and resumable.run is not None and resumable.run.ended:
+                resumable.forget()  # the host has everything it wanted
+            logger.info("session ended: %s", error)

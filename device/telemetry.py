@@ -1,6 +1,6 @@
-"""What a board says of itself: its name, temperature, clock and throttling, and a process's memory.
+"""A board's name, temperature, clock and throttling, and the memory and age of a process.
 
-Each is where Linux and the Raspberry Pi's firmware put it, and None on a board without it.
+Each value is read where Linux or the Raspberry Pi's firmware provides it, and is None elsewhere.
 """
 
 import os
@@ -18,12 +18,12 @@ THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 CLOCK = "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
 
 FLAGS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
-"""Bits of get_throttled: now, and 16 higher since power-on (Raspberry Pi documentation, `vcgencmd
-get_throttled`)."""
+"""Bits of get_throttled: the state now, and 16 bits higher the state since power-on (Raspberry Pi
+documentation, `vcgencmd get_throttled`)."""
 
 
 @dataclass(frozen=True)
-class Vitals:
+class Telemetry:
     """Degrees Celsius, MHz, and the flags that are set, such as "throttled now"."""
 
     temperature_c: float | None
@@ -31,26 +31,26 @@ class Vitals:
     throttled: tuple[str, ...] | None
 
     def lines(self) -> Iterable[str]:
-        """Say all three, absent ones as absent."""
-        absent = "absent on this board"
+        """Yield a line for each value."""
+        missing = "not available on this board"
         degrees, clock, flags = self.temperature_c, self.clock_mhz, self.throttled
-        yield f"temperature: {absent if degrees is None else f'{degrees:.1f} C'}"
-        yield f"clock: {absent if clock is None else f'{clock:.0f} MHz'}"
-        yield f"throttling: {absent if flags is None else ', '.join(flags) or 'no flag is set'}"
+        yield f"temperature: {missing if degrees is None else f'{degrees:.1f} C'}"
+        yield f"clock: {missing if clock is None else f'{clock:.0f} MHz'}"
+        yield f"throttling: {missing if flags is None else ', '.join(flags) or 'no flag is set'}"
 
 
-def read_vitals(root: Path = ROOT) -> Vitals:
-    """Return what the board says now."""
-    temperature, clock = _temperature(root), _number(root / CLOCK)
-    return Vitals(
+def read_telemetry(root: Path = ROOT) -> Telemetry:
+    """Return the board's current state."""
+    temperature, clock = _read_temperature(root), _read_number(root / CLOCK)
+    return Telemetry(
         None if temperature is None else temperature / 1000,
         None if clock is None else clock / 1000,
-        _throttled(root),
+        _read_throttled(root),
     )
 
 
 def board_name(root: Path = ROOT) -> str:
-    """Return the board's model as its device tree names it, elsewhere the architecture."""
+    """Return the board's model from its device tree, or else the architecture."""
     try:
         return (root / "proc/device-tree/model").read_bytes().rstrip(b"\0").decode()
     except (OSError, UnicodeDecodeError):
@@ -58,23 +58,23 @@ def board_name(root: Path = ROOT) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a board's or a model's name for a file's name; revisions of a board are alike."""
+    """Return a board's or a model's name for use in a file name, without a board's revision."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\bRev\b.*", "", name).lower()).strip("-")
 
 
 def peak_memory_mb(process: str = "self", root: Path = ROOT) -> float | None:
-    """Return the most memory that a process had at once (VmHWM), in MB of a million bytes."""
+    """Return the peak resident memory of a process (VmHWM) in units of a million bytes."""
     try:
         status = (root / "proc" / process / "status").read_text()
     except OSError:
         return None
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 / 1e6 if found else None
+    match = re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(match[1]) * 1024 / 1e6 if match else None
 
 
 def process_age_ms() -> float | None:
-    """Return the milliseconds since this process was started, to a hundredth of a second."""
-    status = _text(ROOT / "proc/self/stat")
+    """Return the milliseconds since this process started, to a hundredth of a second."""
+    status = _read_text(ROOT / "proc/self/stat")
     if status is None:
         return None
     started = int(status.rpartition(")")[2].split()[19])  # field 22 of proc(5), in ticks
@@ -82,41 +82,42 @@ def process_age_ms() -> float | None:
     return (now - started / os.sysconf("SC_CLK_TCK")) * 1000
 
 
-def _temperature(root: Path) -> float | None:
-    """Of the processor's zone, which has "cpu" or "x86_pkg" in its type, or else of the first."""
+def _read_temperature(root: Path) -> float | None:
+    """Return the reading of the processor's zone ("cpu" or "x86_pkg"), or else of the first."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    zones.sort(key=lambda zone: not re.search("cpu|x86_pkg", _text(zone / "type") or ""))
-    return next((value for zone in zones if (value := _number(zone / "temp")) is not None), None)
+    zones.sort(key=lambda zone: not re.search("cpu|x86_pkg", _read_text(zone / "type") or ""))
+    readings = (_read_number(zone / "temp") for zone in zones)
+    return next((value for value in readings if value is not None), None)
 
 
-def _throttled(root: Path) -> tuple[str, ...] | None:
-    """From the kernel, else from the firmware's own tool, which not every user may run."""
-    text = _text(root / THROTTLED)
+def _read_throttled(root: Path) -> tuple[str, ...] | None:
+    """Read the flags from the kernel, or else from vcgencmd, which not every user may run."""
+    text = _read_text(root / THROTTLED)
     try:
         if text is None and (tool := shutil.which("vcgencmd")):
-            words = [tool, "get_throttled"]
-            told = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True)
-            text = told.stdout.partition("=")[2]
+            command = [tool, "get_throttled"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+            text = done.stdout.partition("=")[2]
         bits = int(text or "", 16)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     return tuple(
-        f"{what} {when}"
-        for high, when in ((0, "now"), (16, "since power-on"))
-        for bit, what in FLAGS.items()
-        if bits >> (bit + high) & 1
+        f"{flag} {when}"
+        for offset, when in ((0, "now"), (16, "since power-on"))
+        for bit, flag in FLAGS.items()
+        if bits >> (bit + offset) & 1
     )
 
 
-def _text(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
     try:
         return path.read_text().strip()
     except OSError:
         return None
 
 
-def _number(path: Path) -> float | None:
+def _read_number(path: Path) -> float | None:
     try:
-        return float(_text(path) or "")
+        return float(_read_text(path) or "")
     except ValueError:
         return None

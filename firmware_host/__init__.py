@@ -1,1 +1,1 @@
-"""The desk's side of the line."""
+"""The host's side: streams a case to a board and saves the masks that come back."""

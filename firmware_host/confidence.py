@@ -1,48 +1,49 @@
-"""How sure the board is of its masks, and which slices the desk marks for eyes.
+"""How confident the board is in its masks, and which slices a person should look at.
 
-The byte is the device's (`device.confidence`): how far the logits along the masks' borders are from
-the threshold, 0 to 254. docs/confidence.md holds it against Dice.
+The confidence byte comes from the device (`device.confidence`): how far the logits along a mask's
+border are from the threshold, 0 to 254. docs/confidence.md compares it with Dice.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from firmware_host.mask_volume import Run
-from firmware_host.volumetry import Tally
+from firmware_host.mask_volume import MaskVolume
+from firmware_host.volumetry import Volumetry
 from glioslice.wire.messages import UNKNOWN
 
-DOUBTFUL = 146
-"""A slice whose byte is lower is marked: `benchmarks/confidence.py` chose it on the four folds."""
+UNSURE_BELOW = 146
+"""Slices with a lower byte are marked; `benchmarks/confidence.py` chose it in cross-validation."""
 
 
-def quality_of(run: Run, tally: Tally) -> dict[str, Any]:
-    """Return `mean`, the mean byte weighted by the masks' voxels; None where no mask says it.
+def summarize_confidence(masks: MaskVolume, volumetry: Volumetry) -> dict[str, Any]:
+    """Return `mean`, the mean byte weighted by mask voxels; None where it is unknown.
 
-    `unsure` are the slices, counted as Z in the volume, whose byte is under `below`.
+    `unsure` lists the Z of the slices whose byte is lower than `below`.
     """
-    bytes_by_index = {index: int(run.quality[index]) for index in list(tally.rows)}
-    known = {index: byte for index, byte in bytes_by_index.items() if byte != UNKNOWN}
-    voxels = sum(tally.rows[index].voxels[0] for index in known)
-    total = sum(tally.rows[index].voxels[0] * byte for index, byte in known.items())
-    unsure = sorted(index for index, byte in known.items() if byte < DOUBTFUL)
+    by_index = {index: int(masks.quality[index]) for index in list(volumetry.slices)}
+    known = {index: byte for index, byte in by_index.items() if byte != UNKNOWN}
+    voxels = {index: volumetry.slices[index].voxels[0] for index in known}
+    total = sum(voxels.values())
+    weighted = sum(voxels[index] * byte for index, byte in known.items())
+    unsure = sorted(index for index, byte in known.items() if byte < UNSURE_BELOW)
     return {
-        "mean": round(total / voxels, 1) if voxels else None,
-        "below": DOUBTFUL,
-        "unsure": [run.crop.z[0] + index for index in unsure],
+        "mean": round(weighted / total, 1) if total else None,
+        "below": UNSURE_BELOW,
+        "unsure": [masks.crop.z[0] + index for index in unsure],
     }
 
 
-def unsure_line(quality: Mapping[str, Any]) -> str | None:
-    """Return which slices are marked, for people; None where none is."""
-    marked = quality["unsure"]
-    if not marked:
+def unsure_summary(quality: Mapping[str, Any]) -> str | None:
+    """Return a line that names the unsure slices; None if there are none."""
+    unsure = quality["unsure"]
+    if not unsure:
         return None
-    slices = "slice" if len(marked) == 1 else "slices"
-    return f"the network is unsure of {len(marked)} {slices}: Z {ranges(marked)}"
+    slices = "slice" if len(unsure) == 1 else "slices"
+    return f"the network is unsure of {len(unsure)} {slices}: Z {format_ranges(unsure)}"
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Return rising numbers in a few words: 3 to 5, 9."""
+def format_ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers as ranges: `3 to 5, 9`."""
     spans: list[tuple[int, int]] = []
     for number in numbers:
         follows = spans and number == spans[-1][1] + 1

@@ -1,46 +1,49 @@
-"""What the doctor can find, and what to do about each."""
+"""The findings of the doctor, and what to do about each."""
 
 from dataclasses import dataclass
 
 ADVICE = {
-    "healthy": "stream to it: python firmware_host/stream.py --port {port}{baud} --input CASE",
+    "healthy": "stream to it: glioslice stream CASE --port {port}{baud}",
     "no port": "plug the board in; use a cable that carries data (many only charge), and look at "
     "`dmesg` or the device manager for the adapter's driver",
-    "several ports": "name the board's: --doctor --port PORT",
-    "no such port": "plug the board in and take one of the ports above; its name may have changed",
+    "several ports": "name the board's port: --port PORT",
+    "no such port": "plug the board in and choose one of the ports above; names can change",
     "no permission": "add yourself to the group that owns serial ports and log in again: "
     "sudo usermod -aG dialout $USER (on some systems the group is uucp)",
     "busy": "close the other program: a terminal, another run, ModemManager "
     "(`fuser -v {port}` names it)",
-    "unusable": "look at the name: /dev/ttyUSB0, /dev/ttyACM0, COM3, socket://HOST:PORT or sim://",
-    "lost": "check cable and power; a board that restarts again and again lacks current",
-    "silence": "start the runner on the board: python -m device --port PORT --model FILE; then "
-    "check that TX and RX are crossed and the grounds joined",
-    "login console": "the board's system owns this line: disable its serial console (on a "
-    "Raspberry Pi `sudo raspi-config`, Interface Options, Serial Port: login shell no, hardware "
-    "yes), restart it and start the runner there",
+    "unusable port": "check the name; examples: /dev/ttyUSB0, /dev/ttyACM0, COM3, "
+    "socket://HOST:PORT, sim://",
+    "connection lost": "check cable and power; a board that keeps restarting lacks current",
+    "silence": "start the server on the board: python -m device --port PORT; then check that TX "
+    "and RX are crossed and that the grounds are connected",
+    "login console": "the board's operating system uses this port: disable its serial console (on "
+    "a Raspberry Pi `sudo raspi-config`, Interface Options, Serial Port: login shell no, hardware "
+    "yes), reboot it and start the server there",
     "wrong baud rate": "both ends need the same rate: {rate}",
-    "loop-back": "what is sent comes straight back: take the loop-back plug off, part TX and RX, "
-    "or switch the echo of the adapter or terminal server off",
-    "old protocol": "install the same glioslice on both ends, then restart the runner",
-    "mute runner": "the link is up but the runner says nothing: restart it and read its messages",
+    "loop-back": "every byte that is sent comes straight back: remove the loop-back plug, separate "
+    "TX and RX, or switch off the echo of the adapter or terminal server",
+    "protocol mismatch": "install the same glioslice on both ends, then restart the server",
+    "no hello": "the link is up but the server sends nothing: restart it and read its messages",
 }
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One finding: its name (a key of ADVICE), what was seen, what to do."""
+class Diagnosis:
+    """One finding: its name (a key of ADVICE), what was found, what to do."""
 
     name: str
-    seen: str
+    finding: str
     advice: str
 
     @property
     def healthy(self) -> bool:
-        """Whether a run can begin."""
+        """Whether a run can start."""
         return self.name == "healthy"
 
 
-def verdict(name: str, seen: str, *, port: str = "PORT", baud: str = "", rate: str = "") -> Verdict:
-    """Return the finding `name` with its advice filled in."""
-    return Verdict(name, seen, ADVICE[name].format(port=port, baud=baud, rate=rate))
+def diagnosis(
+    name: str, finding: str, *, port: str = "PORT", baud: str = "", rate: str = ""
+) -> Diagnosis:
+    """Return the diagnosis `name` with its advice filled in."""
+    return Diagnosis(name, finding, ADVICE[name].format(port=port, baud=baud, rate=rate))

@@ -1,33 +1,33 @@
-"""One question to one port: is a board there, and if not, what is?
+"""List the serial ports and the board found at each.
 
-Whoever looks for a board must not disturb what is none. So a port is listened to first: one that
-speaks plain text by itself is left alone, and one that is asked gets no more than a link's calls at
-one rate. Only the doctor, who is told which port, knocks: a line feed makes a login console show.
+    glioslice ports                           # what is at each port
+    glioslice stream CASE --port auto         # use the port where a board replies
 
-The board among the ports of this machine: each likely one is asked, all at once.
+All likely ports are probed at the same time. Whoever looks for a board must not disturb other
+devices: a port is first listened to, one that sends plain text by itself is left alone, and the
+others receive only a handshake at one rate. Ports that another program holds are left alone, and
+Bluetooth ports are not opened. Some boards restart whenever their port is opened.
 
-    python firmware_host/stream.py --list                     # what is at which port
-    python firmware_host/stream.py --port auto --input CASE   # the port where a board answers
-
-A port that another program holds or that speaks by itself is left alone, Bluetooth's are not even
-opened. Opening a port is felt by some boards all the same: a few start anew.
+Only the doctor, which is given a port, sends a line feed first, so that a login console shows.
 """
 
 import argparse
+import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from serial.tools import list_ports
+from serial.tools.list_ports import comports
 
-from firmware_host.diagnosis import ADVICE, Verdict, verdict
-from firmware_host.handshake import greet, known_models
+from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
+from firmware_host.handshake import known_models, receive_hello
 from firmware_host.options import AUTO
-from firmware_host.progress import ending, teller_of
+from firmware_host.progress import open_reporter
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.wire.codecs import IMAGES, MASKS
 from glioslice.wire.connection import Connection, PeerClosed, PeerRestarted, PeerSilent
@@ -36,155 +36,68 @@ from glioslice.wire.messages import VERSION, BoardHello, VersionError
 from glioslice.wire.ports import BAUD, LineLost, Port, PortError, open_port
 from glioslice.wire.transport import Reason
 
+logger = logging.getLogger(__name__)
+
 CONSOLE = re.compile(rb"login:|password:|U-Boot|\w+@[\w-]+[:\s][^\n]*[$#] ?$", re.IGNORECASE)
 TEXT = re.compile(rb"[\t\r\n -~]{8,}")
-"""What a receiver of satellites, a modem or a booting board says; a link's frames hold zeros."""
+"""What a GPS receiver, a modem or a booting board sends; the frames of a link contain zeros."""
 
 SHOWN = 30
-"""Letters of it that are shown."""
+"""Characters of it that are shown."""
 
-ENOUGH = 4096
-"""Bytes after which a talkative line has been heard enough."""
+LISTEN_LIMIT = 4096
+"""Bytes after which a device that keeps sending has been listened to long enough."""
 
-OPENING: dict[Reason, str] = {
+OPENING_ERRORS: dict[Reason, str] = {
     "missing": "no such port",
     "denied": "no permission",
     "busy": "busy",
-    "invalid": "unusable",
-    "lost": "lost",
-    "stuck": "lost",
+    "invalid": "unusable port",
+    "lost": "connection lost",
+    "stuck": "connection lost",
 }
 
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds to listen, and for a board to answer a call at the given and at another rate."""
-
-    listen: float = 1.0
-    call: float = 5.0
-    short_call: float = 0.7
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was found at a port; `hello` where a board answered."""
-
-    verdict: Verdict
-    hello: BoardHello | None = None
-
-
-def asked(
-    url: str,
-    baud: int = BAUD,
-    command: list[str] | None = None,
-    times: Times | None = None,
-    *,
-    knock: bool = False,
-) -> Answer:
-    """Return what is found at the port within the times."""
-    times = times or Times()
-    try:
-        with closing(open_port(url, baud, command=command)) as port:
-            heard = listen(port, times.listen, knock)
-            if TEXT.fullmatch(heard) and not knock:
-                return Answer(speaking(url, heard))
-            return call(port, url, baud, times, heard)
-    except LineLost as error:
-        return Answer(verdict("lost", str(error)))
-    except PortError as error:
-        return Answer(verdict(OPENING[error.reason], str(error), port=url))
-
-
-def listen(port: Port, seconds: float, knock: bool) -> bytes:
-    """Return what comes within `seconds`, after a line feed if `knock`: a runner passes over it."""
-    if knock:
-        port.write(b"\r\n")
-    heard, deadline = b"", time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and len(heard) < ENOUGH:
-        heard += port.read(left)
-    return heard
-
-
-def call(port: Port, url: str, baud: int, times: Times, heard: bytes) -> Answer:
-    """Call, and return what came; `heard` is what had come before."""
-    with Connection(port, active=True) as line:
-        try:
-            hello = greet(line, times.call)
-        except PeerSilent:
-            return Answer(unanswered(url, heard + line.skipped, line.counts))
-        except (PeerClosed, PeerRestarted) as error:
-            return Answer(verdict("mute runner", str(error)))
-        except (LinkError, VersionError) as error:
-            return Answer(verdict("old protocol", str(error)))
-        except PortError:
-            raise
-        except GliosliceError as error:
-            return Answer(verdict("mute runner", str(error)))
-    seen = "\n  ".join((f"{url}: a board answers", *described(hello)))
-    rate = "" if baud == BAUD else f" --baud {baud}"
-    return Answer(verdict("healthy", seen, port=url, baud=rate), hello)
-
-
-def speaking(url: str, text: bytes) -> Verdict:
-    """Return the verdict on a line that speaks plain text unasked: it is not called."""
-    if CONSOLE.search(text):
-        return unanswered(url, text, Counts())
-    said = " ".join(text.decode("ascii").split())[:SHOWN]
-    return verdict("wrong baud rate", f"{url}: something else speaks there, '{said}'; not called")
-
-
-def unanswered(url: str, text: bytes, counts: Counts) -> Verdict:
-    """Return the verdict on a line where no board answered but `text` may have come."""
-    if CONSOLE.search(text):
-        return verdict("login console", f"{url}: a login console answers, not a board's runner")
-    if counts.echoes:
-        return verdict("loop-back", f"{url}: our own bytes come back")
-    if text or counts.bytes_received:
-        return verdict(
-            "wrong baud rate",
-            f"{url}: bytes arrive but none of them make sense",
-            rate=f"pass the runner's --baud here too ({BAUD} is the default of both), or another "
-            "program talks there",
-        )
-    return verdict("silence", f"{url}: opens, but nothing is heard at any rate that was tried")
-
-
-def described(hello: BoardHello) -> list[str]:
-    """Return a board's hello for people."""
-    known = "known here" if hello.sha256 in known_models() else "not known here: see --allow-model"
-    images = [c.name for n, c in IMAGES.items() if hello.image_codecs >> n & 1]
-    masks = [c.name for n, c in MASKS.items() if hello.mask_codecs >> n & 1]
-    return [
-        f"model     {hello.model}, SHA-256 {hello.sha256} ({known})",
-        f"can       {' and '.join(sorted(mode.name.lower() for mode in hello.modes))}",
-        f"window    {hello.window[0]} x {hello.window[1]} of {', '.join(hello.modalities)}",
-        f"codecs    images {', '.join(images)}; masks {', '.join(masks)}",
-    ]
-
-
-TIMES = Times(listen=0.3, call=4.0)
-"""A board whose host was lost may take two seconds to come back to the rate at which all begin."""
-
-LIMIT = 8.0
-"""Seconds after which a port that has not even opened or closed is left behind."""
+PROBE_LIMIT = 8.0
+"""Seconds after which a port that has neither opened nor failed is given up."""
 
 UNLIKELY = re.compile(r"rfcomm|bluetooth|BLTH|debug-console", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is at a port: a board that has said hello, or else why it is none."""
+class ProbeTimes:
+    """Seconds to listen, and to wait for a reply at the given rate and at each other rate."""
+
+    listen: float = 1.0
+    reply: float = 5.0
+    other_rate: float = 0.7
+
+
+DISCOVERY_TIMES = ProbeTimes(listen=0.3, reply=4.0)
+"""A board that lost its host takes up to two seconds to return to the initial rate."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What was found at a port; `hello` is None if no board replied."""
+
+    diagnosis: Diagnosis
+    hello: BoardHello | None = None
+
+
+@dataclass(frozen=True)
+class PortStatus:
+    """A serial port: the hello of its board, or the reason why none was found."""
 
     port: str
     description: str
     hello: BoardHello | None = None
-    wrong: str = ""
+    reason: str = ""
 
     @property
-    def seen(self) -> str:
-        """What was found, for people."""
+    def summary(self) -> str:
+        """What was found, on one line."""
         if self.hello is None:
-            return f"no board: {self.wrong}"
+            return f"no board: {self.reason}"
         known = "" if self.hello.sha256 in known_models() else ", not known here"
         model = f"{self.hello.model}, SHA-256 {self.hello.sha256[:16]}...{known}"
         return f"board: model {model}, protocol {VERSION}"
@@ -192,87 +105,190 @@ class Found:
     def as_json(self) -> dict[str, Any]:
         """Return the same for a program."""
         hello = self.hello
-        model = None if hello is None else {"name": hello.model, "sha256": hello.sha256}
-        protocol = None if hello is None else VERSION
         return {
             "port": self.port,
             "description": self.description,
-            "model": model,
-            "protocol": protocol,
-            "wrong": self.wrong or None,
+            "model": None if hello is None else {"name": hello.model, "sha256": hello.sha256},
+            "protocol": None if hello is None else VERSION,
+            "wrong": self.reason or None,
         }
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Print what is at which port."""
-    teller = teller_of(arguments)
-    with ending(teller):
-        found = find(arguments.baud)
-        wide = max((len(f"{one.port}{one.description}") for one in found), default=0) + 4
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and list the ports."""
+    parser = cli.parser("List the serial ports and the board at each.", "glioslice ports")
+    parser.add_argument("--baud", type=int, help=f"baud rate of the boards; default: {BAUD}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    cli.run(list_ports, parser.parse_args(argv))
+
+
+def list_ports(arguments: argparse.Namespace) -> None:
+    """Print what is at each port."""
+    with open_reporter(arguments) as reporter:
+        found = probe_all(arguments.baud)
+        width = max((len(f"{one.port}{one.description}") for one in found), default=0) + 4
         for one in found:
-            teller.said(f"{f'{one.port}  {one.description}':{wide}}{one.seen}")
-            teller.event("port", **one.as_json())
+            reporter.result(f"{f'{one.port}  {one.description}':{width}}{one.summary}")
+            reporter.event("port", **one.as_json())
         if not found:
-            teller.said(f"no serial port is here; {ADVICE['no port']}")
+            reporter.result(f"no serial port found; {ADVICE['no port']}")
 
 
-def port_of(port: str, baud: int | None, tell: Callable[[str], None]) -> str:
-    """Return `port`, or for AUTO the one where a board answers; `tell` hears what was found.
+def resolve_port(port: str, baud: int | None) -> str:
+    """Return `port`, or for AUTO the one where a board replies.
 
     Raises GliosliceError if none does, or more than one.
     """
     if port.lower() != AUTO:
         return port
-    found = find(baud)
+    found = probe_all(baud)
     for one in found:
-        tell(f"{one.port}: {one.seen}")
+        logger.info("%s: %s", one.port, one.summary)
     boards = [one for one in found if one.hello]
     if len(boards) == 1:
         return boards[0].port
     if boards:
         names = " and ".join(f"{one.port} ({one.hello.model})" for one in boards if one.hello)
-        raise GliosliceError(f"boards answer at {names}; name one: --port {boards[0].port}")
+        raise GliosliceError(f"boards found at {names}; name one: --port {boards[0].port}")
     if not found:
         raise GliosliceError(f"this machine has no serial port; {ADVICE['no port']}")
-    asked = "; ".join(f"{one.port}: {one.wrong}" for one in found)
-    raise GliosliceError(f"no board answers at any port ({asked}); --doctor --port PORT says more")
+    reasons = "; ".join(f"{one.port}: {one.reason}" for one in found)
+    raise GliosliceError(
+        f"no board found at any port ({reasons}); diagnose one: `glioslice doctor --port PORT`"
+    )
 
 
-def find(baud: int | None = None) -> list[Found]:
-    """Return what is at each serial port of this machine, in the order of their names.
+def probe_all(baud: int | None = None) -> list[PortStatus]:
+    """Return the status of each serial port of this machine, sorted by name.
 
-    Takes five seconds where something does not answer, never more than LIMIT.
+    Takes five seconds if a device does not reply, and never more than PROBE_LIMIT.
     """
-    ports = listed()
-    answers: dict[str, Answer] = {}
+    ports = serial_ports()
+    results: dict[str, ProbeResult] = {}
 
-    def ask(port: str) -> None:
-        answers[port] = asked(port, baud or BAUD, times=TIMES)
+    def probe(port: str) -> None:
+        results[port] = probe_port(port, baud or BAUD, times=DISCOVERY_TIMES)
 
     threads = [
-        threading.Thread(target=ask, args=(port,), name=f"ask {port}", daemon=True)
+        threading.Thread(target=probe, args=(port,), name=f"probe {port}", daemon=True)
         for port, description in ports
         if not UNLIKELY.search(f"{port} {description}")
     ]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + PROBE_LIMIT
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return [_found(port, description, answers.get(port)) for port, description in ports]
+    return [_port_status(port, description, results.get(port)) for port, description in ports]
 
 
-def listed() -> list[tuple[str, str]]:
+def serial_ports() -> list[tuple[str, str]]:
     """Return name and description of each serial port of this machine."""
-    return [(port.device, port.description) for port in sorted(list_ports.comports())]
+    return [(port.device, port.description) for port in sorted(comports())]
 
 
-def _found(port: str, description: str, answer: Answer | None) -> Found:
+def _port_status(port: str, description: str, result: ProbeResult | None) -> PortStatus:
     if UNLIKELY.search(f"{port} {description}"):
-        return Found(port, description, wrong="Bluetooth, not asked")
-    if answer is None:
-        return Found(port, description, wrong=f"no answer within {LIMIT:.0f} s, not even an error")
-    if answer.hello is not None:
-        return Found(port, description, answer.hello)
-    wrong = " ".join(answer.verdict.seen.removeprefix(f"{port}: ").split())
-    return Found(port, description, wrong=wrong)
+        return PortStatus(port, description, reason="Bluetooth, not probed")
+    if result is None:
+        return PortStatus(port, description, reason=f"no reply within {PROBE_LIMIT:.0f} s")
+    if result.hello is not None:
+        return PortStatus(port, description, result.hello)
+    reason = " ".join(result.diagnosis.finding.removeprefix(f"{port}: ").split())
+    return PortStatus(port, description, reason=reason)
+
+
+def probe_port(
+    url: str,
+    baud: int = BAUD,
+    command: list[str] | None = None,
+    times: ProbeTimes | None = None,
+    *,
+    line_feed: bool = False,
+) -> ProbeResult:
+    """Return what is found at a port; `line_feed` wakes a login console."""
+    times = times or ProbeTimes()
+    try:
+        with closing(open_port(url, baud, command=command)) as port:
+            received = read_for(port, times.listen, line_feed)
+            if TEXT.fullmatch(received) and not line_feed:
+                return ProbeResult(diagnose_text(url, received))
+            return request_hello(port, url, baud, times, received)
+    except LineLost as error:
+        return ProbeResult(diagnosis("connection lost", str(error)))
+    except PortError as error:
+        return ProbeResult(diagnosis(OPENING_ERRORS[error.reason], str(error), port=url))
+
+
+def read_for(port: Port, seconds: float, line_feed: bool) -> bytes:
+    """Return what arrives within `seconds`; a board ignores the line feed."""
+    if line_feed:
+        port.write(b"\r\n")
+    received, deadline = b"", time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and len(received) < LISTEN_LIMIT:
+        received += port.read(left)
+    return received
+
+
+def request_hello(
+    port: Port, url: str, baud: int, times: ProbeTimes, received: bytes
+) -> ProbeResult:
+    """Start a handshake and return its result; `received` is what had arrived before."""
+    with Connection(port, active=True) as connection:
+        try:
+            hello = receive_hello(connection, times.reply)
+        except PeerSilent:
+            unknown = received + connection.skipped
+            return ProbeResult(diagnose_silence(url, unknown, connection.counts))
+        except (PeerClosed, PeerRestarted) as error:
+            return ProbeResult(diagnosis("no hello", str(error)))
+        except (LinkError, VersionError) as error:
+            return ProbeResult(diagnosis("protocol mismatch", str(error)))
+        except PortError:
+            raise
+        except GliosliceError as error:
+            return ProbeResult(diagnosis("no hello", str(error)))
+    finding = "\n  ".join((f"{url}: a board replies", *describe_board(hello)))
+    rate = "" if baud == BAUD else f" --baud {baud}"
+    return ProbeResult(diagnosis("healthy", finding, port=url, baud=rate), hello)
+
+
+def diagnose_text(url: str, text: bytes) -> Diagnosis:
+    """Return the diagnosis of a port that sends plain text by itself."""
+    if CONSOLE.search(text):
+        return diagnose_silence(url, text, Counts())
+    shown = " ".join(text.decode("ascii").split())[:SHOWN]
+    return diagnosis("wrong baud rate", f"{url}: another device sends '{shown}'; left alone")
+
+
+def diagnose_silence(url: str, text: bytes, counts: Counts) -> Diagnosis:
+    """Return the diagnosis of a port where no board replied but `text` may have arrived."""
+    if CONSOLE.search(text):
+        return diagnosis("login console", f"{url}: a login console, not a board's server")
+    if counts.echoes:
+        return diagnosis("loop-back", f"{url}: our own bytes come back")
+    if text or counts.bytes_received:
+        return diagnosis(
+            "wrong baud rate",
+            f"{url}: bytes arrive but form no valid frame",
+            rate=f"pass the server's --baud here too (the default of both is {BAUD}), unless "
+            "another program sends there",
+        )
+    return diagnosis("silence", f"{url}: opens, but no reply at any rate that was tried")
+
+
+def describe_board(hello: BoardHello) -> list[str]:
+    """Return the contents of a board's hello, a line each."""
+    known = "known here" if hello.sha256 in known_models() else "not known here: see --allow-model"
+    images = [c.name for n, c in IMAGES.items() if hello.image_codecs >> n & 1]
+    masks = [c.name for n, c in MASKS.items() if hello.mask_codecs >> n & 1]
+    return [
+        f"model     {hello.model}, SHA-256 {hello.sha256} ({known})",
+        f"modes     {' and '.join(sorted(mode.name.lower() for mode in hello.modes))}",
+        f"window    {hello.window[0]} x {hello.window[1]} of {', '.join(hello.modalities)}",
+        f"codecs    images {', '.join(images)}; masks {', '.join(masks)}",
+    ]
+
+
+if __name__ == "__main__":
+    main()

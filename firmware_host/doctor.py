@@ -1,85 +1,121 @@
-"""What is wrong with the line: one verdict, and what to do about it.
+"""Diagnose the serial link to a board and advise what to fix.
 
-First a line feed and a moment of listening, which makes a login console show itself; then a call
-at the given rate; then, if nobody answers, a short call at every other rate that boards use.
+    glioslice doctor                          # the only port, or the only one with a board
+    glioslice doctor --port /dev/ttyUSB0
+
+It sends a line feed and listens, so that a login console shows itself. Then it starts a handshake
+at the given rate, and if no board replies, a short one at every other rate that boards use.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 
 from firmware_host import discovery
-from firmware_host.diagnosis import Verdict, verdict
-from firmware_host.discovery import Times, asked
-from firmware_host.handshake import is_simulated, patience_for
+from firmware_host.diagnosis import Diagnosis, diagnosis
+from firmware_host.discovery import ProbeTimes, probe_port
+from firmware_host.handshake import device_command, hello_timeout, is_simulated
+from firmware_host.options import FarEnd
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import BAUD, open_port
 
-RATES = (9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600, 1000000, 2000000, 3000000)
+CANDIDATE_RATES = (
+    9600,
+    19200,
+    38400,
+    57600,
+    115200,
+    230400,
+    460800,
+    921600,
+    1000000,
+    2000000,
+    3000000,
+)
 
-FarEnd = Callable[[argparse.Namespace], list[str]]
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and diagnose the link."""
+    parser = cli.parser(
+        "Diagnose the serial link to a board and advise what to fix. The exit code is 0 only if a "
+        "board replies.",
+        "glioslice doctor --port /dev/ttyUSB0",
+    )
+    parser.add_argument("--port", help="default: the only port, or the only one with a board")
+    parser.add_argument("--baud", type=int, help=f"baud rate of the board; default: {BAUD}")
+    parser.add_argument("--model", help="sim://: nano, compact, a model folder or a file")
+    cli.run(
+        lambda given: examine(given, lambda _: device_command(given.model, given.baud)),
+        parser.parse_args(argv),
+    )
 
 
-def work(arguments: argparse.Namespace, far_end: FarEnd) -> None:
-    """Print the verdict; exit code 0 for a healthy board only, else 2."""
-    port = arguments.port
+def examine(arguments: argparse.Namespace, far_end: FarEnd) -> None:
+    """Print the diagnosis; exits with 0 for a healthy board only, else with 2."""
+    port, found = arguments.port, None
     if port is None:
-        port, outcome = chosen(arguments.baud)
+        port, found = choose_port(arguments.baud)
     if port is not None:
         simulated = is_simulated(port)
         command = far_end(arguments) if simulated else None
-        times = Times(call=patience_for(port)) if simulated else Times()
-        outcome = examine(port, arguments.baud or BAUD, command, times)
-        if outcome.name == "no such port":
-            names = [f"{name}  {description}" for name, description in discovery.listed()]
-            print("ports that are there:", *(names or ["none"]), sep="\n  ")
-    print(f"{outcome.name}: {outcome.seen}")
-    print(f"{'next' if outcome.healthy else 'what to do'}: {outcome.advice}")
-    sys.exit(0 if outcome.healthy else 2)
+        times = ProbeTimes(reply=hello_timeout(port)) if simulated else ProbeTimes()
+        found = diagnose_port(port, arguments.baud or BAUD, command, times)
+        if found.name == "no such port":
+            names = [f"{name}  {description}" for name, description in discovery.serial_ports()]
+            print("existing ports:", *(names or ["none"]), sep="\n  ")
+    assert found is not None
+    print(f"{found.name}: {found.finding}")
+    print(f"{'next' if found.healthy else 'what to do'}: {found.advice}")
+    sys.exit(0 if found.healthy else 2)
 
 
-def chosen(baud: int | None) -> tuple[str | None, Verdict]:
-    """Return the port to examine where none is named, and the verdict where it is None.
+def choose_port(baud: int | None) -> tuple[str | None, Diagnosis]:
+    """Return the port to diagnose if none was named, and the diagnosis if it is None.
 
-    The only one there is, or the only one where a board answers.
+    It is the only port, or the only one where a board replies.
     """
-    found = discovery.find(baud)
+    found = discovery.probe_all(baud)
     for one in found:
-        print(f"{one.port}  {one.description}  {one.seen}")
+        print(f"{one.port}  {one.description}  {one.summary}")
     boards = [one for one in found if one.hello]
     ports = boards or found
     if not ports:
-        return None, verdict("no port", "this machine has no serial port")
-    what = "boards answer; which one is meant?" if boards else "serial ports, a board at none"
-    outcome = verdict("several ports", f"{len(ports)} {what}")
+        return None, diagnosis("no port", "this machine has no serial port")
+    what = "boards reply" if boards else "serial ports, none with a board"
+    outcome = diagnosis("several ports", f"{len(ports)} {what}")
     return (ports[0].port if len(ports) == 1 else None), outcome
 
 
-def examine(
-    url: str, baud: int = BAUD, command: list[str] | None = None, times: Times | None = None
-) -> Verdict:
-    """Return what is found at the port; takes up to 15 seconds where nobody answers."""
-    times = times or Times()
-    outcome = asked(url, baud, command, times, knock=True).verdict
-    if outcome.name in ("silence", "wrong baud rate") and "://" not in url:
-        rate = answering_rate(url, baud, times)
+def diagnose_port(
+    url: str, baud: int = BAUD, command: list[str] | None = None, times: ProbeTimes | None = None
+) -> Diagnosis:
+    """Return the diagnosis of a port; takes up to 15 seconds if no board replies."""
+    times = times or ProbeTimes()
+    found = probe_port(url, baud, command, times, line_feed=True).diagnosis
+    if found.name in ("silence", "wrong baud rate") and "://" not in url:
+        rate = find_baud_rate(url, baud, times)
         if rate is not None:
-            seen = f"{url}: a board answers at {rate} baud, not at {baud}"
-            return verdict("wrong baud rate", seen, rate=f"pass --baud {rate}")
-    return outcome
+            finding = f"{url}: a board replies at {rate} baud, not at {baud}"
+            return diagnosis("wrong baud rate", finding, rate=f"pass --baud {rate}")
+    return found
 
 
-def answering_rate(url: str, baud: int, times: Times) -> int | None:
-    """Return another rate than `baud` at which a board answers, None if there is none."""
-    for rate in RATES:
+def find_baud_rate(url: str, baud: int, times: ProbeTimes) -> int | None:
+    """Return a rate other than `baud` at which a board replies, None if there is none."""
+    for rate in CANDIDATE_RATES:
         if rate == baud:
             continue
         with (
             suppress(GliosliceError),
-            Connection(open_port(url, rate), active=True) as line,
+            Connection(open_port(url, rate), active=True) as connection,
         ):
-            line.open(times.short_call)
+            connection.open(times.other_rate)
             return rate
     return None
+
+
+if __name__ == "__main__":
+    main()

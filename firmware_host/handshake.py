@@ -1,52 +1,53 @@
-"""The board at the far end: the process behind `sim://`, its hello, the models that are known."""
+"""The start of a session: the board's hello, whether its model is known, and the host's choice."""
 
-import argparse
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
-from glioslice.model_card import SHIPPED, default_model, read_card, shipped
+from glioslice.model_card import SHIPPED_MODELS, find_model, read_card, shipped_folder
 from glioslice.wire import messages
 from glioslice.wire.codecs import IMAGES, LOSSLESS, MASKS, choose
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import BoardHello, Error, HostHello, MessageError, Mode
 
-PATIENCE = 15.0
-"""Seconds for a board to answer: its runner is at work already."""
+HELLO_TIMEOUT = 15.0
+"""Seconds for a board to reply: its server is already running."""
 
-SIMULATED_PATIENCE = 60.0
-"""The same where the runner starts now: Python, the model and perhaps a case have to load."""
+SIMULATED_TIMEOUT = 60.0
+"""Seconds for a simulated board, which first loads Python, the model and perhaps a case."""
 
 
 class BoardFailed(GliosliceError):
-    """The board has said that the run cannot go on."""
+    """The board reported that it cannot continue the run."""
 
 
 def is_simulated(port: str) -> bool:
-    """Tell whether `port` is a virtual line, at whose end a process is started."""
+    """Return whether `port` is a simulated line, to which a process is connected."""
     return port.lower().startswith("sim:")
 
 
-def device_command(arguments: argparse.Namespace) -> list[str]:
-    """Return what starts the simulated board: the shipped compact model, or `--model`.
+def device_command(
+    model: str | Path | None, baud: int | None, played: Path | None = None
+) -> list[str]:
+    """Return the command of the simulated board; `played` is a case that it reads itself.
 
-    A rate that is fixed is that of both ends.
+    A fixed baud rate applies to both ends. Raises GliosliceError for an unknown model.
     """
-    model = arguments.model or default_model()
-    words = [sys.executable, "-m", "device", "--port", "{port}", "--model", str(model)]
-    words += ["--baud", str(arguments.baud)] if arguments.baud else []
-    return words + (["--input", str(arguments.input)] if arguments.play else [])
+    command = [sys.executable, "-m", "device", "--quiet", "--port", "{port}", "--model"]
+    command.append(str(find_model(model)))
+    command += ["--baud", str(baud)] if baud else []
+    return command + (["--input", str(played)] if played else [])
 
 
 def known_models() -> frozenset[str]:
     """Return the SHA-256 of every file that the shipped models' cards list."""
     known: set[str] = set()
-    for name in SHIPPED:
+    for name in SHIPPED_MODELS:
         folder = None
-        with suppress(GliosliceError):  # a checkout may hold one of them only
-            folder = shipped(name)
+        with suppress(GliosliceError):  # a wheel holds one of them only
+            folder = shipped_folder(name)
         if folder:
             files = read_card(folder).content.get("files", {})
             known |= {str(entry["sha256"]) for entry in files.values()}
@@ -67,58 +68,58 @@ def check_model(hello: BoardHello, allowed: list[str], own: Path | None) -> None
     )
 
 
-def patience_for(port: str) -> float:
-    """Return how many seconds a board at `port` has to answer."""
-    return SIMULATED_PATIENCE if is_simulated(port) else PATIENCE
+def hello_timeout(port: str) -> float:
+    """Return how many seconds to wait for the hello of a board at `port`."""
+    return SIMULATED_TIMEOUT if is_simulated(port) else HELLO_TIMEOUT
 
 
-def greet(connection: Connection, patience: float) -> BoardHello:
+def receive_hello(connection: Connection, timeout: float) -> BoardHello:
     """Open a session and return the board's hello.
 
-    Raises LinkError or LineLost for a line that does not come up, VersionError for another
-    version, GliosliceError for a board that says something else or nothing.
+    Raises LinkError or LineLost if the link does not come up, VersionError for another protocol
+    version, and GliosliceError if the board sends something else or nothing.
     """
-    connection.open(patience)
-    message = messages.receive(connection, patience)
+    connection.open(timeout)
+    message = messages.receive(connection, timeout)
     if message is None:
         raise GliosliceError(
-            f"{connection.name}: the far end is there but does not introduce itself; start its "
-            "runner anew"
+            f"{connection.name}: the link is up but the board sends no hello; restart its server"
         )
     if isinstance(message, Error):
-        raise refusal(message)
+        raise board_failure(message)
     if not isinstance(message, BoardHello):
-        raise MessageError("the far end sent something before its hello; start its runner anew")
+        raise MessageError("the board sent a message before its hello; restart its server")
     return message
 
 
-def refusal(error: Error) -> BoardFailed:
-    """Return what the board said as an exception."""
-    return BoardFailed(f"the board has given up: {error.text or error.code.name.lower()}")
+def board_failure(error: Error) -> BoardFailed:
+    """Return the board's error message as an exception."""
+    return BoardFailed(f"the board reports: {error.text or error.code.name.lower()}")
 
 
-def choose_mode(hello: BoardHello, *, play: bool, has_input: bool) -> Mode:
-    """Return who holds the volume: a board that plays does so unless the host has a case.
+def choose_mode(hello: BoardHello, *, play: bool, has_case: bool) -> Mode:
+    """Return which end holds the volume: a board that can play does, unless the host has a case.
 
-    `play` says that the case was put onto the board. Raises GliosliceError if it cannot be.
+    `play` means that the host's case was given to the simulated board. Raises GliosliceError if
+    the board offers no such mode.
     """
-    wanted = Mode.SERVE if has_input and not play else Mode.PLAY
+    wanted = Mode.SERVE if has_case and not play else Mode.PLAY
     if wanted in hello.modes:
         return wanted
     if play:
-        raise GliosliceError("the board holds no case to play; leave --play out")
-    if has_input:
+        raise GliosliceError("the board has no case to play; leave --play out")
+    if has_case:
         raise GliosliceError(
-            "the board plays the case on its own disk and takes no slices; leave --input out to "
-            "receive that one, or start its runner without --input"
+            "the board plays a case from its own disk and accepts no slices; leave CASE out to "
+            "receive that one, or restart its server without a case"
         )
     return Mode.SERVE
 
 
-def answer(hello: BoardHello, mode: Mode, images: str | None) -> HostHello:
-    """Return the host's hello: `images` names a codec, else the smallest that both ends have.
+def make_host_hello(hello: BoardHello, mode: Mode, images: str | None) -> HostHello:
+    """Return the host's hello: `images` names a codec, None the smallest that both ends have.
 
-    "lossless" is the smallest that loses nothing. Raises CodecError if there is none.
+    "lossless" is the smallest lossless one. Raises CodecError if the ends share none.
     """
     codecs, name = (LOSSLESS, None) if images == "lossless" else (IMAGES, images)
     image = choose(hello.image_codecs, codecs, name) if mode is Mode.SERVE else 0

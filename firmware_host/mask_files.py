@@ -1,4 +1,4 @@
-"""Masks as files in any label scheme: what is written, and which scheme a stranger's file is in.
+"""Mask files in any label scheme: encode a mask, and recognize the scheme of a given file.
 
 brats2018   one volume of 1 core, 2 edema, 4 enhancing
 brats2023   1, 2, 3
@@ -36,43 +36,46 @@ SCHEMES: Mapping[str, LabelScheme] = {
 }
 NESTED = "regions"
 
+LISTED = 10
+"""Most values that an error lists: an image given as a mask holds thousands."""
 
-def written(labels: NDArray[np.uint8], form: str) -> NDArray[np.uint8]:
-    """Return what a file of `form` holds of the kit's labels (X, Y, Z)."""
-    if form == NESTED:
+
+def encode_labels(labels: NDArray[np.uint8], scheme: str) -> NDArray[np.uint8]:
+    """Return the voxels of a mask file in `scheme` from glioslice's labels (X, Y, Z)."""
+    if scheme == NESTED:
         return np.moveaxis(to_regions(labels), 0, -1).astype(np.uint8)
-    return to_scheme(labels, SCHEMES[form])
+    return to_scheme(labels, SCHEMES[scheme])
 
 
-def form_of(scheme: LabelScheme) -> str:
+def scheme_name(scheme: LabelScheme) -> str:
     """Return the name of a scheme."""
     return next(name for name, known in SCHEMES.items() if known is scheme)
 
 
-def read_mask(path: Path, form: str | None = None) -> tuple[NDArray[np.uint8], Space, str]:
-    """Return a mask in the kit's labels (X, Y, Z), LPS, its space, and the form that it is in.
+def read_mask(path: Path, scheme: str | None = None) -> tuple[NDArray[np.uint8], Space, str]:
+    """Return a mask in glioslice's labels (X, Y, Z), LPS, its space, and its label scheme.
 
-    `form` says which; without it the file's name, its labels and their nesting tell. Raises
-    GliosliceError, naming the file, if it is no mask, or fits no form or more than one.
+    Without `scheme`, the file's name, its values and their nesting decide. Raises GliosliceError,
+    naming the file, if it is not a mask, or fits no scheme or more than one.
     """
-    nested = form == NESTED or (form is None and _has_regions(path))
+    nested = scheme == NESTED or (scheme is None and _has_region_axis(path))
     voxels, space = read_nifti(path, len(REGIONS) if nested else 1)
     found = {float(value) for value in np.unique(voxels)} - {0.0}
     if nested:
         if not found <= {1.0}:
-            raise GliosliceError(f"{path}: regions are 0 or 1, it holds {_listed(found)}")
+            raise GliosliceError(f"{path}: regions are 0 or 1, but it holds {_listed(found)}")
         return to_labels(voxels > 0), space, NESTED
-    allowed = {float(value) for scheme in SCHEMES.values() for value in scheme.values}
+    allowed = {float(value) for known in SCHEMES.values() for value in known.values}
     if not found <= allowed:
-        raise GliosliceError(f"{path}: holds {_listed(found)}, which are the labels of no edition")
+        raise GliosliceError(f"{path}: holds {_listed(found)}, which are labels of no known scheme")
     mask = voxels[0].astype(np.uint8)
-    name = form or _named(path) or ("brats2018" if 4.0 in found else None)
+    name = scheme or _scheme_from_name(path) or ("brats2018" if 4.0 in found else None)
     if name:
         values = SCHEMES[name].values
         if not found <= set(values):
             raise GliosliceError(
-                f"{path}: holds the labels {_listed(found)}, {name} has {_listed(set(values))}; "
-                "say by --labels which scheme it is in"
+                f"{path}: holds the labels {_listed(found)}, but {name} has "
+                f"{_listed(set(values))}; name its scheme with --labels"
             )
         return from_scheme(mask, SCHEMES[name]), space, name
     labels = from_scheme(mask, BRATS_2023)
@@ -80,35 +83,35 @@ def read_mask(path: Path, form: str | None = None) -> tuple[NDArray[np.uint8], S
         check_nesting(labels)
     except GliosliceError as error:
         raise GliosliceError(
-            f"{path}: read as brats2023, {error}; say by --labels which scheme it is in"
+            f"{path}: read as brats2023, {error}; name its scheme with --labels"
         ) from None
     return labels, space, "brats2023"
 
 
-def same_space(path: Path, own: Space, other_path: Path, other: Space) -> None:
+def check_same_space(path: Path, own: Space, other_path: Path, other: Space) -> None:
     """Raise GliosliceError unless two files' voxels lie in the same places."""
     if own.shape != other.shape:
         raise GliosliceError(f"{path}: shape {own.shape}, but {other_path} has {other.shape}")
     if not np.allclose(own.affine, other.affine, atol=1e-2):
         raise GliosliceError(
-            f"{path}: its affine differs from that of {other_path}; resample one to the other"
+            f"{path}: its affine differs from that of {other_path}; resample one of them"
         )
 
 
-def _named(path: Path) -> str | None:
-    """Return the form that the names of an edition tell."""
+def _scheme_from_name(path: Path) -> str | None:
     if match := FILE_NAME.fullmatch(path.name):
-        return form_of(SUFFIXES[match["suffix"].lower()][1])
+        return scheme_name(SUFFIXES[match["suffix"].lower()][1])
     return "msd" if path.absolute().parent.name == "labelsTr" else None
 
 
-def _has_regions(path: Path) -> bool:
+def _has_region_axis(path: Path) -> bool:
     try:
         shape = nib.load(path).shape  # type: ignore[attr-defined]
-    except Exception:  # read_nifti says what is wrong
+    except Exception:  # read_nifti raises the error that names the cause
         return False
     return len(shape) == 4 and shape[3] == len(REGIONS)
 
 
 def _listed(values: set[float] | set[int]) -> str:
-    return " ".join(f"{value:g}" for value in sorted(values))
+    listed = " ".join(f"{value:g}" for value in sorted(values)[:LISTED])
+    return f"{listed} and {len(values) - LISTED} more" if len(values) > LISTED else listed

@@ -1,4 +1,4 @@
-"""What has arrived of a run, checked as it comes."""
+"""The masks of a run: collected as they arrive over the link, and verified at its end."""
 
 import time
 
@@ -6,149 +6,146 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.preprocessing import Crop, paste
+from glioslice.preprocessing import Crop, restore_volume
 from glioslice.wire.codecs import LOSSLESS, decode_mask
 from glioslice.wire.messages import UNKNOWN, Empty, End, Error, Mask, MaskDigest, MessageError, Mode
 
 
-class DigestWrong(GliosliceError):
-    """The masks here are not those that the board sent: none of them can be trusted."""
+class DigestMismatch(GliosliceError):
+    """The received masks differ from those that the board sent: none can be trusted."""
 
 
-class Run:
-    """The masks of one run, on the voxels of `crop`; `images` names the codec of its slices.
+class MaskVolume:
+    """The masks of one run, on the voxels of `crop`.
 
-    `quality` (slices,) is how sure the board is of each, 0 to 254, or 255 where that is not known.
+    `image_codec` names the codec of the slices that were sent, None for a played run. `quality`
+    (slices,) is the board's confidence in each mask, 0 to 254; 255 means unknown. `milliseconds`
+    holds the time that each mask took on the device, by slice index in the order of arrival.
     """
 
-    def __init__(self, mode: Mode, images: str | None, crop: Crop) -> None:
-        self.mode, self.images, self.crop = mode, images, crop
-        self.slices = crop.z[1] - crop.z[0]
-        self.arrived: NDArray[np.bool_] = np.zeros(self.slices, np.bool_)
-        self.quality: NDArray[np.uint8] = np.full(self.slices, UNKNOWN, np.uint8)
+    def __init__(self, mode: Mode, image_codec: str | None, crop: Crop) -> None:
+        self.mode, self.image_codec, self.crop = mode, image_codec, crop
+        self.slice_count = crop.z[1] - crop.z[0]
+        self.received: NDArray[np.bool_] = np.zeros(self.slice_count, np.bool_)
+        self.quality: NDArray[np.uint8] = np.full(self.slice_count, UNKNOWN, np.uint8)
         self.failed: dict[int, str] = {}
-        self.times: dict[int, float] = {}
-        self._masks: NDArray[np.uint8] = np.zeros((self.slices, *crop.window), np.uint8)
+        self.milliseconds: dict[int, float] = {}
+        self._masks: NDArray[np.uint8] = np.zeros((self.slice_count, *crop.window), np.uint8)
         self._previous: NDArray[np.uint8] | None = None
         self._digest = MaskDigest()
         self._first = 0
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._seconds: float | None = None
 
     @property
     def lossless(self) -> bool | None:
-        """Whether slices cross as they are; None where none does."""
-        if self.images is None:
+        """Whether the slices crossed the link unchanged; None if none crossed."""
+        if self.image_codec is None:
             return None
-        return any(codec.name == self.images for codec in LOSSLESS.values())
+        return any(codec.name == self.image_codec for codec in LOSSLESS.values())
 
     @property
-    def masks(self) -> int:
-        """How many masks have arrived."""
-        return int(self.arrived.sum())
-
-    @property
-    def milliseconds(self) -> list[float]:
-        """How long each mask took on the device, in the order of arrival; `times` by index."""
-        return list(self.times.values())
+    def mask_count(self) -> int:
+        """The number of masks received."""
+        return int(self.received.sum())
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended, its digest was right, and every slice has its mask."""
-        return self._seconds is not None and bool(self.arrived.all())
+        """Whether the digest was verified and every slice has its mask."""
+        return self._seconds is not None and bool(self.received.all())
 
     @property
     def seconds(self) -> float:
-        """How long the run took, or has taken so far."""
-        return time.monotonic() - self._began if self._seconds is None else self._seconds
+        """The duration of the run, so far if it is still going on."""
+        return time.monotonic() - self._started if self._seconds is None else self._seconds
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Return the kit's labels (window X, window Y) of a slice; 0 outside the volume."""
+        """Return the labels (window X, window Y) of a slice; 0 outside the volume."""
         (_, x), (_, y) = self.crop.overlap(0), self.crop.overlap(1)
         inside = np.zeros(self.crop.window, np.uint8)
         inside[x, y] = self._masks[index, x, y]
         return inside
 
     def labels(self) -> NDArray[np.uint8]:
-        """Return the kit's labels (X, Y, Z) of the whole volume; 0 where no mask has arrived."""
-        return paste(self._masks, self.crop)
+        """Return the labels (X, Y, Z) of the whole volume; 0 where no mask was received."""
+        return restore_volume(self._masks, self.crop)
 
-    def begin_part(self) -> int:
-        """Go on with another board, or the same one anew; return the first slice it has to do.
+    def start_session(self) -> int:
+        """Prepare for masks from a new session; return the first slice that the board must send.
 
-        What the next End says is compared with what comes from now on, and the first mask of it
-        builds on none.
+        The digest covers only what arrives in this session, and its first mask cannot be coded
+        as a change of an earlier one.
         """
-        settled = self.arrived.copy()
+        settled = self.received.copy()
         settled[list(self.failed)] = True
-        self._first = self.slices - 1 if settled.all() else int(np.argmin(settled))
-        # Where only the board's End is missing, the last slice is done again for it.
-        self.arrived[self._first] = False
+        # If only the board's End is missing, the last slice is requested once more for it.
+        self._first = self.slice_count - 1 if settled.all() else int(np.argmin(settled))
+        self.received[self._first] = False
         self.failed.pop(self._first, None)
         self._previous = None
         self._digest = MaskDigest()
         return self._first
 
-    def begin_again(self) -> None:
-        """Forget what has arrived: the board plays from the beginning."""
-        self.arrived[:] = False
+    def reset(self) -> None:
+        """Discard all masks: the board starts its volume from the beginning."""
+        self.received[:] = False
         self.failed.clear()
-        self.times.clear()
+        self.milliseconds.clear()
         self.quality[:] = UNKNOWN
-        self.begin_part()
+        self.start_session()
 
-    def take(self, message: Mask | Empty) -> list[int]:
-        """Take in a mask, or several empty ones; return the indices of their slices.
+    def add(self, message: Mask | Empty) -> list[int]:
+        """Store one mask, or several empty ones; return the indices of their slices.
 
-        Raises MessageError for one too many, CodecError for a damaged one.
+        Raises MessageError for an unexpected index and CodecError for a damaged mask.
         """
-        told = list(message.each())
-        for index, _, _ in told:
-            self._check(index)
+        entries = list(message.per_slice())
+        for index, _, _ in entries:
+            self._check_index(index)
         window = self.crop.window
         if isinstance(message, Empty):
             mask = np.zeros(window, np.uint8)
         else:
             mask = decode_mask(message.codec, message.payload, window, self._previous)
         self._previous, labels = mask, mask.tobytes()
-        for index, microseconds, quality in told:
+        for index, microseconds, quality in entries:
             self._masks[index] = mask
-            self.arrived[index] = True
+            self.received[index] = True
             self.quality[index] = quality
-            self.times[index] = microseconds / 1000
+            self.milliseconds[index] = microseconds / 1000
             self._digest.add(index, labels)
-        return [index for index, _, _ in told]
+        return [index for index, _, _ in entries]
 
-    def fail(self, message: Error) -> None:
-        """Take in that a slice has no mask; raises MessageError for one too many."""
-        self._check(message.index)
+    def add_failure(self, message: Error) -> None:
+        """Note that the board failed on a slice; raises MessageError for an unexpected index."""
+        self._check_index(message.index)
         self.failed[message.index] = message.text or message.code.name.lower()
 
-    def end(self, message: End) -> None:
-        """Compare what the board sent with what is here.
+    def finish(self, message: End) -> None:
+        """Verify the received masks against the board's counts and digest.
 
-        Raises DigestWrong if they differ, GliosliceError if the board left slices out.
+        Raises DigestMismatch if they differ, GliosliceError if the board left slices out.
         """
         sent = (message.masks, message.failed)
         failed = sum(index >= self._first for index in self.failed)
-        here = (int(self.arrived[self._first :].sum()), failed)
-        if sent != here:
-            raise DigestWrong(
-                f"the board sent {sent[0]} masks and {sent[1]} failures, {here[0]} and {here[1]} "
-                "are here; nothing was kept, run it again"
+        received = (int(self.received[self._first :].sum()), failed)
+        if sent != received:
+            raise DigestMismatch(
+                f"the board sent {sent[0]} masks and {sent[1]} failures, but {received[0]} and "
+                f"{received[1]} were received; nothing was kept, run it again"
             )
         if message.digest != self._digest.hexdigest():
-            raise DigestWrong(
-                "the masks here are not those that the board made: their digest differs; nothing "
-                "was kept, run it again"
+            raise DigestMismatch(
+                "the received masks are not those that the board sent: their digest differs; "
+                "nothing was kept, run it again"
             )
-        if self._first + sum(here) < self.slices:
-            done = self._first + sum(here)
-            raise GliosliceError(f"the board ended the run after {done} of {self.slices}")
+        if self._first + sum(received) < self.slice_count:
+            done = self._first + sum(received)
+            raise GliosliceError(f"the board ended the run after {done} of {self.slice_count}")
         self._seconds = self.seconds
 
-    def _check(self, index: int) -> None:
-        if not 0 <= index < self.slices:
-            raise MessageError(f"the far end answered slice {index} of {self.slices}")
-        if self.arrived[index] or index in self.failed:
-            raise MessageError(f"the far end answered slice {index} twice")
+    def _check_index(self, index: int) -> None:
+        if not 0 <= index < self.slice_count:
+            raise MessageError(f"the board sent slice {index} of {self.slice_count}")
+        if self.received[index] or index in self.failed:
+            raise MessageError(f"the board sent slice {index} twice")

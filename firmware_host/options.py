@@ -1,100 +1,120 @@
-"""The words of `stream.py`'s command line, and which of them go together."""
+"""The command line of `stream.py`: its options, and which of them go together."""
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glioslice import cli
 
 CODECS = ("lossy", "lossless", "webp", "zlib", "raw")
-FORMS = ("brats2018", "brats2023", "msd", "regions")
-"""Names from `glioslice.wire`, which is not imported for them: see `stream.work`."""
+SCHEME_NAMES = ("brats2018", "brats2023", "msd", "regions")
+"""Names from `glioslice.wire`, which is not imported for them: see `stream.run_command`."""
 
 AUTO = "auto"
-"""The port that stands for whichever one a board answers at."""
+"""The value of --port that stands for the port where a board replies."""
 
-SCRIPT, INSTALLED = "python firmware_host/stream.py", "glioslice-desk"
+FarEnd = Callable[[argparse.Namespace], list[str]]
+"""Returns the command of the board at the end of a simulated line."""
 
 
-def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what the command line says; ends with the usage if it says what cannot be."""
-    installed = Path(sys.argv[0]).stem == INSTALLED
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options; exits with the usage if they do not go together."""
     parser = cli.parser(
-        "Stream a case, or a folder of them, to a board, or receive what it plays, and leave mask, "
-        "montage and summary.",
-        f"{INSTALLED if installed else SCRIPT} --port sim:// --input CASE",
+        "Stream a case, or a folder of cases, to a board and save mask, montage and reports. "
+        "Without CASE, receive what the board plays, or stream the phantom.",
+        "glioslice stream CASE --port /dev/ttyUSB0",
     )
+    parser.add_argument("case", type=Path, nargs="?", metavar="CASE", help="a case or a folder")
+    parser.add_argument("--input", type=Path, metavar="CASE", help="the same as CASE")
     parser.add_argument(
-        "--port", help="such as /dev/ttyUSB0, COM3, socket://pi:4000, sim://, or auto: asks each"
+        "--port", help="such as /dev/ttyUSB0, COM3, socket://pi:4000, sim://, or auto: find it"
     )
-    parser.add_argument("--baud", type=int, help="fix the rate; default: begin at 115200 and agree")
-    parser.add_argument(
-        "--input", type=Path, metavar="CASE",
-        help="a case, or a folder of cases; default: what the board plays",
-    )  # fmt: skip
-    parser.add_argument(
-        "--output", type=Path, metavar="MASK",
-        help="default: mask.nii.gz; of a folder of cases: a folder, default: masks",
-    )  # fmt: skip
-    parser.add_argument("--montage", type=Path, metavar="PNG", help="default: beside the mask")
-    parser.add_argument("--labels", choices=FORMS, help="of the mask; default: the input's edition")
-    parser.add_argument(
-        "--report", type=Path, action="append", default=[], metavar="FILE",
-        help="FILE.html for people, .csv by slice, .json for a machine; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--view", type=int, nargs="?", const=0, metavar="PORT", help="show the run in the browser"
-    )
-    parser.add_argument("--open", type=Path, metavar="MASK", help="show a finished case instead")
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+    parser.add_argument("--baud", type=int, help="fix the baud rate; default: negotiate it")
+    parser.add_argument("--images", choices=CODECS, help="image codec; default: lossy")
     parser.add_argument(
         "--allow-model", action="append", default=[], metavar="SHA256", help="accept this model"
     )
     parser.add_argument(
-        "--images", choices=CODECS, help="default: lossy; lossless: the smallest that is"
+        "--model", help="sim://: nano, compact, a model folder or a file; default: compact"
     )
-    parser.add_argument("--model", type=Path, help="sim://: the board's model; default: compact")
-    parser.add_argument("--play", action="store_true", help="sim://: CASE lies on the board")
-    parser.add_argument("--doctor", action="store_true", help="say what is wrong with the line")
-    parser.add_argument("--list", action="store_true", help="ask every likely port for a board")
-    recordings = parser.add_mutually_exclusive_group()
-    recordings.add_argument(
-        "--record", type=Path, metavar="FILE", help="keep every frame, images too"
-    )
-    recordings.add_argument(
-        "--record-masks", type=Path, metavar="FILE", help="without images, for a bug report"
-    )
-    parser.add_argument(
-        "--replay", type=Path, metavar="FILE", help="take the masks from a recording, no board"
-    )
-    parser.add_argument(
-        "--at-once", action="store_true", help="--replay: not at the pace of the recording"
-    )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("--json", action="store_true", help="an object a line, for a program")
-    loudness.add_argument("--quiet", action="store_true", help="say nothing but what went wrong")
-    arguments = parser.parse_args(words)
+    parser.add_argument("--play", action="store_true", help="sim://: the board reads CASE itself")
+    _add_outputs(parser)
+    _add_recordings(parser)
+    aliases = parser.add_argument_group("aliases of other commands")
+    aliases.add_argument("--doctor", action="store_true", help="glioslice doctor")
+    aliases.add_argument("--list", action="store_true", help="glioslice ports")
+    aliases.add_argument("--open", type=Path, metavar="MASK", help="glioslice view MASK")
+    arguments = parser.parse_args(argv)
+    if arguments.case and arguments.input:
+        parser.error("CASE and --input are the same; give one of them")
+    arguments.case = arguments.case or arguments.input
     _check(parser, arguments)
     return arguments
 
 
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    outputs = parser.add_argument_group("outputs")
+    outputs.add_argument(
+        "--output", type=Path, metavar="MASK",
+        help="default: CASE-mask.nii.gz; for a folder of cases a folder, default: masks",
+    )  # fmt: skip
+    outputs.add_argument("--montage", type=Path, metavar="PNG", help="default: beside the mask")
+    outputs.add_argument(
+        "--labels", choices=SCHEME_NAMES, help="label scheme of the mask; default: the input's"
+    )
+    outputs.add_argument(
+        "--report", type=Path, action="append", default=[], metavar="FILE",
+        help="FILE.html to read, FILE.csv by slice, FILE.json; may be repeated",
+    )  # fmt: skip
+    outputs.add_argument("--force", action="store_true", help="overwrite existing files")
+    outputs.add_argument(
+        "--view", type=_http_port, nargs="?", const=0, metavar="PORT",
+        help="show the run live in the browser, on this HTTP port",
+    )  # fmt: skip
+    format_ = outputs.add_mutually_exclusive_group()
+    format_.add_argument("--json", action="store_true", help="print one JSON object a line")
+    format_.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _http_port(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not an HTTP port; put CASE before --view")
+    return int(text)
+
+
+def _add_recordings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("recordings")
+    recordings = group.add_mutually_exclusive_group()
+    recordings.add_argument(
+        "--record", type=Path, metavar="FILE", help="record every frame, with images"
+    )
+    recordings.add_argument(
+        "--record-masks", type=Path, metavar="FILE", help="without images, for a bug report"
+    )
+    group.add_argument(
+        "--replay", type=Path, metavar="FILE", help="take the masks from a recording, not a board"
+    )
+    group.add_argument(
+        "--at-once", action="store_true", help="--replay: as fast as possible, not in real time"
+    )
+
+
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """End with the usage if the words do not go together."""
+    """Exit with the usage if the options do not go together."""
     _check_replay(parser, arguments)
     if arguments.port is None and not (arguments.doctor or arguments.list or arguments.open):
-        parser.error("--port is missing; --port auto finds the board, --list says what is there")
+        parser.error("--port is missing; --port auto finds the board, `glioslice ports` lists all")
     simulated = (arguments.port or "").lower().startswith("sim:")
     if (arguments.play or arguments.model) and not simulated:
-        parser.error("--play and --model are for --port sim://; a real board brings its own")
-    if arguments.play and arguments.input is None:
-        parser.error("--play needs --input CASE, the case that the board is to hold")
+        parser.error("--play and --model are for --port sim://; a real board has its own model")
+    if arguments.play and arguments.case is None:
+        parser.error("--play needs CASE, which the board reads")
     if arguments.json and (arguments.doctor or arguments.open):
         parser.error("--json is for runs and for --list")
 
 
 def _check_replay(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Let a replay stand for the port; end with the usage if it is given what a board is for."""
+    """Let a replay take the place of the port; reject options that need a board."""
     if arguments.replay is None:
         if arguments.at_once:
             parser.error("--at-once is for --replay FILE")

@@ -1,184 +1,194 @@
-"""The files of a run: mask, montage and reports, each whole or not at all, never over another."""
+"""The files of a run: mask, montage and reports. Each is written whole or not at all."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from firmware_host.confidence import quality_of
-from firmware_host.inputs import Source
-from firmware_host.mask_files import form_of, written
-from firmware_host.mask_volume import Run
-from firmware_host.report import html_of, warnings_of
-from firmware_host.volumetry import Tally, csv_of
+from firmware_host.confidence import summarize_confidence
+from firmware_host.inputs import StreamedCase
+from firmware_host.mask_files import encode_labels, scheme_name
+from firmware_host.mask_volume import MaskVolume
+from firmware_host.report import render_html, report_warnings
+from firmware_host.volumetry import Volumetry, slices_csv
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
-from glioslice.files import write_bytes, write_json
+from glioslice.files import check_folder, write_bytes, write_json
+from glioslice.metrics import percentiles
 from glioslice.montage import montage_png
 from glioslice.nifti import write_mask
-from glioslice.summary import percentiles
 from glioslice.wire.link import Counts
 from glioslice.wire.messages import BoardHello, Mode
 
 ENDINGS = (".nii.gz", ".nii")
+REPORT_ENDINGS = (".html", ".csv", ".json")
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Where a run's files go; `partial` is what remains of one that ended early.
+class OutputPaths:
+    """Where the files of a run go; `partial` is the mask of one that ended early.
 
-    `form` names the labels of the mask (firmware_host.mask_files); None: those of the input.
+    `scheme` names the label scheme of the mask (firmware_host.mask_files); None: the input's.
     """
 
     mask: Path
     partial: Path
     montage: Path
     reports: tuple[Path, ...] = ()
-    form: str | None = None
+    scheme: str | None = None
 
     @property
-    def paths(self) -> list[Path]:
-        """All files that a run may leave."""
+    def all(self) -> list[Path]:
+        """All files that a run may write."""
         return [self.mask, self.partial, self.montage, *self.reports]
 
-    def labels_for(self, source: Source) -> str:
-        """Return the form of the mask of `source`."""
-        return self.form or form_of(source.scheme)
+    def scheme_for(self, case: StreamedCase) -> str:
+        """Return the label scheme of the mask of `case`."""
+        return self.scheme or scheme_name(case.scheme)
 
 
-def targets(
-    mask: Path, montage: Path | None, reports: Sequence[Path] = (), form: str | None = None
-) -> Targets:
+def default_mask(case_name: str | None) -> Path:
+    """Return the default name of the mask of a case; None where its name is not known."""
+    return Path(f"{case_name}-mask.nii.gz" if case_name else "mask.nii.gz")
+
+
+def output_paths(
+    mask: Path, montage: Path | None, reports: Sequence[Path] = (), scheme: str | None = None
+) -> OutputPaths:
     """Return the names of all files beside `mask`; raises GliosliceError for a wrong ending."""
     ending = next((e for e in ENDINGS if mask.name.endswith(e) and mask.name != e), None)
     if ending is None:
         raise GliosliceError(f"{mask}: a mask is written as .nii or .nii.gz")
+    for report in reports:
+        if report.suffix.lower() not in REPORT_ENDINGS:
+            raise GliosliceError(f"{report}: a report is written as {', '.join(REPORT_ENDINGS)}")
     name = mask.name.removesuffix(ending)
     partial = mask.with_name(f"{name}.partial{ending}")
-    return Targets(mask, partial, montage or mask.with_name(f"{name}.png"), tuple(reports), form)
+    montage = montage or mask.with_name(f"{name}.png")
+    return OutputPaths(mask, partial, montage, tuple(reports), scheme)
 
 
-def check_writable(files: Targets, force: bool) -> None:
-    """Refuse before any work what would fail after it.
+def check_writable(paths: OutputPaths, force: bool) -> None:
+    """Check before the run that its files can be written after it.
 
-    Raises GliosliceError for a file that is there (unless `force`), a name used twice, and a
-    folder that takes no file.
+    Raises GliosliceError for a file that exists (unless `force`), a name that is used twice, and
+    a folder in which no file can be created.
     """
-    paths = files.paths
-    if len({path.absolute() for path in paths}) < len(paths):
-        raise GliosliceError("mask, montage and reports need names of their own")
-    for path in paths:
+    if len({path.absolute() for path in paths.all}) < len(paths.all):
+        raise GliosliceError("mask, montage and reports need different names")
+    for path in paths.all:
         if path.is_dir():
             raise GliosliceError(f"{path}: this is a folder; name a file")
         if path.exists() and not force:
-            what = " (kept from a run that ended early)" if path == files.partial else ""
+            what = " (from a run that ended early)" if path == paths.partial else ""
             raise GliosliceError(
-                f"{path}: is there already{what}; move it, name another --output, or add --force"
+                f"{path}: already exists{what}; move it, name another --output, or add --force"
             )
-        folder = next(p for p in path.absolute().parents if p.exists())
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise GliosliceError(
-                f"{folder}: no file can be written here ({error.strerror}); name another folder"
-            ) from None
+        check_folder(path.parent)
 
 
-def report_of(
-    run: Run, source: Source, hello: BoardHello, counts: Counts, tally: Tally | None = None
+def make_run_report(
+    masks: MaskVolume,
+    case: StreamedCase,
+    hello: BoardHello,
+    counts: Counts,
+    volumetry: Volumetry | None = None,
 ) -> dict[str, Any]:
-    """Return the report. Latencies are null where no mask arrived; a played case has no name.
+    """Return the report. Latencies are None before the first mask; a played case has no name.
 
-    `tally` is kept by who asks again and again.
+    A caller that needs reports repeatedly keeps `volumetry`, so that no slice is measured twice.
     """
-    seconds, measured = run.seconds, run.milliseconds
-    tally = (tally or Tally()).catch_up(run)
+    seconds, latencies = masks.seconds, list(masks.milliseconds.values())
+    volumetry = (volumetry or Volumetry()).update(masks)
     return {
-        "case": source.name,
-        "complete": run.complete,
-        "mode": run.mode.name.lower(),
-        "images": run.images,
-        "lossless": run.lossless,
-        "slices": run.slices,
-        "masks": run.masks,
+        "case": case.name,
+        "complete": masks.complete,
+        "mode": masks.mode.name.lower(),
+        "images": masks.image_codec,
+        "lossless": masks.lossless,
+        "slices": masks.slice_count,
+        "masks": masks.mask_count,
         "seconds": round(seconds, 3),
-        "slices_per_second": round(run.masks / seconds, 3) if seconds else 0.0,
-        "device_ms": percentiles(measured) if measured else dict.fromkeys(("p50", "p90", "p99")),
+        "slices_per_second": round(masks.mask_count / seconds, 3) if seconds else 0.0,
+        "device_ms": percentiles(latencies) if latencies else dict.fromkeys(("p50", "p90", "p99")),
         "bytes_up": counts.bytes_sent,
         "bytes_down": counts.bytes_received,
         "retransmits": counts.retransmits,
-        "volumes_ml": tally.volumes_ml(),
-        "diameters_mm": tally.diameters_mm(),
-        "quality": quality_of(run, tally),
+        "volumes_ml": volumetry.volumes_ml(),
+        "diameters_mm": volumetry.diameters_mm(),
+        "quality": summarize_confidence(masks, volumetry),
         "model": {"name": hello.model, "sha256": hello.sha256},
     }
 
 
-def write_complete(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> list[str]:
-    """Write mask, montage and reports; return a line each for people.
+def write_outputs(
+    paths: OutputPaths, masks: MaskVolume, case: StreamedCase, report: dict[str, Any]
+) -> list[str]:
+    """Write mask, montage and reports; return a line for each.
 
-    What an earlier run kept, and this one was allowed to overwrite, goes.
+    The partial mask of an earlier run is deleted.
     """
-    labels, form = run.labels(), files.labels_for(source)
-    write_mask(files.mask, written(labels, form), source.space)
-    files.partial.unlink(missing_ok=True)
-    lines = [f"mask: {files.mask} ({form} labels)"]
+    labels, scheme = masks.labels(), paths.scheme_for(case)
+    write_mask(paths.mask, encode_labels(labels, scheme), case.space)
+    paths.partial.unlink(missing_ok=True)
+    lines = [f"mask: {paths.mask} ({scheme} labels)"]
     picture = None
-    if source.images is None:
-        lines.append("montage: none, the images are on the board")
+    if case.images is None:
+        lines.append("montage: none, because the images are on the board")
     else:
-        picture = montage_png(source.images, labels)
-        write_bytes(files.montage, picture)
-        lines.append(f"montage: {files.montage}")
-    write_reports(files, run, source, report, picture)
-    return lines + [f"report: {path}" for path in files.reports]
+        picture = montage_png(case.images, labels)
+        write_bytes(paths.montage, picture)
+        lines.append(f"montage: {paths.montage}")
+    write_reports(paths, masks, case, report, picture)
+    return lines + [f"report: {path}" for path in paths.reports]
 
 
 def write_reports(
-    files: Targets,
-    run: Run,
-    source: Source,
+    paths: OutputPaths,
+    masks: MaskVolume,
+    case: StreamedCase,
     report: dict[str, Any],
     picture: bytes | None = None,
 ) -> None:
-    """Write each report as its name ends: .html for people, .csv by slice, else JSON."""
-    if not files.reports:
+    """Write each report in the format of its ending: .html, .csv by slice, .json."""
+    if not paths.reports:
         return
-    report = report | {"labels": files.labels_for(source)}
-    report |= {"warnings": warnings_of(run, source, report)}
-    tally = Tally().catch_up(run)
-    for path in files.reports:
+    report = report | {"labels": paths.scheme_for(case)}
+    report |= {"warnings": report_warnings(masks, case, report)}
+    volumetry = Volumetry().update(masks)
+    for path in paths.reports:
         match path.suffix.lower():
             case ".html":
-                write_bytes(path, html_of(run, source, report, tally, picture).encode())
+                write_bytes(path, render_html(masks, case, report, volumetry, picture).encode())
             case ".csv":
-                write_bytes(path, csv_of(run, tally).encode())
+                write_bytes(path, slices_csv(masks, volumetry).encode())
             case _:
                 write_json(path, report)
 
 
-def keep_partial(files: Targets, run: Run, source: Source, report: dict[str, Any]) -> str:
-    """Write what has arrived under the partial name; return what was kept, for people.
+def write_partial(
+    paths: OutputPaths, masks: MaskVolume, case: StreamedCase, report: dict[str, Any]
+) -> str:
+    """Write the masks received so far under the partial name; return what was kept.
 
-    A disk that takes nothing is told in that line: the reason of the early end comes first.
+    If that fails too, the returned line reports it; the reason of the early end is more important.
     """
-    kept = f"none of {run.slices} masks had arrived"
+    kept = f"none of {masks.slice_count} masks had arrived"
     try:
-        if run.masks:
-            labels = written(run.labels(), files.labels_for(source))
-            write_mask(files.partial, labels, source.space)
-            kept = f"{run.masks} of {run.slices} masks are kept in {files.partial}"
-        write_reports(files, run, source, report | {"complete": False})
+        if masks.mask_count:
+            labels = encode_labels(masks.labels(), paths.scheme_for(case))
+            write_mask(paths.partial, labels, case.space)
+            kept = f"{masks.mask_count} of {masks.slice_count} masks are kept in {paths.partial}"
+        write_reports(paths, masks, case, report | {"complete": False})
     except OSError as error:
         return f"{kept}; could not write: {one_line(error)}"
     return kept
 
 
-def failures(run: Run) -> str:
+def describe_failures(masks: MaskVolume) -> str:
     """Return which slices the board failed on, with the first reason."""
-    listed = ", ".join(str(index) for index in sorted(run.failed))
-    reason = run.failed[min(run.failed)]
-    where = "the board's case" if run.mode is Mode.PLAY else "the case"
-    first = run.crop.z[0]
+    listed = ", ".join(str(index) for index in sorted(masks.failed))
+    reason = masks.failed[min(masks.failed)]
+    where = "the board's case" if masks.mode is Mode.PLAY else "the case"
+    first = masks.crop.z[0]
     return f"the board failed on slice {listed} of {where} (0 is Z {first}): {reason}"

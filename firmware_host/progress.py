@@ -1,129 +1,345 @@
-"""A run that is under way, and its numbers of the moment: what a page and a terminal show.
+"""How a run is reported: to a terminal, to a log, as JSON events, or not at all.
 
-A run as people at the command see it: drawn on a terminal, written as lines elsewhere.
+    with open_reporter(arguments) as reporter:
+        with reporter.show_run(status) as update:   # while slices are streamed
+            update()                                # after each slice
+        reporter.result("mask: m.nii.gz")
 
-Drawn, a thread of rich asks for the numbers four times a second: a slice that arrives costs
-nothing, and nothing flickers.
-
-Who hears of a run: people at a terminal, people who read a log, a program, or nobody.
-
-teller = teller_of(arguments)
-with teller.showing(underway) as arrived:       # while slices stream
-    arrived()                                   # each time one is settled
-
-People's lines go to stdout where they are the result, to stderr where they tell of the way there.
-A program gets one JSON object a line on stdout, and nothing else there:
+Results go to stdout, progress to stderr; what happens on the link is logged. With `--json`, stdout
+carries one JSON object a line and nothing else:
 
     page      url
-    line      said: what happens to the line
+    line      said: a log message of the link, or a warning
     begin     case, mode, port, model {name, sha256}, warnings (of the input), slices
     progress  a report so far, line {baud, up, down, use}, failed, seconds_left; twice a second
     case      how a case ended: case, state (complete, failed, interrupted), error, files, report
-    table     cases: what became of each case of a batch
-    end       the last: state, error
+    table     cases: the state of each case of a folder
+    end       the last event: state, error
 """
 
 import argparse
 import json
+import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
-from firmware_host.inputs import Source
-from firmware_host.mask_volume import Run
-from firmware_host.outputs import report_of
-from firmware_host.viewer.link_utilisation import LineUse, baud_of
-from firmware_host.viewer.page import say_address
-from firmware_host.volumetry import Tally
+from firmware_host.inputs import StreamedCase
+from firmware_host.mask_volume import MaskVolume
+from firmware_host.outputs import make_run_report
+from firmware_host.volumetry import Volumetry
 from glioslice import cli
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
 from glioslice.montage import COLOURS
 from glioslice.wire.connection import Connection
+from glioslice.wire.link import Counts
 from glioslice.wire.messages import BoardHello
 
+SPAN = 2.0
+"""Seconds over which bytes are averaged."""
 
-class Underway:
-    """A run, what it is about, and its line; `baud` is the rate that was fixed, if one was.
+BITS = 10
+"""Bits that a byte takes on a serial line, with its start and stop bit."""
 
-    Any thread may call its methods.
-    """
+
+class LinkUtilisation:
+    """Averages the bytes that `counts` returns; `clock` is time.monotonic."""
 
     def __init__(
-        self, run: Run, source: Source, hello: BoardHello, line: Connection, baud: int | None
+        self, counts: Callable[[], Counts], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.run, self.source, self.hello, self.line = run, source, hello, line
-        self._baud, self._tally = baud, Tally()
-        self._use = LineUse(lambda: line.counts)
-        self._lock = threading.Lock()
+        self._counts, self._clock = counts, clock
+        self._samples: deque[tuple[float, int, int]] = deque()
 
-    @property
-    def what(self) -> str:
-        """What is being done, for people."""
-        return f"segmenting {self.source.name or 'what the board plays'}"
+    def measure(self, baud: int | None) -> dict[str, Any]:
+        """Return bytes a second each way, and the busier way as a share of `baud` if known."""
+        counts, now = self._counts(), self._clock()
+        self._samples.append((now, counts.bytes_sent, counts.bytes_received))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= SPAN:
+            self._samples.popleft()
+        since, sent, received = self._samples[0]
+        seconds = max(now - since, 1e-3)
+        up = (counts.bytes_sent - sent) / seconds
+        down = (counts.bytes_received - received) / seconds
+        use = min(1.0, max(up, down) * BITS / baud) if baud else None
+        return {"baud": baud, "up": round(up), "down": round(down), "use": use}
 
-    def about(self) -> dict[str, Any]:
-        """Return what stays the same while it runs."""
-        return {
-            "case": self.source.name,
-            "mode": self.run.mode.name.lower(),
-            "port": self.line.name,
-            "model": {"name": self.hello.model, "sha256": self.hello.sha256},
-            "warnings": self.source.oddities,
-        }
 
-    @property
-    def settled(self) -> int:
-        """How many slices have their mask, or failed."""
-        return self.run.masks + len(self.run.failed)
-
-    def numbers(self) -> dict[str, Any]:
-        """Return the report as it would be now, `extra`, and seconds_left: None without a mask."""
-        with self._lock:
-            report = report_of(self.run, self.source, self.hello, self.line.counts, self._tally)
-        rate, left = report["slices_per_second"], self.run.slices - self.settled
-        return {
-            **report,
-            **self.extra(),
-            "seconds_left": round(left / rate, 1) if rate else None,
-        }
-
-    def extra(self) -> dict[str, Any]:
-        """Return line {baud, up, down, use} and failed, the slices without a mask."""
-        with self._lock:
-            use = self._use.look(baud_of(self.line.name, self._baud, self.line.rate))
-        return {"line": use, "failed": sorted(self.run.failed)}
+def link_baud(url: str, fixed: int | None, negotiated: int | None) -> int | None:
+    """Return the link's baud rate: negotiated, fixed, or limited by `sim://`; None if unknown."""
+    if url.lower().startswith("sim:"):
+        named = parse_qs(urlsplit(url).query).get("baud")
+        limits = [int(named[0]) if named else None, negotiated or fixed]
+        return min((rate for rate in limits if rate), default=None)
+    return negotiated or fixed
 
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-A_SECOND = 4
-"""How often the numbers are drawn."""
+REDRAWS = 4
+"""Redraws a second on a terminal."""
+
+EVENT_INTERVAL = 0.5
+"""Seconds between two progress events."""
+
+LOGGERS = ("glioslice", "firmware_host")
+
+Update = Callable[[], None]
+
+
+class RunStatus:
+    """A run that is going on, with its current numbers; `baud` is the rate if it was fixed.
+
+    Any thread may call its methods.
+    """
+
+    def __init__(
+        self,
+        masks: MaskVolume,
+        case: StreamedCase,
+        hello: BoardHello,
+        connection: Connection,
+        baud: int | None,
+    ) -> None:
+        self.masks, self.case, self.hello, self.connection = masks, case, hello, connection
+        self._baud, self._volumetry = baud, Volumetry()
+        self._utilisation = LinkUtilisation(lambda: connection.counts)
+        self._lock = threading.Lock()
+
+    @property
+    def title(self) -> str:
+        """What is being done."""
+        return f"segmenting {self.case.name or 'the case on the board'}"
+
+    @property
+    def done(self) -> int:
+        """How many slices have their mask, or failed."""
+        return self.masks.mask_count + len(self.masks.failed)
+
+    def details(self) -> dict[str, Any]:
+        """Return what does not change during the run."""
+        return {
+            "case": self.case.name,
+            "mode": self.masks.mode.name.lower(),
+            "port": self.connection.name,
+            "model": {"name": self.hello.model, "sha256": self.hello.sha256},
+            "warnings": self.case.warnings,
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the report so far, `link_numbers`, and seconds_left: None if not known yet."""
+        with self._lock:
+            report = make_run_report(
+                self.masks, self.case, self.hello, self.connection.counts, self._volumetry
+            )
+        rate, left = report["slices_per_second"], self.masks.slice_count - self.done
+        seconds_left = round(left / rate, 1) if rate else None
+        return {**report, **self.link_numbers(), "seconds_left": seconds_left}
+
+    def link_numbers(self) -> dict[str, Any]:
+        """Return line {baud, up, down, use}, and failed: the slices on which the board failed."""
+        with self._lock:
+            baud = link_baud(self.connection.name, self._baud, self.connection.rate)
+            use = self._utilisation.measure(baud)
+        return {"line": use, "failed": sorted(self.masks.failed)}
+
+
+class Reporter:
+    """Reports a run. This one is for `--quiet`: it prints the address of the page alone."""
+
+    def result(self, *lines: str) -> None:
+        """Report results."""
+
+    def progress(self, line: str) -> None:
+        """Report a step of the way."""
+
+    def event(self, kind: str, **content: Any) -> None:
+        """Report an event to a program."""
+
+    def page_opened(self, url: str) -> None:
+        """Report the address of the live page."""
+        print(f"page: {url} (keep this address private)", flush=True)
+
+    @contextmanager
+    def show_run(self, status: RunStatus) -> Iterator[Update]:
+        """Show a run while the block lasts; call what is yielded after each slice."""
+        yield lambda: None
+
+
+class TextReporter(Reporter):
+    """Reports to people: drawn on a terminal, and in a few plain lines elsewhere."""
+
+    def result(self, *lines: str) -> None:
+        """Print results to stdout."""
+        for line in lines:
+            print(line, flush=True)
+
+    def progress(self, line: str) -> None:
+        """Print a line to stderr."""
+        print(line, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def show_run(self, status: RunStatus) -> Iterator[Update]:
+        """Draw the run on a terminal; elsewhere print four lines over the whole run."""
+        if cli.drawable():
+            with draw_status(status):
+                yield lambda: None
+            return
+        before = 0
+
+        def update() -> None:
+            nonlocal before
+            done = status.done  # one message may bring several slices
+            if cli.is_due(before, done, status.masks.slice_count):
+                self.progress(status_line(status))
+            before = done
+
+        yield update
+
+
+class JsonReporter(Reporter):
+    """Reports to a program: one JSON object a line."""
+
+    def __init__(self) -> None:
+        self._lock, self._ended = threading.Lock(), False
+
+    def event(self, kind: str, **content: Any) -> None:
+        """Print an event; nothing follows `end`."""
+        text = json.dumps({"event": kind, **content}, ensure_ascii=False)
+        with self._lock:  # the link's threads log too
+            if not self._ended:
+                print(text, flush=True)
+            self._ended = self._ended or kind == "end"
+
+    def page_opened(self, url: str) -> None:
+        """Print the address of the page as an event."""
+        self.event("page", url=url)
+
+    def progress(self, line: str) -> None:
+        """Print a step as an event."""
+        self.event("line", said=line)
+
+    @contextmanager
+    def show_run(self, status: RunStatus) -> Iterator[Update]:
+        """Print `begin`, and `progress` twice a second."""
+        slices, before, due = status.masks.slice_count, 0, time.monotonic() + EVENT_INTERVAL
+        self.event("begin", **status.details(), slices=slices)
+
+        def update() -> None:
+            nonlocal before, due
+            done = status.done
+            if time.monotonic() >= due or done == slices != before:
+                self.event("progress", **status.numbers())
+                due = time.monotonic() + EVENT_INTERVAL
+            before = done
+
+        yield update
+
+
+class CallbackHandler(logging.Handler):
+    """Passes the text of each log record from `level` up to a function."""
+
+    def __init__(self, callback: Callable[[str], None], level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self._callback = callback
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a record on."""
+        self._callback(record.getMessage())
 
 
 @contextmanager
-def drawn(underway: Underway) -> Iterator[Callable[[], None]]:
-    """Draw the run on the terminal of stderr with rich; what is yielded need not be called."""
+def logging_to(handler: logging.Handler, names: Sequence[str] = LOGGERS) -> Iterator[None]:
+    """Send warnings of these loggers to `handler` too, even with --quiet; with -v more."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+@contextmanager
+def open_reporter(arguments: argparse.Namespace) -> Iterator[Reporter]:
+    """Yield the reporter that --json and --quiet select; report how the block ended."""
+    with ExitStack() as stack:
+        reporter: Reporter
+        if arguments.json:
+            reporter = events = JsonReporter()
+            stack.enter_context(_events_instead_of_stderr(events))
+        elif getattr(arguments, "quiet", False):
+            reporter = Reporter()
+        else:
+            reporter = TextReporter()
+        stack.enter_context(reporting_end(reporter))
+        yield reporter
+
+
+@contextmanager
+def _events_instead_of_stderr(reporter: JsonReporter) -> Iterator[None]:
+    """Turn the log records that stderr would show into `line` events."""
+    shown = [one for one in logging.getLogger().handlers if isinstance(one, cli.StderrHandler)]
+    levels = [one.level for one in shown]
+    for one in shown:
+        one.setLevel(logging.CRITICAL + 1)
+    try:
+        with logging_to(CallbackHandler(reporter.progress, min(levels, default=logging.WARNING))):
+            yield
+    finally:
+        for one, level in zip(shown, levels, strict=True):
+            one.setLevel(level)
+
+
+@contextmanager
+def reporting_end(reporter: Reporter) -> Iterator[None]:
+    """Report to a program how the block ended."""
+    state, error = "complete", None
+    try:
+        yield
+    except (GliosliceError, OSError) as failure:
+        state, error = "failed", one_line(failure)
+        raise
+    except (KeyboardInterrupt, SystemExit) as end:
+        failed = isinstance(end, SystemExit) and end.code != cli.INTERRUPTED
+        state = "failed" if failed else "interrupted"
+        raise
+    finally:
+        reporter.event("end", state=state, error=error)
+
+
+@contextmanager
+def draw_status(status: RunStatus) -> Iterator[None]:
+    """Draw the run on the terminal of stderr.
+
+    A thread of rich reads the numbers a few times a second, so that a slice costs nothing.
+    """
     from rich.console import Console
     from rich.live import Live
 
     with Live(
-        get_renderable=lambda: picture(underway.what, underway.settled, underway.numbers()),
+        get_renderable=lambda: render_status(status.title, status.done, status.numbers()),
         console=Console(stderr=True),
-        refresh_per_second=A_SECOND,
+        refresh_per_second=REDRAWS,
         redirect_stdout=False,  # it may be a file
     ):
-        yield lambda: None
+        yield
 
 
-def picture(what: str, settled: int, numbers: dict[str, Any]) -> "Group":
-    """Return three lines for rich: how far it is; device and line; volumes."""
+def render_status(title: str, done: int, numbers: dict[str, Any]) -> "Group":
+    """Return three lines for rich: progress; device and link; volumes."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -133,154 +349,37 @@ def picture(what: str, settled: int, numbers: dict[str, Any]) -> "Group":
     first = Table.grid(padding=(0, 2), expand=True)
     for ratio in (None, 1, None):
         first.add_column(ratio=ratio, no_wrap=True)
-    rate = f"{settled}/{slices}  {numbers['slices_per_second']:.1f} slices/s  {left(numbers)}"
-    first.add_row(Text(what), ProgressBar(slices, settled), rate)
+    rate = f"{done}/{slices}  {numbers['slices_per_second']:.1f} slices/s  {time_left(numbers)}"
+    first.add_row(Text(title), ProgressBar(slices, done), rate)
     volumes = Text("volumes  ")
     for region, ml in numbers["volumes_ml"].items():
         volumes.append("\N{BLACK SQUARE} ", style="rgb({},{},{})".format(*COLOURS[region]))
         volumes.append(f"{region} {ml:.1f} mL   ")
-    return Group(first, Text("   ".join((device(numbers), *line(numbers)))), volumes)
+    return Group(first, Text("   ".join(device_and_link(numbers))), volumes)
 
 
-def left(numbers: dict[str, Any]) -> str:
-    """Return how long the run still takes."""
+def status_line(status: RunStatus) -> str:
+    """Return the progress of a run as one line."""
+    numbers = status.numbers()
+    volumes = ", ".join(f"{r} {numbers['volumes_ml'][r]:.1f} mL" for r in REGIONS)
+    rate = f"{numbers['slices_per_second']:.1f} slices/s"
+    done = f"{status.done} of {status.masks.slice_count}"
+    return f"{status.title}: {done}, {rate}, {time_left(numbers)}, {volumes}"
+
+
+def time_left(numbers: dict[str, Any]) -> str:
+    """Return the remaining time of the run."""
     seconds = numbers["seconds_left"]
     return "-:-- left" if seconds is None else f"{seconds // 60:.0f}:{seconds % 60:02.0f} left"
 
 
-def device(numbers: dict[str, Any]) -> str:
-    """Return how long the device takes for a slice."""
+def device_and_link(numbers: dict[str, Any]) -> list[str]:
+    """Return the device's latency, the use of the link, retransmissions and failed slices."""
     p50, p90 = numbers["device_ms"]["p50"], numbers["device_ms"]["p90"]
-    return "device -" if p50 is None else f"device {p50:.1f} ms a slice, 90 % under {p90:.1f}"
-
-
-def line(numbers: dict[str, Any]) -> list[str]:
-    """Return how full the line is, how often something was sent again, and what failed."""
-    use, again, failed = numbers["line"], numbers["retransmits"], len(numbers["failed"])
-    words = f"line {(use['up'] + use['down']) / 1000:.1f} kB/s"
+    device = "device -" if p50 is None else f"device {p50:.1f} ms a slice, 90 % under {p90:.1f}"
+    use, failed = numbers["line"], len(numbers["failed"])
+    link = f"link {(use['up'] + use['down']) / 1000:.1f} kB/s"
     if use["baud"]:
-        words = f"line {use['baud']:,} baud, {use['use']:.0%} in use"
-    return [words, f"sent again {again}", *([f"failed {failed}"] if failed else [])]
-
-
-@contextmanager
-def written(underway: Underway) -> Iterator[Callable[[], None]]:
-    """Yield what to call for each slice: it prints a few lines over the whole run."""
-    slices, before = underway.run.slices, 0
-
-    def arrived() -> None:
-        nonlocal before
-        done = underway.settled  # one message may bring several slices
-        if cli.is_due(before, done, slices):
-            numbers = underway.numbers()
-            volumes = ", ".join(f"{r} {numbers['volumes_ml'][r]:.1f} mL" for r in REGIONS)
-            rate = f"{numbers['slices_per_second']:.1f} slices/s"
-            text = f"{underway.what}: {done} of {slices}, {rate}, {left(numbers)}, {volumes}"
-            print(text, file=sys.stderr, flush=True)
-        before = done
-
-    yield arrived
-
-
-EVERY = 0.5
-"""Seconds between two objects of progress."""
-
-INTERRUPTED = 130
-
-Arrived = Callable[[], None]
-Showing = Callable[[Underway], AbstractContextManager[Arrived]]
-
-
-@dataclass(frozen=True)
-class Teller:
-    """How to tell.
-
-    People: `said` the result, `told` what happens, `address` of the page. A program: `event`, of a
-    kind and with a content. Both: `showing` a run while it goes on.
-    """
-
-    said: Callable[..., None]
-    told: Callable[[str], None]
-    address: Callable[[str], None]
-    event: Callable[..., None]
-    showing: Showing
-
-
-def teller_of(arguments: argparse.Namespace) -> Teller:
-    """Return who is to hear of a run, by `--json` and `--quiet`, and by what stderr is."""
-    if arguments.json:
-        return _program()
-    if arguments.quiet:
-        return Teller(_nothing, _nothing, say_address, _nothing, _unseen)
-    showing = drawn if cli.drawable() else written
-    return Teller(_said, _told, say_address, _nothing, showing)
-
-
-@contextmanager
-def ending(teller: Teller) -> Iterator[None]:
-    """Tell a program how the block ended."""
-    state, error = "complete", None
-    try:
-        yield
-    except (GliosliceError, OSError) as failure:
-        state, error = "failed", one_line(failure)
-        raise
-    except (KeyboardInterrupt, SystemExit) as end:
-        failed = isinstance(end, SystemExit) and end.code != INTERRUPTED
-        state = "failed" if failed else "interrupted"
-        raise
-    finally:
-        teller.event("end", state=state, error=error)
-
-
-def _said(*lines: str) -> None:
-    for line in lines:
-        print(line, flush=True)
-
-
-def _told(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _nothing(*_lines: str, **_content: Any) -> None:
-    pass
-
-
-@contextmanager
-def _unseen(_underway: Underway) -> Iterator[Arrived]:
-    yield _nothing
-
-
-def _program() -> Teller:
-    lock, over = threading.Lock(), False
-
-    def event(kind: str, **content: Any) -> None:
-        nonlocal over
-        text = json.dumps({"event": kind, **content}, ensure_ascii=False)
-        with lock:  # the line's own threads tell too
-            if not over:
-                print(text, flush=True)
-            over = over or kind == "end"
-
-    @contextmanager
-    def showing(underway: Underway) -> Iterator[Arrived]:
-        slices, before, due = underway.run.slices, 0, time.monotonic() + EVERY
-        event("begin", **underway.about(), slices=slices)
-
-        def arrived() -> None:
-            nonlocal before, due
-            done = underway.settled
-            if time.monotonic() >= due or done == slices != before:
-                event("progress", **underway.numbers())
-                due = time.monotonic() + EVERY
-            before = done
-
-        yield arrived
-
-    return Teller(
-        said=_nothing,
-        told=lambda line: event("line", said=line),
-        address=lambda url: event("page", url=url),
-        event=event,
-        showing=showing,
-    )
+        link = f"link {use['baud']:,} baud, {use['use']:.0%} in use"
+    parts = [device, link, f"retransmitted {numbers['retransmits']}"]
+    return parts + ([f"failed {failed}"] if failed else [])

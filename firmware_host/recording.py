@@ -1,7 +1,7 @@
-"""A run that is kept in a recording, and a run that is replayed from one, without a board.
+"""Record a session to a file, and replay such a file without a board.
 
-A replay sends no slice: the answers are there. What a served run's host alone knew, where the masks
-belong, stands in the recording, in numbers.
+A replay sends no slices: the recording holds the masks. It also holds, as numbers, where the masks
+of a streamed case belong, which only the host knew.
 """
 
 import argparse
@@ -12,33 +12,30 @@ from pathlib import Path
 import numpy as np
 
 from firmware_host import inputs, session
-from firmware_host.inputs import Source
-from firmware_host.mask_volume import Run
+from firmware_host.inputs import StreamedCase
+from firmware_host.mask_volume import MaskVolume
 from glioslice.cases import Case
 from glioslice.errors import GliosliceError
-from glioslice.preprocessing import Crop, brain_of, crop_of
+from glioslice.preprocessing import Crop, brain_mask, find_crop
 from glioslice.wire import messages
 from glioslice.wire.capture import RecordedPort, Recording
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import BoardHello, HostHello, Mode, Volume, volume_of
-from glioslice.wire.redaction import Blinder
+from glioslice.wire.redaction import Redactor
 from glioslice.wire.replay import Replay
 from glioslice.wire.transport import Port
 
 
-def port_for(
-    arguments: argparse.Namespace, line: Callable[[], Port], say: Callable[[str], None]
-) -> Port:
-    """Return what the words ask for: a replay, or the `line`; either may be recorded.
+def open_recorded_port(arguments: argparse.Namespace, open_board: Callable[[], Port]) -> Port:
+    """Return the replay that the options name, or else the board's port; either may be recorded.
 
-    `say` takes a line for people if the recording had to end before the session. Raises
-    GliosliceError for a recording that cannot be read or is there already, and PortError.
+    Raises GliosliceError for a recording that cannot be read or already exists, and PortError.
     """
     path: Path | None = arguments.record or arguments.record_masks
     if path and path.exists() and not arguments.force:
-        raise GliosliceError(f"{path}: is there already; name another file, or add --force")
+        raise GliosliceError(f"{path}: already exists; name another file, or add --force")
     replayed = arguments.replay
-    port = Replay(replayed, at_once=arguments.at_once) if replayed else line()
+    port = Replay(replayed, at_once=arguments.at_once) if replayed else open_board()
     if path is None:
         return port
     try:
@@ -46,45 +43,46 @@ def port_for(
     except OSError:
         port.close()
         raise
-    return RecordedPort(port, recording, None if arguments.record else Blinder(), say)
+    return RecordedPort(port, recording, None if arguments.record else Redactor())
 
 
-def note(line: Connection, source: Source, crop: Crop) -> None:
-    """Let a recording, if there is one, say where the masks of a served run belong."""
-    if isinstance(line.port, RecordedPort):
-        line.port.note(volume_of(source.space, source.scheme, crop))
+def record_placement(connection: Connection, case: StreamedCase, crop: Crop) -> None:
+    """Add to the recording, if there is one, where the masks of a streamed case belong."""
+    if isinstance(connection.port, RecordedPort):
+        connection.port.record_volume(volume_of(case.space, case.scheme, crop))
 
 
-def replay_of(line: Connection) -> Replay | None:
-    """Return the replay that is at the end of a line, None for a board."""
-    port = line.port.port if isinstance(line.port, RecordedPort) else line.port
+def find_replay(connection: Connection) -> Replay | None:
+    """Return the replay behind a connection, None for a board."""
+    port = connection.port
+    port = port.port if isinstance(port, RecordedPort) else port
     return port if isinstance(port, Replay) else None
 
 
-def begin(
-    line: Connection, replay: Replay, hello: BoardHello, case: Case | None
-) -> tuple[HostHello, Run, Source, Volume]:
-    """Return the recorded choice, its run, where its masks belong, and that in numbers.
+def start_replay(
+    connection: Connection, replay: Replay, hello: BoardHello, case: Case | None
+) -> tuple[HostHello, MaskVolume, StreamedCase, Volume]:
+    """Return the recorded hello of the host, the empty masks, the case, and its geometry.
 
-    `case` is the one that was streamed, if it is at hand. Raises GliosliceError if it is another,
-    or if the recording does not say where its masks belong.
+    `case` is the case that was streamed, if it is available. Raises GliosliceError if it is
+    another one, or if the recording ended before its geometry was known.
     """
     choice = replay.script.choice
-    messages.send(line, choice)
+    messages.send(connection, choice)
     if choice.mode is Mode.PLAY:
-        volume = session.begin_playing(line)
+        volume = session.receive_played_volume(connection)
     elif replay.script.volume is None:
-        raise GliosliceError(f"{line.name}: its run ended before a slice was sent")
+        raise GliosliceError(f"{connection.name}: its run ended before a slice was sent")
     else:
         volume = replay.script.volume
-    crop, source = inputs.crop_of_volume(volume, hello.window), inputs.source_of_volume(volume)
+    crop, streamed = inputs.played_crop(volume, hello.window), inputs.played_case(volume)
     if case is not None:
-        # Patients of one edition share shape and affine; the brain's extent tells them apart.
-        own = crop_of(brain_of(case.images), hello.window)
-        if own != crop or not np.allclose(case.space.affine, source.space.affine):
-            raise GliosliceError(f"{line.name}: this is a recording of another case than --input")
-        source = replace(source, name=case.name, images=case.images, truth=case.labels)
+        # Patients of one edition share shape and affine; the brain's extent distinguishes them.
+        own = find_crop(brain_mask(case.images), hello.window)
+        if own != crop or not np.allclose(case.space.affine, streamed.space.affine):
+            raise GliosliceError(f"{connection.name}: this is a recording of another case")
+        streamed = replace(streamed, name=case.name, images=case.images, truth=case.labels)
     if choice.mode is Mode.SERVE:
-        note(line, source, crop)
-        return choice, session.new_run(choice, crop), source, volume
-    return choice, Run(Mode.PLAY, None, crop), source, volume
+        record_placement(connection, streamed, crop)
+        return choice, session.new_mask_volume(choice, crop), streamed, volume
+    return choice, MaskVolume(Mode.PLAY, None, crop), streamed, volume

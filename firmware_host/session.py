@@ -1,23 +1,21 @@
-"""One run over an open connection: slices leave from a thread of their own, masks are gathered.
+"""One run over an open connection: a thread sends slices while the caller receives masks.
 
-    feeder = serve(connection, hello, choice, run, slices)
-    for index in arrivals(connection, run, feeder): ...     # an index each time a slice is settled
+    sender = send_slices(connection, hello, choice, masks, slices)
+    for index in receive_masks(connection, masks, sender): ...     # each slice as it is done
 
-Whoever shows progress or a live page does so in the loop's body. What arrived before an exception
-stays in `run`.
-
-A board that restarted in the middle of a run: it is greeted anew and does what is missing.
-
-Serving, the host sends the slices that have no answer yet. Playing, the board begins again, and so
-does the run: what had arrived may have been of another case.
+Progress and the live page are updated in the loop's body. Masks received before an exception stay
+in `masks`. If the board restarts, `resume_after_restart` performs the handshake again: the host
+then sends the slices that have no mask yet; a board that plays starts from the beginning, since
+it may hold another case now.
 """
 
 import hashlib
+import logging
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -26,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_host import handshake
-from firmware_host.handshake import refusal
-from firmware_host.mask_volume import Run
+from firmware_host.handshake import board_failure
+from firmware_host.mask_volume import MaskVolume
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop
 from glioslice.wire import messages
-from glioslice.wire.codecs import IMAGES, encode_image, encoder_of
+from glioslice.wire.codecs import IMAGES, encode_image, encoder_identity
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
     BoardHello,
@@ -47,172 +45,181 @@ from glioslice.wire.messages import (
     Volume,
 )
 
-ENCODERS = 2
-"""Slices encoded at once: a core alone makes 90 of them a second, too few for a fast line."""
+logger = logging.getLogger(__name__)
 
-WAIT = 0.5
-"""Seconds between two looks at the feeder."""
+ENCODERS = 2
+"""Slices encoded in parallel: one core encodes 90 a second, too few for a fast link."""
+
+POLL = 0.5
+"""Seconds between two checks whether the sender has failed."""
 
 STALL = 300.0
-"""Seconds without a word from a board whose link is alive; a raw slice at 9600 baud takes 130."""
+"""Seconds without a message, on a link that is up, after which a run is given up.
+
+A raw slice takes 130 seconds at 9600 baud.
+"""
 
 
-class Feeder(threading.Thread):
-    """Encodes and sends slices (Z', X, Y, channels) from `first` on while masks come back.
+class SliceSender(threading.Thread):
+    """Encodes and sends the slices (Z', X, Y, channels) from `first` on while masks come back.
 
-    `send` holds it at 64 kB on their way. It ends with the connection; `failure` says why.
+    The connection blocks it once 64 kB are queued. It ends with the connection; `failure` is the
+    exception that ended it.
     """
 
     def __init__(
         self, connection: Connection, codec: int, slices: NDArray[np.int8], first: int = 0
     ) -> None:
-        super().__init__(name="feeder", daemon=True)
+        super().__init__(name="slice-sender", daemon=True)
         self._connection, self._codec, self.slices = connection, codec, slices
         self._first = first
         self.failure: Exception | None = None
 
     def run(self) -> None:
-        """Send every slice, in order."""
+        """Send every slice, in order; the next ones are encoded meanwhile."""
+        indices = iter(range(self._first, len(self.slices)))
         try:
             with ThreadPoolExecutor(ENCODERS, "encoder") as pool:
-                for message in ahead(pool, self._encode, range(self._first, len(self.slices))):
+                pending = deque(pool.submit(self._encode, i) for i in islice(indices, ENCODERS))
+                while pending:
+                    message = pending.popleft().result()
+                    pending.extend(pool.submit(self._encode, i) for i in islice(indices, 1))
                     messages.send(self._connection, message)
-        except Exception as error:  # raised again by whoever waits for the masks
+        except Exception as error:  # `receive_masks` raises it
             self.failure = error
 
     def _encode(self, index: int) -> Slice:
-        """Return the message that carries a slice."""
         return Slice(index, self._codec, encode_image(self._codec, self.slices[index]))
 
 
-def ahead(
-    pool: ThreadPoolExecutor, work: Callable[[int], Slice], indices: Iterable[int]
-) -> Iterator[Slice]:
-    """Yield what `work` makes of `indices`, in their order, with the next ones under way."""
-    left = iter(indices)
-    begun = deque(pool.submit(work, index) for index in islice(left, ENCODERS))
-    while begun:
-        done = begun.popleft().result()
-        begun.extend(pool.submit(work, index) for index in islice(left, 1))
-        yield done
+def new_mask_volume(choice: HostHello, crop: Crop) -> MaskVolume:
+    """Return the empty masks of a case whose slices the host sends."""
+    return MaskVolume(Mode.SERVE, IMAGES[choice.image_codec].name, crop)
 
 
-def new_run(choice: HostHello, crop: Crop) -> Run:
-    """Return a run that is to be served, of which nothing has arrived."""
-    return Run(Mode.SERVE, IMAGES[choice.image_codec].name, crop)
+def send_slices(
+    connection: Connection,
+    hello: BoardHello,
+    choice: HostHello,
+    masks: MaskVolume,
+    slices: NDArray[np.int8],
+) -> SliceSender:
+    """Announce the run and start sending the slices for which neither end has a mask.
 
-
-def serve(
-    connection: Connection, hello: BoardHello, choice: HostHello, run: Run, slices: NDArray[np.int8]
-) -> Feeder:
-    """Tell the board which slices come, and let them: those that neither end has an answer to.
-
-    A board that remembers this run from a host that was lost sends its answers by itself.
+    A board that still holds masks of this run, from a host that was lost, sends them by itself.
     """
-    key, first = key_of(hello, choice.image_codec, slices), run.begin_part()
+    key, first = run_key(hello, choice.image_codec, slices), masks.start_session()
     messages.send(connection, Start(len(slices), first=first, key=key))
     known = hello.answered if hello.kept == key else 0
-    feeder = Feeder(connection, choice.image_codec, slices, max(first, known))
-    feeder.start()
-    return feeder
+    sender = SliceSender(connection, choice.image_codec, slices, max(first, known))
+    sender.start()
+    return sender
 
 
-def key_of(hello: BoardHello, codec: int, slices: NDArray[np.int8]) -> int:
-    """Return the number by which a board knows this run again, not 0.
+def run_key(hello: BoardHello, codec: int, slices: NDArray[np.int8]) -> int:
+    """Return the key by which a board recognizes this run after a reconnect; never 0.
 
-    It is made of what is to cross and of a random number of the board, so that it names no scan.
-    Slices that lose something cross alike only if the same encoder, set alike, makes them.
+    It hashes the slices with a random number of the board, so that it identifies no scan. Lossy
+    slices are the same only from the same encoder with the same settings.
     """
     text = struct.pack("<QB4H", hello.boot, codec, *slices.shape) + slices.tobytes()
-    text += encoder_of(codec)
+    text += encoder_identity(codec)
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") or 1
 
 
-def begin_playing(connection: Connection, stall: float = STALL) -> Volume:
+def receive_played_volume(connection: Connection, stall: float = STALL) -> Volume:
     """Wait until the board has read its case, and return where its masks belong.
 
-    Raises BoardFailed if it cannot be read, MessageError if something else comes.
+    Raises BoardFailed if it cannot be read, MessageError for another message.
     """
     deadline = time.monotonic() + stall
-    while (message := messages.receive(connection, WAIT)) is None:
+    while (message := messages.receive(connection, POLL)) is None:
         if time.monotonic() >= deadline:
-            raise stalled(connection, stall)
+            raise stall_error(connection, stall)
     if isinstance(message, Error):
-        raise refusal(message)
+        raise board_failure(message)
     if not isinstance(message, Start) or message.volume is None:
-        raise MessageError("the far end sent no volume where one was expected")
+        raise MessageError("the board sent no volume where one was expected")
     return message.volume
 
 
-def arrivals(
-    connection: Connection, run: Run, feeder: Feeder | None = None, stall: float = STALL
+def receive_masks(
+    connection: Connection,
+    masks: MaskVolume,
+    sender: SliceSender | None = None,
+    stall: float = STALL,
 ) -> Iterator[int]:
-    """Yield the index of each slice as its mask, or its failure, arrives; ends with the run.
+    """Yield the index of each slice as its mask, or its failure, arrives, until the run ends.
 
-    Raises what the connection raises, and BoardFailed, MessageError, CodecError, DigestWrong.
+    Raises what the connection raises, and BoardFailed, MessageError, CodecError, DigestMismatch.
     """
-    heard = time.monotonic()
+    last_received = time.monotonic()
     while True:
-        message = messages.receive(connection, WAIT)
+        message = messages.receive(connection, POLL)
         now = time.monotonic()
         if message is None:
-            if feeder and feeder.failure:
-                raise feeder.failure
-            if now - heard >= stall:
-                raise stalled(connection, stall)
+            if sender and sender.failure:
+                raise sender.failure
+            if now - last_received >= stall:
+                raise stall_error(connection, stall)
             continue
-        heard = now
+        last_received = now
         match message:
             case Mask() | Empty():
-                yield from run.take(message)
+                yield from masks.add(message)
             case Error(index=-1):
-                raise refusal(message)
+                raise board_failure(message)
             case Error():
-                run.fail(message)
+                masks.add_failure(message)
                 yield message.index
             case End():
-                run.end(message)
+                masks.finish(message)
                 return
             case _:
                 name = type(message).__name__
-                raise MessageError(f"the far end sent a {name} out of turn; start its runner anew")
+                raise MessageError(f"the board sent an unexpected {name}; restart its server")
 
 
-def stalled(connection: Connection, seconds: float) -> GliosliceError:
-    """Return the error for a board that is there and says nothing."""
+def stall_error(connection: Connection, seconds: float) -> GliosliceError:
+    """Return the error for a link that is up but carries no messages."""
     return GliosliceError(
-        f"{connection.name}: the board is there but has sent nothing for {seconds:.0f} s; start "
-        "its runner anew"
+        f"{connection.name}: the link is up but the board has sent nothing for {seconds:.0f} s; "
+        "restart its server"
     )
 
 
-def rejoin(
-    line: Connection,
+def resume_after_restart(
+    connection: Connection,
     hello: BoardHello,
     choice: HostHello,
-    run: Run,
+    masks: MaskVolume,
     *,
-    feeder: Feeder | None,
-    volume: Volume | None,
-) -> tuple[BoardHello, Feeder | None]:
-    """Go on with `run` on a board that has restarted; return its hello and the new feeder.
+    sender: SliceSender | None,
+    played: Volume | None,
+) -> tuple[BoardHello, SliceSender | None]:
+    """Continue a run on a board that has restarted; return its new hello and the new sender.
 
-    Raises GliosliceError if the board is another one now, and what `greet` raises.
+    Raises GliosliceError if the board now differs, and what `receive_hello` raises.
     """
-    if feeder is not None:
-        feeder.join()  # it must not send into the new session
-    again = handshake.greet(line, handshake.PATIENCE)
+    logger.warning(
+        "%s: the board has restarted; continuing with the missing slices", connection.name
+    )
+    if sender is not None:
+        sender.join()  # it must not send into the new session
+    again = handshake.receive_hello(connection, handshake.HELLO_TIMEOUT)
     if replace(again, boot=hello.boot, kept=hello.kept, answered=hello.answered) != hello:
-        raise GliosliceError(f"{line.name}: the board restarted as another one; run it again")
-    messages.send(line, choice)
+        raise GliosliceError(
+            f"{connection.name}: the board restarted with another model or version; run it again"
+        )
+    messages.send(connection, choice)
     if choice.mode is Mode.PLAY:
-        if begin_playing(line) != volume:
+        if receive_played_volume(connection) != played:
             raise GliosliceError(
-                f"{line.name}: the board restarted with another case; run it again"
+                f"{connection.name}: the board restarted with another case; run it again"
             )
-        run.begin_again()
+        masks.reset()
         return again, None
-    if feeder is None:  # a recording, which has the answers without slices
-        run.begin_part()
+    if sender is None:  # a replay, which needs no slices
+        masks.start_session()
         return again, None
-    return again, serve(line, again, choice, run, feeder.slices)
+    return again, send_slices(connection, again, choice, masks, sender.slices)

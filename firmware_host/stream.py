@@ -1,65 +1,62 @@
-"""Stream a case to a board over a serial line, or receive what it plays; masks become a volume.
+"""Stream cases to a board over a serial link and save the masks.
 
-    python firmware_host/stream.py --port /dev/ttyUSB0 [--input CASE] [--output mask.nii.gz]
-    python firmware_host/stream.py --port sim:// --input CASE     # a board on a virtual line
-    python firmware_host/stream.py --port P --input CASE --view   # with a live page in the browser
-    python firmware_host/stream.py --port auto --input DIR --output masks    # all cases of a folder
-    python firmware_host/stream.py --list                         # what is at which port?
-    python firmware_host/stream.py --open mask.nii.gz --input CASE    # the page of a finished case
-    python firmware_host/stream.py --doctor [--port P]            # what is wrong with the line?
+    glioslice stream CASE --port /dev/ttyUSB0                 # mask, montage and summary
+    glioslice stream CASE --port sim://                       # a board on a simulated line
+    glioslice stream FOLDER --port auto --output masks        # all cases; find the board
+    glioslice stream CASE --port P --view                     # with a live page in the browser
+    python firmware_host/stream.py --port /dev/ttyUSB0        # from a checkout
 
-A run that ends early keeps what arrived as `<name>.partial.nii.gz`, never under the final name.
-A report's name says what it is: .html for people, .csv volumes by slice, else JSON that holds: case
-(null for one played by a board), complete, mode, images (codec), lossless, slices, masks, seconds,
-slices_per_second, device_ms {p50, p90, p99}, bytes_up, bytes_down, retransmits (the host's),
-volumes_ml and diameters_mm {WT, TC, ET}, quality {mean, below, unsure: the Z of slices to look at},
-model {name, sha256}, dice (null without truth), labels, warnings.
+A run that ends early keeps its masks as `<name>.partial.nii.gz`, never under the final name.
+
+A JSON report holds: case (null for one that the board played), complete, mode, images (codec),
+lossless, slices, masks, seconds, slices_per_second, device_ms {p50, p90, p99}, bytes_up,
+bytes_down, retransmits (the host's), volumes_ml and diameters_mm {WT, TC, ET}, quality {mean,
+below, unsure: the Z of slices to look at}, model {name, sha256}, dice (null without ground truth),
+labels, warnings.
 """
 
 import argparse
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from firmware_host.options import parsed
+from firmware_host.options import FarEnd, parse_options
 from glioslice import cli
-from glioslice.malloc import settle_memory
+from glioslice.malloc import configure_malloc
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""What a `kill` and a closed terminal send; Windows has no SIGHUP."""
-
-FarEnd = Callable[[argparse.Namespace], list[str]]
+"""What `kill` and a closed terminal send; Windows has no SIGHUP."""
 
 
-def main(words: Sequence[str] | None = None, far_end: FarEnd | None = None) -> None:
+def main(argv: Sequence[str] | None = None, far_end: FarEnd | None = None) -> None:
     """Read the command line and stream.
 
-    `far_end` returns the command that `sim://` starts, by default the device's own.
+    `far_end` returns the command of the board on a simulated line, by default `python -m device`.
     """
-    stop_like_ctrl_c()
-    settle_memory()
-    cli.run(lambda given: work(given, far_end), parsed(words))
+    end_like_ctrl_c()
+    configure_malloc()
+    cli.run(lambda arguments: run_command(arguments, far_end), parse_options(argv))
 
 
-def stop_like_ctrl_c() -> None:
-    """Let a `kill` or a closed terminal end a run like Ctrl-C: what arrived is kept."""
+def end_like_ctrl_c() -> None:
+    """Let `kill` or a closed terminal end a run like Ctrl-C, so that its masks are kept."""
     for number in ENDING:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """Let Ctrl-C leave on the spot while modules load: numpy makes an ImportError of it."""
+def exit_at_once() -> Iterator[None]:
+    """Let Ctrl-C exit immediately while modules load: numpy turns it into an ImportError."""
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         os.write(2, b"interrupted\n")
-        os._exit(130)
+        os._exit(cli.INTERRUPTED)
 
     numbers = (signal.SIGINT, *ENDING)
-    # One that is ignored, as under nohup, stays so.
+    # A signal that is ignored, as under nohup, stays ignored.
     before = {n: signal.signal(n, leave) for n in numbers if callable(signal.getsignal(n))}
     try:
         yield
@@ -68,20 +65,28 @@ def leaving_at_once() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def work(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
-    """Do what the command line says."""
-    with leaving_at_once():
+def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
+    """Run what the options select: a case, a folder of cases, or an alias of another command."""
+    with exit_at_once():
         from firmware_host import batch, discovery, doctor, handshake, run
         from firmware_host.viewer import finished_case
 
+    def device(given: argparse.Namespace) -> list[str]:
+        played = given.case if given.play else None
+        return handshake.device_command(given.model, given.baud, played)
+
     if arguments.open:
-        finished_case.show(arguments)
+        finished_case.show(
+            arguments.open, arguments.case, arguments.report, arguments.labels, arguments.view or 0
+        )
     elif arguments.list:
-        discovery.work(arguments)
+        discovery.list_ports(arguments)
+    elif arguments.doctor:
+        doctor.examine(arguments, far_end or device)
+    elif batch.list_cases(arguments.case):
+        batch.stream_folder(arguments, far_end or device)
     else:
-        several = batch.cases_in(arguments.input)
-        task = doctor.work if arguments.doctor else batch.work if several else run.stream
-        task(arguments, far_end or handshake.device_command)
+        run.stream_case(arguments, far_end or device)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the masks of a run hold, slice by slice: voxels and diameters of each region."""
+"""Volumes and diameters of each region, slice by slice as masks arrive."""
 
 from dataclasses import dataclass
 
@@ -6,92 +6,97 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 
-from firmware_host.mask_volume import Run
+from firmware_host.mask_volume import MaskVolume
 from glioslice.labels import REGIONS, to_regions
 from glioslice.wire.messages import UNKNOWN
 
 
 @dataclass(frozen=True)
-class Row:
+class SliceMeasures:
     """One slice: voxels of 1 mm and largest diameters in mm of WT, TC, ET."""
 
     voxels: tuple[int, ...]
     diameters_mm: tuple[float, ...]
 
 
-class Tally:
-    """The rows of the slices so far, by their index, and what they come to."""
+class Volumetry:
+    """The measures of all slices so far, by slice index, and their totals."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, Row] = {}
-        self._times: dict[int, float] = {}
+        self.slices: dict[int, SliceMeasures] = {}
+        self._measured: dict[int, float] = {}
 
-    def catch_up(self, run: Run) -> "Tally":
-        """Take in the masks of a run that are not yet here; return itself."""
-        times = dict(run.times)
-        for index in self.rows.keys() - times.keys():  # the board has begun again
-            del self.rows[index]
+    def update(self, masks: MaskVolume) -> "Volumetry":
+        """Measure the masks that are new since the last call; return itself."""
+        times = dict(masks.milliseconds)
+        for index in self.slices.keys() - times.keys():  # the board started from the beginning
+            del self.slices[index]
         for index, time in times.items():
-            if index not in self.rows or self._times.get(index) is not time:
-                self._times[index] = time
-                self.add(index, run.mask(index))
+            if index not in self.slices or self._measured.get(index) is not time:
+                self._measured[index] = time
+                self.add(index, masks.mask(index))
         return self
 
     def add(self, index: int, labels: NDArray[np.uint8]) -> None:
-        """Take in the kit's labels (X, Y) of slice `index`."""
+        """Measure the labels (X, Y) of slice `index`."""
         regions = to_regions(labels)
         voxels = tuple(int(region.sum()) for region in regions)
-        self.rows[index] = Row(voxels, tuple(diameter_mm(region) for region in regions))
+        diameters = tuple(diameter_mm(region) for region in regions)
+        self.slices[index] = SliceMeasures(voxels, diameters)
 
     def volumes_ml(self) -> dict[str, float]:
         """Return the volume of WT, TC, ET in millilitres."""
-        sums = [sum(row.voxels[place] for row in self.rows.values()) for place in range(3)]
+        sums = [sum(one.voxels[place] for one in self.slices.values()) for place in range(3)]
         return {region: total / 1000 for region, total in zip(REGIONS, sums, strict=True)}
 
     def diameters_mm(self) -> dict[str, float]:
-        """Return the largest axial diameter of WT, TC, ET in mm: that of the slice with most."""
+        """Return the maximum axial diameter of WT, TC, ET in mm, over all slices."""
+        measured = self.slices.values()
         return {
-            region: round(max((r.diameters_mm[place] for r in self.rows.values()), default=0.0), 1)
+            region: round(max((one.diameters_mm[place] for one in measured), default=0.0), 1)
             for place, region in enumerate(REGIONS)
         }
 
 
 def diameter_mm(region: NDArray[np.bool_]) -> float:
-    """Return the largest diameter of a region (X, Y) of one slice in mm, 0 for an empty one.
+    """Return the largest diameter of a region (X, Y) in one slice, in mm; 0 if it is empty.
 
-    From the centre of one pixel to that of the farthest one of the same part, plus the side of a
-    pixel, 1 mm. Pixels that touch, also at a corner, are of one part: a speck elsewhere in the
-    slice makes no lesion longer.
+    It is the largest distance between two pixel centres of one connected component, plus one
+    pixel (1 mm). Components are 8-connected, so a distant speck does not lengthen a lesion.
     """
-    parts, _ = label(region, np.ones((3, 3)))
-    boxes = find_objects(parts)
-    return max((extent(parts[box] == n) for n, box in enumerate(boxes, 1)), default=0.0)
+    components, _ = label(region, np.ones((3, 3)))
+    boxes = find_objects(components)
+    return max(
+        (_component_diameter(components[box] == n) for n, box in enumerate(boxes, 1)), default=0.0
+    )
 
 
-def extent(part: NDArray[np.bool_]) -> float:
-    """Return the diameter in mm of one part, which reaches into every line of its array."""
-    lines = np.arange(len(part))
-    first, last = part.argmax(axis=1), part.shape[1] - 1 - part[:, ::-1].argmax(axis=1)
-    ends = np.stack([np.tile(lines, 2), np.concatenate([first, last])], axis=1)
-    apart = ends[:, None] - ends[None]
-    return float(np.sqrt((apart**2).sum(axis=2).max())) + 1.0
+def _component_diameter(component: NDArray[np.bool_]) -> float:
+    """Return the diameter in mm of one component, which has a pixel in each row of its array."""
+    rows = np.arange(len(component))
+    first = component.argmax(axis=1)
+    last = component.shape[1] - 1 - component[:, ::-1].argmax(axis=1)
+    ends = np.stack([np.tile(rows, 2), np.concatenate([first, last])], axis=1)
+    distances = ends[:, None] - ends[None]
+    return float(np.sqrt((distances**2).sum(axis=2).max())) + 1.0
 
 
-def csv_of(run: Run, tally: Tally) -> str:
-    """Return a line for each slice of the run; without numbers where no mask arrived.
+def slices_csv(masks: MaskVolume, volumetry: Volumetry) -> str:
+    """Return a CSV row for each slice; without numbers where no mask was received.
 
-    `quality` is the board's byte (firmware_host.confidence), empty where it does not know. `z`
-    counts from the lowest slice of the volume, 0 up, towards the head.
+    `quality` is the board's confidence byte (firmware_host.confidence), empty where unknown. `z`
+    counts slices of the volume from 0 at the feet.
     """
     names = [f"{r}_{what}" for what in ("ml", "mm") for r in REGIONS]
     lines = [",".join(("z", "state", *names, "device_ms", "quality"))]
-    for index in range(run.slices):
-        row = tally.rows.get(index)
-        state = "failed" if index in run.failed else "mask" if row else "missing"
+    for index in range(masks.slice_count):
+        measures = volumetry.slices.get(index)
+        state = "failed" if index in masks.failed else "mask" if measures else "missing"
         cells = [""] * (len(names) + 2)
-        if row:
-            cells = [f"{n / 1000:.3f}" for n in row.voxels]
-            cells += [f"{mm:.1f}" for mm in row.diameters_mm] + [f"{run.times[index]:.3f}"]
-            cells.append("" if run.quality[index] == UNKNOWN else str(run.quality[index]))
-        lines.append(",".join((str(run.crop.z[0] + index), state, *cells)))
+        if measures:
+            cells = [f"{n / 1000:.3f}" for n in measures.voxels]
+            cells += [f"{mm:.1f}" for mm in measures.diameters_mm]
+            cells.append(f"{masks.milliseconds[index]:.3f}")
+            cells.append("" if masks.quality[index] == UNKNOWN else str(masks.quality[index]))
+        lines.append(",".join((str(masks.crop.z[0] + index), state, *cells)))
     return "\n".join(lines) + "\n"

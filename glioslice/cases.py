@@ -1,4 +1,4 @@
-"""A patient's case: read into one orientation and one label scheme, whatever its edition."""
+"""A patient's case, read from any data set into one orientation and one label scheme."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.dataset_layouts import MODALITIES, CaseFiles, brats_case, decathlon_case, niftis
+from glioslice.dataset_layouts import MODALITIES, CaseFiles, brats_case, decathlon_case, nifti_files
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme, check_nesting, from_scheme
 from glioslice.nifti import Space, read_nifti
@@ -17,23 +17,25 @@ __all__ = [
     "MODALITIES",
     "Case",
     "CaseFiles",
-    "digest",
+    "case_digest",
     "find_case",
     "find_cases",
+    "find_problems",
     "phantom_case",
-    "problems_of",
     "read_case",
 ]
 
 MAX_BRAIN_ML = 2500
-"""Adult brains with their fluid stay under 2,000 mL, heads with skull and scalp over 3,000."""
+"""Adult brains with their fluid are below 2,000 mL, heads with skull and scalp above 3,000."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A case in memory: `images` (4, X, Y, Z) in the order of MODALITIES, LPS, background 0.
+    """A case in memory.
 
-    `labels` (X, Y, Z) holds the kit's labels, or is None where there is no expert mask.
+    `images` are (4, X, Y, Z) float32 in the order of MODALITIES, in LPS orientation, 0 outside the
+    brain. `labels` (X, Y, Z) are the ground truth in the labels of `glioslice.labels`, or None.
+    `scheme` and `space` are those of the files, for writing masks in the same form.
     """
 
     name: str
@@ -43,17 +45,18 @@ class Case:
     space: Space
 
 
-def find_case(path: Path) -> CaseFiles:
-    """Return the files of the case at `path`: a folder, or a Decathlon image.
+def find_case(path: str | Path) -> CaseFiles:
+    """Return the files of the case at `path`: a folder, or a 4-D image of the Decathlon.
 
-    Raises GliosliceError if it is none, or a modality is missing or there twice.
+    Raises GliosliceError if there is no case, or a modality is missing or present twice.
     """
+    path = Path(path)
     if path.is_file():
         return decathlon_case(path)
     if not path.is_dir():
         raise GliosliceError(f"{path}: no such folder")
     if (path / "imagesTr").is_dir():
-        images = niftis(path / "imagesTr")
+        images = nifti_files(path / "imagesTr")
         if len(images) != 1:
             raise GliosliceError(
                 f"{path}: holds {len(images)} Decathlon cases; name one file of imagesTr as CASE"
@@ -62,50 +65,62 @@ def find_case(path: Path) -> CaseFiles:
     return brats_case(path)
 
 
-def find_cases(folder: Path) -> list[CaseFiles]:
-    """Return all cases of `folder`, sorted by name; folders without NIfTI files are passed over.
+def find_cases(folder: str | Path) -> list[CaseFiles]:
+    """Return the files of all cases in `folder`, sorted by name.
 
-    Raises GliosliceError if there is none, or one is incomplete.
+    Folders without NIfTI files are ignored. Raises GliosliceError if there is no case, or one is
+    incomplete.
+    """
+    found = [find_case(path) for path in case_paths(Path(folder))]
+    return sorted(found, key=lambda files: files.name)
+
+
+def case_paths(folder: Path) -> list[Path]:
+    """Return the path of each case in `folder`, complete or not; `folder` itself if it is a case.
+
+    Raises GliosliceError if there is none.
     """
     if not folder.is_dir():
         raise GliosliceError(f"{folder}: no such folder")
     if (folder / "imagesTr").is_dir():
-        found = [decathlon_case(image) for image in niftis(folder / "imagesTr")]
-    elif niftis(folder):
-        found = [brats_case(folder)]
+        paths = nifti_files(folder / "imagesTr")
+    elif nifti_files(folder):
+        paths = [folder]
     else:
-        inside = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-        found = [find_case(p) for p in inside if niftis(p) or (p / "imagesTr").is_dir()]
-    if not found:
+        folders = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        paths = sorted(p for p in folders if nifti_files(p) or (p / "imagesTr").is_dir())
+    if not paths:
         raise GliosliceError(f"{folder}: no case found; a case is a folder with its NIfTI files")
-    return sorted(found, key=lambda files: files.name)
+    return paths
 
 
-def read_case(files: CaseFiles) -> Case:
-    """Return the case in memory.
+def read_case(source: str | Path | CaseFiles) -> Case:
+    """Read a case from its folder, its 4-D Decathlon image, or the files that `find_case` found.
 
-    Raises GliosliceError, naming the file: what `read_nifti` refuses, modalities of different
-    shape or affine, an image that looks not skull-stripped, a mask that fits no edition.
+    Raises GliosliceError, naming the file, if a file is missing or unusable (see `read_nifti`), if
+    modalities differ in shape or affine, if an image is not skull-stripped, or if the mask's
+    labels are not those of the data set.
     """
+    files = source if isinstance(source, CaseFiles) else find_case(source)
     images, space = _read_images(files)
     labels = None
     if files.mask is not None:
         mask, mask_space = read_nifti(files.mask)
         _check_same_space(files.mask, mask_space, next(iter(files.images.values())), space)
-        labels = _to_labels(files.mask, mask[0], files.scheme)
+        labels = _read_labels(files.mask, mask[0], files.scheme)
     return Case(files.name, files.scheme, images, labels, space)
 
 
 def phantom_case(seed: int) -> Case:
-    """Return the phantom of `seed` as a case with its truth."""
+    """Return the synthetic head of `seed` as a case with its ground truth."""
     phantom = make_phantom(seed)
     x, y, z = phantom.labels.shape
     name = f"phantom-{seed}"
     return Case(name, BRATS_2023, phantom.images, phantom.labels, Space.lps((x, y, z)))
 
 
-def problems_of(files: CaseFiles) -> list[str]:
-    """Return a line for each file that is refused by itself, else what refuses the whole case."""
+def find_problems(files: CaseFiles) -> list[str]:
+    """Return a line for each unusable file; if all are usable, what is wrong with the case."""
     channels = {path: 1 for path in (*files.images.values(), files.mask) if path is not None}
     if len(set(files.images.values())) == 1:
         channels[files.images[MODALITIES[0]]] = len(MODALITIES)
@@ -123,11 +138,11 @@ def problems_of(files: CaseFiles) -> list[str]:
     return problems
 
 
-def digest(case: Case) -> str:
-    """Return the SHA-256 of the case's images: whatever its files are called or packed like."""
-    running = hashlib.sha256(repr(case.images.shape).encode())
-    running.update(np.ascontiguousarray(case.images, "<f4").data)
-    return running.hexdigest()
+def case_digest(case: Case) -> str:
+    """Return the SHA-256 of the images, which does not depend on file names or compression."""
+    digest = hashlib.sha256(repr(case.images.shape).encode())
+    digest.update(np.ascontiguousarray(case.images, "<f4").data)
+    return digest.hexdigest()
 
 
 def _read_images(files: CaseFiles) -> tuple[NDArray[np.float32], Space]:
@@ -138,45 +153,45 @@ def _read_images(files: CaseFiles) -> tuple[NDArray[np.float32], Space]:
         first, space = read_nifti(paths[0])
         images = np.empty((len(paths), *first.shape[1:]), np.float32)
         images[0] = first[0]
-        for place, path in enumerate(paths[1:], 1):  # each into its place: two copies take 280 MB
-            image, own = read_nifti(path)
-            _check_same_space(path, own, paths[0], space)
-            images[place] = image[0]
+        for index, path in enumerate(paths[1:], 1):  # in place: a second copy takes 140 MB
+            image, image_space = read_nifti(path)
+            _check_same_space(path, image_space, paths[0], space)
+            images[index] = image[0]
     for modality, image in zip(MODALITIES, images, strict=True):
         millilitres = np.count_nonzero(image) / 1000
         if millilitres > MAX_BRAIN_ML:
             raise GliosliceError(
                 f"{files.images[modality]}: {millilitres:,.0f} mL of {modality} are not 0, more "
-                "than a brain; it looks not skull-stripped (docs/from-scanner.md)"
+                "than a brain; the image is probably not skull-stripped (docs/from-scanner.md)"
             )
     return images, space
 
 
-def _check_same_space(path: Path, own: Space, first_path: Path, first: Space) -> None:
-    if own.shape != first.shape:
-        raise GliosliceError(f"{path}: shape {own.shape}, but {first_path} has {first.shape}")
-    if not np.allclose(own.affine, first.affine, atol=1e-2):
+def _check_same_space(path: Path, space: Space, first_path: Path, first: Space) -> None:
+    if space.shape != first.shape:
+        raise GliosliceError(f"{path}: shape {space.shape}, but {first_path} has {first.shape}")
+    if not np.allclose(space.affine, first.affine, atol=1e-2):
         raise GliosliceError(f"{path}: its affine differs from that of {first_path}; register them")
 
 
-def _to_labels(path: Path, mask: NDArray[np.float32], scheme: LabelScheme) -> NDArray[np.uint8]:
+def _read_labels(path: Path, mask: NDArray[np.float32], scheme: LabelScheme) -> NDArray[np.uint8]:
     found = {float(value) for value in np.unique(mask)} - {0.0}
     if not found <= set(scheme.values):
         fitting = [s.edition for s in SCHEMES if found <= set(s.values)]
-        others = f"they fit {' and '.join(fitting)}" if fitting else "they fit no edition"
+        others = f"they are those of {' and '.join(fitting)}" if fitting else "no data set has them"
         raise GliosliceError(
-            f"{path}: holds the labels {_listed(found)}, {scheme.edition} (told by the file names) "
-            f"has {_listed(scheme.values)}; {others}"
+            f"{path}: has the labels {_join(found)}, but {scheme.edition} (by the file names) has "
+            f"{_join(scheme.values)}; {others}"
         )
     labels = from_scheme(mask.astype(np.uint8), scheme)
     try:
         check_nesting(labels)
     except GliosliceError as error:
         raise GliosliceError(
-            f"{path}: read as {scheme.edition}, labels {_listed(found)}, {error}"
+            f"{path}: read as {scheme.edition}, labels {_join(found)}, {error}"
         ) from None
     return labels
 
 
-def _listed(values: set[float] | tuple[int, ...]) -> str:
+def _join(values: set[float] | tuple[int, ...]) -> str:
     return " ".join(f"{value:g}" for value in sorted(values))

@@ -1,55 +1,100 @@
-"""Is this case ready to be segmented, and if not, what is wrong with it?
+"""Check whether cases are ready to be segmented.
 
-python -m glioslice.check CASE
+    glioslice check CASE         # what is wrong with a case, file by file
+    glioslice check FOLDER       # a folder of cases: one line each
+
+Problems make a case unusable. Warnings do not: they report in what way a case differs from the
+cases that the networks were trained on.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from glioslice import cli
-from glioslice.cases import MODALITIES, find_case, problems_of, read_case
+from glioslice.cases import MODALITIES, case_paths, find_case, find_problems, read_case
 from glioslice.errors import GliosliceError
 from glioslice.metrics import volumes_ml
-from glioslice.preprocessing import brain_of, crop_of
-from glioslice.sanity_checks import oddities
+from glioslice.preprocessing import brain_mask, find_crop
+from glioslice.sanity_checks import find_warnings
 
 
-def main() -> None:
-    """Read the command line and check."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the arguments and check the case, or each case of a folder."""
     parser = cli.parser(
-        "Tell whether a case is ready, and what is wrong with it.",
-        "python -m glioslice.check ../data/BraTS2021_00000",
+        "Check whether a case, or each case of a folder, is ready to be segmented.",
+        "glioslice check CASE",
     )
-    parser.add_argument("case", metavar="CASE", type=Path, help="a case's folder")
-    cli.run(work, parser.parse_args())
+    parser.add_argument(
+        "case", nargs="?", metavar="CASE", type=Path, help="a case, or a folder of cases"
+    )
+    parser.add_argument(
+        "--input", dest="case_alias", metavar="CASE", type=Path, help="the same as CASE"
+    )
+    cli.run(check_command, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Print what was found; every file that is refused by itself gets a line.
+def check_command(arguments: argparse.Namespace) -> None:
+    """Check what the command line names; raises GliosliceError if anything is not ready."""
+    if arguments.case and arguments.case_alias:
+        raise GliosliceError("CASE and --input are the same; give one of them")
+    path = arguments.case or arguments.case_alias
+    if path is None:
+        raise GliosliceError("no CASE given; name a case's folder, or a folder of cases")
+    paths = case_paths(path) if path.is_dir() else [path]
+    if len(paths) == 1:
+        check_case(paths[0])
+    else:
+        check_folder(path, paths)
 
-    Warnings refuse nothing: they say in what a case looks unlike those that the networks know.
-    """
-    files = find_case(arguments.case)
-    problems = problems_of(files)
+
+def check_case(path: Path) -> None:
+    """Print what the case holds and its warnings; raises GliosliceError if it has problems."""
+    files = find_case(path)
+    problems = find_problems(files)
     for problem in problems:
         print(f"problem: {problem}")
     if problems:
         raise GliosliceError(f"{files.name} is not ready, problems: {len(problems)}")
     case = read_case(files)
-    brain = brain_of(case.images)
-    crop = crop_of(brain)
+    brain = brain_mask(case.images)
+    crop = find_crop(brain)
     print(f"{case.name}: {case.scheme.edition}, {' x '.join(map(str, case.space.shape))} voxels")
     for modality in MODALITIES:
         print(f"  {modality:6} {files.images[modality]}")
     print(f"  brain  {brain.sum() / 1000:,.0f} mL in slices {crop.z[0]} to {crop.z[1] - 1}")
     if case.labels is None:
-        print("  mask   none: it can be segmented, not scored")
+        print("  mask   none: no Dice can be computed")
     else:
         volumes = "  ".join(f"{k} {v:.1f} mL" for k, v in volumes_ml(case.labels).items())
         print(f"  mask   {files.mask}: {volumes}")
-    for oddity in oddities(case.images):
-        print(f"warning: {oddity}")
+    for warning in find_warnings(case.images):
+        print(f"warning: {warning}")
     print("ready")
+
+
+def check_folder(folder: Path, paths: Sequence[Path]) -> None:
+    """Print one line per case; raises GliosliceError if any is not ready."""
+    failed = 0
+    for path in paths:
+        status, ready = case_status(path)
+        failed += not ready
+        print(f"{path.name}: {status}", flush=True)
+    if failed:
+        raise GliosliceError(
+            f"{folder}: {failed} of {len(paths)} cases are not ready; check each of them alone"
+        )
+
+
+def case_status(path: Path) -> tuple[str, bool]:
+    """Return one line on a case, and whether it is ready."""
+    try:
+        case = read_case(path)
+        find_crop(brain_mask(case.images))
+    except GliosliceError as error:
+        return f"problem: {cli.one_line(error)}", False
+    warnings = len(find_warnings(case.images))
+    return ("ready" if not warnings else f"ready, warnings: {warnings}"), True
 
 
 if __name__ == "__main__":

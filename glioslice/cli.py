@@ -4,9 +4,9 @@
     python device/segment.py CASE        # the same, from a checkout
 
 A command is an entry point of the group `glioslice.commands`: a module whose `main()` reads
-`sys.argv`. Those whose module is not installed, as on a board, are not offered. Results go to
-stdout; progress, warnings and logs go to stderr. Exit codes: 0, 2 for an error (one line says what
-to do), 130 after Ctrl-C.
+`sys.argv`. Commands whose module is not installed, as on a board, are not listed. Results go to
+stdout; progress, warnings and logs go to stderr. Exit codes: 0 for success, 2 for an error (one
+line on stderr), 130 after Ctrl-C.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from glioslice import __version__
 from glioslice.errors import GliosliceError
@@ -30,12 +30,12 @@ PACKAGES = (
     "glioslice", "device", "firmware_host", "scanner", "training", "convert", "benchmarks", "tools",
     "__main__",
 )  # fmt: skip
-"""Whose loggers a command shows; libraries keep theirs to themselves."""
+"""Packages whose log records are shown; those of libraries are not."""
 
 INTERRUPTED = 130
 
 PLAIN_UPDATES = 4
-"""Progress lines that long work writes where stderr is not a terminal."""
+"""Number of progress lines where stderr is not a terminal."""
 
 Item = TypeVar("Item")
 
@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments and arguments[0] in commands:
         name = arguments[0]
         sys.argv = [f"glioslice {name}", *arguments[1:]]
-        commands[name].load()()
+        try:
+            commands[name].load()()
+        except KeyboardInterrupt:  # while modules are imported; `run` handles the rest
+            exit_interrupted()
         return
     top = argparse.ArgumentParser(
         prog="glioslice",
@@ -97,19 +100,19 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
     The options: --debug, -v, -vv, --log-file and --version.
     """
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         description=description,
-        epilog=f"example:\n  {example}",
+        epilog=f"example:\n  {example}\n\nResearch software, not a medical device.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=f"glioslice {__version__}")
-    made.add_argument(
+    result.add_argument("--version", action="version", version=f"glioslice {__version__}")
+    result.add_argument(
         "-v", "--verbose", action="count", default=0,
-        help="log what happens; -vv: everything, a line for each frame on the serial link",
+        help="log what happens; -vv: also each frame on the serial link",
     )  # fmt: skip
-    made.add_argument("--log-file", type=Path, metavar="FILE", help="log everything to FILE")
-    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return made
+    result.add_argument("--log-file", type=Path, metavar="FILE", help="log everything to FILE")
+    result.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return result
 
 
 def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
@@ -123,8 +126,13 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        exit_interrupted()
+
+
+def exit_interrupted() -> NoReturn:
+    """End the program after Ctrl-C."""
+    print("interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def one_line(error: BaseException) -> str:
@@ -135,7 +143,7 @@ def one_line(error: BaseException) -> str:
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes log records to the stderr of the moment, which rich replaces under a live bar."""
+    """Writes log records to the current `sys.stderr`, which rich replaces during a progress bar."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -143,7 +151,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
     @property
     def stream(self) -> TextIO:
-        """The stream of the moment."""
+        """The current `sys.stderr`."""
         return sys.stderr
 
     @stream.setter
@@ -152,7 +160,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 
 class _LevelFormatter(logging.Formatter):
-    """Names the level of warnings and errors only; a debug record names its module."""
+    """Adds the level to warnings and errors, and the module to debug records."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -162,7 +170,7 @@ class _LevelFormatter(logging.Formatter):
 
 
 def configure_logging(arguments: argparse.Namespace) -> None:
-    """Show our packages' log records as `arguments` ask: -v, -vv, --log-file, --quiet, --json.
+    """Set up logging by the options -v, -vv, --log-file and --quiet.
 
     Raises OSError if the log file cannot be written.
     """
@@ -176,20 +184,27 @@ def configure_logging(arguments: argparse.Namespace) -> None:
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
         file.setLevel(logging.DEBUG)
         handlers.append(file)
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        if any(isinstance(kept, _OurRecords) for kept in old.filters):
-            root.removeHandler(old)
-            old.close()
+    reset_logging()
     for handler in handlers:
-        handler.addFilter(_OurRecords())
-        root.addHandler(handler)
+        handler.addFilter(_PackageFilter())
+        logging.getLogger().addHandler(handler)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if arguments.log_file else shown)
 
 
-class _OurRecords(logging.Filter):
-    """Lets the records of our own packages pass."""
+def reset_logging() -> None:
+    """Undo `configure_logging`: remove its handlers and levels."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if any(isinstance(one, _PackageFilter) for one in handler.filters):
+            root.removeHandler(handler)
+            handler.close()
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+class _PackageFilter(logging.Filter):
+    """Passes only records of PACKAGES."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.name.partition(".")[0] in PACKAGES
@@ -201,9 +216,9 @@ def drawable() -> bool:
 
 
 def is_due(before: int, done: int, total: int) -> bool:
-    """Return whether a log without a terminal gets a line at `done` of `total` steps.
+    """Return whether plain progress needs a line at `done` of `total` steps.
 
-    `before` is where the last call stood; one message may bring several steps.
+    `before` was `done` at the previous call; several steps may be done at once.
     """
     every = max(1, total // PLAIN_UPDATES)
     return done // every != before // every or (done == total != before)

@@ -1,10 +1,10 @@
-"""The editions of the data, recognised by their file names.
+"""File layouts of the data sets, recognised by file names.
 
     BraTS 2018-2021   CASE/CASE_{flair,t1,t1ce,t2,seg}.nii.gz        labels 1, 2, 4
     BraTS 2023+       CASE/CASE-{t2f,t1n,t1c,t2w,seg}.nii.gz         labels 1, 2, 3
     Decathlon Task01  imagesTr/CASE.nii.gz (4-D), labelsTr/, dataset.json   labels 2, 1, 3
 
-Letters of the suffixes may be of any case, files `.nii` or `.nii.gz`, the mask may be missing.
+Suffixes may be upper or lower case, files `.nii` or `.nii.gz`. The mask is optional.
 """
 
 import re
@@ -32,12 +32,12 @@ SUFFIXES: Mapping[str, tuple[str, LabelScheme]] = {
     "-seg": (MASK, BRATS_2023),
 }
 FILE_NAME = re.compile(rf"(?P<case>.+)(?P<suffix>{'|'.join(SUFFIXES)})\.nii(\.gz)?", re.IGNORECASE)
-NIFTI_ENDINGS = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Where a case lies: one file a modality, or one 4-D file for all; `mask` may be None."""
+    """The files of a case: one per modality, or one 4-D file for all; `mask` may be None."""
 
     name: str
     scheme: LabelScheme
@@ -45,28 +45,28 @@ class CaseFiles:
     mask: Path | None
 
 
-def niftis(folder: Path) -> list[Path]:
-    """Return the NIfTI files of a folder, sorted; hidden ones are passed over."""
+def nifti_files(folder: Path) -> list[Path]:
+    """Return the NIfTI files of a folder, sorted, without hidden ones."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.name.lower().endswith(NIFTI_ENDINGS) and not path.name.startswith(".")
+        if path.name.lower().endswith(NIFTI_SUFFIXES) and not path.name.startswith(".")
     )
 
 
 def brats_case(folder: Path) -> CaseFiles:
-    """Return the case of a BraTS folder, of whichever years.
+    """Return the files of a BraTS case, of any year.
 
-    Raises GliosliceError if it is none, or a modality is missing or there twice.
+    Raises GliosliceError if the folder holds no case, or a modality is missing or present twice.
     """
     found: dict[LabelScheme, dict[str, Path]] = {}
-    for path in niftis(folder):
+    for path in nifti_files(folder):
         if match := FILE_NAME.fullmatch(path.name):
-            what, scheme = SUFFIXES[match["suffix"].lower()]
+            kind, scheme = SUFFIXES[match["suffix"].lower()]
             files = found.setdefault(scheme, {})
-            if what in files:
-                raise GliosliceError(f"{path}: {what} is there twice, also as {files[what].name}")
-            files[what] = path
+            if kind in files:
+                raise GliosliceError(f"{path}: {kind} is present twice, also as {files[kind].name}")
+            files[kind] = path
     if not found:
         raise GliosliceError(
             f"{folder}: no case; expected CASE_flair, _t1, _t1ce, _t2 (BraTS 2018-2021) or "
@@ -78,8 +78,8 @@ def brats_case(folder: Path) -> CaseFiles:
     mask = files.pop(MASK, None)
     missing = [
         suffix
-        for suffix, (what, s) in SUFFIXES.items()
-        if s is scheme and what != MASK and what not in files
+        for suffix, (kind, s) in SUFFIXES.items()
+        if s is scheme and kind != MASK and kind not in files
     ]
     if missing:
         raise GliosliceError(f"{folder}: the modality {', '.join(missing)} is missing")
@@ -87,11 +87,11 @@ def brats_case(folder: Path) -> CaseFiles:
 
 
 def decathlon_case(image: Path) -> CaseFiles:
-    """Return the case of a 4-D image of the Decathlon; its mask lies in labelsTr beside it.
+    """Return the files of a Decathlon case, given its 4-D image; the mask lies in labelsTr/.
 
-    Raises GliosliceError if it is no NIfTI file, or dataset.json means something else.
+    Raises GliosliceError if it is not a NIfTI file, or dataset.json describes another task.
     """
-    if not image.name.lower().endswith(NIFTI_ENDINGS):
+    if not image.name.lower().endswith(NIFTI_SUFFIXES):
         raise GliosliceError(f"{image}: a case is a folder, or a 4-D NIfTI file of the Decathlon")
     _check_decathlon(image.parent.parent / "dataset.json")
     mask = image.parent.parent / "labelsTr" / image.name
@@ -104,7 +104,7 @@ def decathlon_case(image: Path) -> CaseFiles:
 
 
 def _check_decathlon(description: Path) -> None:
-    """Compare `dataset.json`, where there is one, with what Task01 means by its numbers."""
+    """Check that `dataset.json`, if present, gives modalities and labels as Task01 does."""
     if not description.is_file():
         return
     content = read_json(description)

@@ -1,8 +1,8 @@
-"""The one exception family of the kit."""
+"""The one exception family of glioslice."""
 
 
 class GliosliceError(Exception):
-    """Something a user can mend: the message says what was wrong, where, and what to do.
+    """An error that the user can fix: the message names the cause, the place and the remedy.
 
-    Commands print it as one line and exit with 2 (`glioslice.cli`).
+    Commands print it as one line and exit with code 2 (`glioslice.cli`).
     """

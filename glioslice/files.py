@@ -1,8 +1,9 @@
-"""Files that appear whole under their final name or not at all."""
+"""Files written atomically, JSON and checksums."""
 
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from glioslice.errors import GliosliceError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    The temporary name ends like the final one, because libraries choose a format by suffix.
+    The temporary name keeps the suffix, because libraries choose a format by it. If the block
+    fails, the temporary file is removed and `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -23,34 +25,48 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some libraries choose rights of their own
+        temporary.chmod(0o666 & ~_umask())  # some libraries set permissions of their own
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path) -> None:
+    """Check that files can be created in `folder`, or in the parent where it will be made.
+
+    Raises GliosliceError otherwise. Nothing is created.
+    """
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise GliosliceError(
+            f"{existing}: no file can be written here ({error.strerror}); name another folder"
+        ) from None
+
+
 def _umask() -> int:
-    """Return which rights the user withholds from new files: a mask is a patient's data."""
+    """Return the process's umask: a mask is a patient's data, so the user decides who reads it."""
     current = os.umask(0o077)
     os.umask(current)
     return current
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
-    with whole(path) as temporary:
+    """Write `content` to `path` atomically."""
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all."""
+    """Write `value` to `path` atomically, as indented JSON."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`.
 
-    Raises GliosliceError if the file is missing, unreadable or no JSON object.
+    Raises GliosliceError if the file is missing or holds no JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -59,11 +75,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise GliosliceError(f"{path}: not valid JSON ({error}); write it again") from None
     if not isinstance(value, dict):
-        raise GliosliceError(f"{path}: a JSON object was expected; write it again")
+        raise GliosliceError(f"{path}: expected a JSON object; write it again")
     return value
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes in hexadecimal."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

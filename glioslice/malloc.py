@@ -1,26 +1,30 @@
-"""How the C library hands out memory: what every slice needs stays, what a volume needs goes back.
+"""Settings of the C library's allocator, for many small slices and a few large volumes.
 
-By itself glibc does neither. It gives the end of its heap back after each slice and takes it again,
-page by page, which made a board's decoding twice as slow; and it soon keeps blocks of up to 32 MB,
-which left a desk with those of the case before.
+The defaults of glibc suit neither. It returns the end of its heap to the system after each slice
+and requests it again page by page, which doubled the decoding time on a board. And it raises its
+threshold for mapped blocks up to 32 MB, so that a long-running host kept the memory of earlier
+cases.
 """
 
 import ctypes
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""From malloc.h: free bytes at the heap's end, and of a block that is mapped on its own."""
+"""Parameters of mallopt, from malloc.h."""
 
-KEPT = 64 << 20
-LARGE = 1 << 20
+TRIM_BYTES = 64 << 20
+"""Free bytes at the end of the heap above which they are returned to the system."""
+
+MMAP_BYTES = 1 << 20
+"""Blocks of at least this size are mapped on their own, and unmapped when freed."""
 
 
-def settle_memory() -> None:
-    """Let blocks below LARGE be kept for the next slice, and larger ones return when freed.
+def configure_malloc() -> None:
+    """Keep small blocks for the next slice, and return large blocks when they are freed.
 
-    Another C library than glibc has its own ways, and is left to them.
+    Does nothing where the C library has no `mallopt`.
     """
     with suppress(AttributeError, OSError, TypeError):
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)

@@ -1,6 +1,6 @@
-"""A model folder: `card.json`, the float checkpoint and the TFLite files, bound by their SHA-256.
+"""Model folders: `card.json`, the float checkpoint and TFLite files, bound by their SHA-256.
 
-Packing strips a file's metadata, so everything but the network itself stands in the card:
+Packing strips metadata from TFLite files, so everything but the network itself is in the card:
 
     name        "compact"
     network     widths, inputs, outputs, parameters, macs
@@ -10,7 +10,7 @@ Packing strips a file's metadata, so everything but the network itself stands in
     training    cases [{case, digest}], seed, epochs, ...
     held_out    the cases left out of training, with their Dice, where there are any
 
-Training writes such a folder, conversion adds to it, `models/` ships two.
+Training writes such a folder and conversion adds files to it. `models/` holds the shipped ones.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,17 @@ from glioslice.labels import REGIONS
 
 CARD = "card.json"
 
-SHIPPED = ("nano", "compact")
+SHIPPED_MODELS = ("nano", "compact")
+
+DEFAULT_MODEL = "compact"
+"""The most accurate model of at most 60,000 bytes."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the code needs of a card; `content` is the whole of it.
+    """The entries of a card that the code needs; `content` is the whole card.
 
-    `trained_on` holds the digests (`glioslice.cases.digest`) of the cases seen in training.
+    `trained_on` holds the digests (`glioslice.cases.case_digest`) of the training cases.
     """
 
     name: str
@@ -44,68 +47,100 @@ class Card:
 def read_card(folder: Path) -> Card:
     """Return the card of a model folder.
 
-    Raises GliosliceError if it is missing, incomplete, or describes an input that is not ours.
+    Raises GliosliceError if it is missing or incomplete, or describes other inputs or outputs than
+    those of glioslice.
     """
     path = folder / CARD
     content = read_json(path)
     try:
-        given, wanted = content["input"], content["output"]
+        inputs, outputs = content["input"], content["output"]
         card = Card(
             name=str(content["name"]),
-            window=(int(given["window"][0]), int(given["window"][1])),
-            clip=float(given["clip"]),
+            window=(int(inputs["window"][0]), int(inputs["window"][1])),
+            clip=float(inputs["clip"]),
             trained_on=frozenset(str(c["digest"]) for c in content["training"]["cases"]),
             content=content,
         )
-        ours = (
-            tuple(given["modalities"]) == MODALITIES
-            and given["orientation"] == "LPS"
-            and given["neighbours"] == 0
-            and tuple(wanted["regions"]) == REGIONS
+        supported = (
+            tuple(inputs["modalities"]) == MODALITIES
+            and inputs["orientation"] == "LPS"
+            and inputs["neighbours"] == 0
+            and tuple(outputs["regions"]) == REGIONS
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise GliosliceError(f"{path}: the entry {error} is missing or malformed") from None
-    if not ours:
+    if not supported:
         raise GliosliceError(
-            f"{path}: this version reads {', '.join(MODALITIES)} in LPS order without neighbouring "
-            f"slices and {', '.join(REGIONS)} out; the card says otherwise"
+            f"{path}: describes another input or output than {', '.join(MODALITIES)} in LPS "
+            f"orientation without neighbouring slices, and {', '.join(REGIONS)}"
         )
     return card
 
 
-def read_card_of(file: Path) -> Card:
-    """Return the card beside a model file, once it is sure that it describes this very file.
+def read_verified_card(file: Path) -> Card:
+    """Return the card beside a model file, after checking that it describes this very file.
 
-    Raises GliosliceError if the file is missing, not listed in the card, or of another SHA-256.
+    Raises GliosliceError if the file is missing, not listed in the card, or has another SHA-256.
     """
     if not file.is_file():
         raise GliosliceError(f"{file}: no such model file")
+    if not (file.parent / CARD).is_file():
+        raise GliosliceError(f"{file}: there is no {CARD} beside it, which describes its input")
     card = read_card(file.parent)
     entry = card.content.get("files", {}).get(file.name)
     if entry is None:
-        raise GliosliceError(f"{file}: {CARD} beside it does not list this file")
+        raise GliosliceError(f"{file}: not listed in the {CARD} beside it")
     if entry.get("sha256") != sha256(file):
         raise GliosliceError(
-            f"{file}: its SHA-256 is not the one in {CARD} beside it: the file was changed or "
-            "damaged, copy both again"
+            f"{file}: its SHA-256 differs from that in the {CARD} beside it: the file was changed "
+            "or damaged, copy both again"
         )
     return card
 
 
-def shipped(name: str) -> Path:
-    """Return the folder of one of SHIPPED: of the wheel or of the checkout.
+def shipped_folder(name: str) -> Path:
+    """Return the folder of a shipped model, in the installed package or in the checkout.
 
     Raises GliosliceError if it is in neither.
     """
-    here = Path(__file__).resolve().parent
-    for folder in (here / "models" / name, here.parent / "models" / name):
+    package = Path(__file__).resolve().parent
+    for folder in (package / "models" / name, package.parent / "models" / name):
         if (folder / CARD).is_file():
             return folder
     raise GliosliceError(
-        f"no shipped model '{name}' was found; the shipped ones are {', '.join(SHIPPED)}"
+        f"the shipped model '{name}' was not found; there are {', '.join(SHIPPED_MODELS)}"
     )
 
 
-def default_model() -> Path:
-    """Return the file that runs where none is named: compact in int8, the best masks that fit."""
-    return shipped("compact") / "compact-int8.tflite"
+def find_model(value: str | Path | None = None) -> Path:
+    """Return the TFLite file that a `--model` option means.
+
+    Args:
+        value: None for the default model, the name of a shipped model, a model folder, or a file.
+            Of a folder the int8 file is taken, or its only TFLite file.
+
+    Raises:
+        GliosliceError: if there is no such model, or a folder has no TFLite file or several.
+    """
+    if value is None:
+        value = DEFAULT_MODEL
+    path = Path(value)
+    if path.is_file():
+        return path
+    if str(value) in SHIPPED_MODELS:
+        return _file_in(shipped_folder(str(value)))
+    if path.is_dir():
+        return _file_in(path)
+    raise GliosliceError(
+        f"there is no model '{value}'; give a .tflite file, a model folder, or one of "
+        f"{', '.join(SHIPPED_MODELS)}"
+    )
+
+
+def _file_in(folder: Path) -> Path:
+    files = sorted(folder.glob("*.tflite"))
+    chosen = [file for file in files if file.stem.endswith("-int8")] or files
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(file.name for file in files) or "none"
+    raise GliosliceError(f"{folder}: name one of its TFLite files (there are: {names})")

@@ -1,4 +1,4 @@
-"""One NIfTI file, read with every check that a stranger's file needs, and written whole."""
+"""Reading NIfTI files with all checks that an unknown file needs, and writing masks."""
 
 import gzip
 import zlib
@@ -14,23 +14,26 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.files import whole
+from glioslice.files import atomic_path
 
 MAX_SIDE = 1024
-"""A head at 1 mm is a quarter of it; a header that claims more is damaged."""
+"""Voxels along an axis; a head at 1 mm has a quarter of it, a header with more is damaged."""
 
-DEFLATE_LIMIT = 1032
-"""Deflate packs at most 1032 bytes into one (zlib's own technical note)."""
+DEFLATE_RATIO = 1032
+"""The highest compression ratio of Deflate (zlib's technical note)."""
 
 SPACING_TOLERANCE = 0.01
+"""mm by which the voxel spacing may differ from 1 mm."""
 
 SCANNER = 1
-"""NIfTI's code of a qform or sform in scanner coordinates."""
+"""NIfTI's code for a qform or sform in scanner coordinates."""
+
+LPS = axcodes2ornt(("L", "P", "S"))
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where a file's voxels lie: its shape, affine and header, kept for the way back."""
+    """The geometry of a file, needed to write a mask in the same voxel grid."""
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
@@ -38,16 +41,16 @@ class Space:
 
     @classmethod
     def lps(cls, shape: tuple[int, int, int]) -> "Space":
-        """Return the space of an LPS volume that came from no file, 1 mm, its centre at 0."""
+        """Return the space of an LPS volume without a file: 1 mm voxels, its centre at 0."""
         affine = np.diag([-1.0, -1.0, 1.0, 1.0])
         affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-        return cls.of_affine(shape, affine, (SCANNER, SCANNER))
+        return cls.from_affine(shape, affine, (SCANNER, SCANNER))
 
     @classmethod
-    def of_affine(
+    def from_affine(
         cls, shape: tuple[int, int, int], affine: NDArray[np.float64], forms: tuple[int, int]
     ) -> "Space":
-        """Return the space whose qform and sform are `affine`, with these codes (0: not set)."""
+        """Return the space with `affine` as qform and sform; `forms` are their codes, or 0."""
         header = nib.Nifti1Header()
         header.set_qform(affine, forms[0])
         header.set_sform(affine, forms[1])
@@ -55,76 +58,79 @@ class Space:
 
     @property
     def forms(self) -> tuple[int, int]:
-        """NIfTI's codes of the qform and the sform; 0 where the file has none."""
+        """NIfTI's codes of the qform and the sform, 0 where the file has none."""
         return int(self.header["qform_code"]), int(self.header["sform_code"])
 
     def to_lps(self, volume: NDArray[Any]) -> NDArray[Any]:
-        """Return the file's voxels with axes that grow to the left, the back and the head."""
-        return np.asarray(apply_orientation(volume, self._turn(back=False)))
+        """Reorient the file's voxels to LPS: axes point to the left, the back and the head."""
+        return np.asarray(apply_orientation(volume, ornt_transform(self._orientation(), LPS)))
 
     def from_lps(self, volume: NDArray[Any]) -> NDArray[Any]:
-        """Return an LPS volume in the file's own order: the inverse of `to_lps`."""
-        return np.asarray(apply_orientation(volume, self._turn(back=True)))
+        """Reorient an LPS volume to the file's own axes: the inverse of `to_lps`."""
+        return np.asarray(apply_orientation(volume, ornt_transform(LPS, self._orientation())))
 
-    def _turn(self, back: bool) -> NDArray[np.float64]:
-        own, lps = io_orientation(self.affine), axcodes2ornt(("L", "P", "S"))
-        turn: NDArray[np.float64] = ornt_transform(lps, own) if back else ornt_transform(own, lps)
-        return turn
+    def _orientation(self) -> NDArray[np.float64]:
+        return np.asarray(io_orientation(self.affine))
 
 
 def read_nifti(path: Path, channels: int = 1) -> tuple[NDArray[np.float32], Space]:
-    """Return the voxels of `path` as float32 (channels, X, Y, Z), LPS, and their space.
+    """Return the voxels of `path` as float32 (channels, X, Y, Z) in LPS, and their space.
 
-    Raises GliosliceError, naming the file, if it is missing, no NIfTI, truncated, larger than its
-    header may claim, of other dimensions, not at 1 mm, or holds NaN or infinite voxels.
+    Raises GliosliceError, naming the file, if it is missing, not a NIfTI file, truncated or
+    damaged, has other dimensions, is not at 1 mm, or contains NaN or infinite voxels.
     """
     image = _open(path)
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    wanted = "three dimensions" if channels == 1 else f"four dimensions, the last of {channels}"
-    if (shape[3:] != (channels,) if channels > 1 else len(shape) != 3) or len(shape) < 3:
-        raise GliosliceError(f"{path}: {wanted} were expected, the header says {image.shape}")
+    if len(shape) < 3 or shape[3:] != ((channels,) if channels > 1 else ()):
+        wanted = "three dimensions" if channels == 1 else f"four dimensions, the last of {channels}"
+        raise GliosliceError(f"{path}: expected {wanted}, the header has {image.shape}")
     _check_size(path, image)
     space = Space((shape[0], shape[1], shape[2]), image.affine, image.header)
     _check_affine(path, space.affine)
     voxels = _voxels(path, image).reshape(*space.shape, channels)
     if not np.isfinite(voxels).all():
-        raise GliosliceError(f"{path}: holds NaN or infinite voxels; export the series again")
+        raise GliosliceError(f"{path}: contains NaN or infinite voxels; export the series again")
     return np.stack([space.to_lps(voxels[..., c]) for c in range(channels)]), space
 
 
-def write_mask(path: Path, mask: NDArray[np.uint8], space: Space) -> None:
-    """Write an LPS mask (X, Y, Z) as NIfTI uint8 with the affine, qform and sform of `space`.
+def write_mask(path: str | Path, mask: NDArray[np.uint8], space: Space) -> None:
+    """Write an LPS mask as a NIfTI uint8 file with the affine, qform and sform of `space`.
 
-    A fourth axis may hold regions, (X, Y, Z, 3).
-    The file appears whole or not at all; the same mask gives the same bytes. The header is made
-    anew: no text of the source gets into the mask, and a board that sends the numbers of a space
-    over a line gives the same bytes as the source's own file.
+    `mask` is (X, Y, Z), or (X, Y, Z, 3) for binary regions. The file is written atomically, and
+    equal masks give equal bytes. The header is a new one with the geometry alone: no text of the
+    source file gets into the mask, and a space that was sent over the serial link gives the same
+    bytes as the source file.
+
+    Raises GliosliceError if `path` does not end in .nii or .nii.gz.
     """
+    path = Path(path)
     if not path.name.endswith((".nii", ".nii.gz")):
-        raise GliosliceError(f"{path}: a mask is written as .nii or .nii.gz")
+        raise GliosliceError(f"{path}: masks are written as .nii or .nii.gz")
     header = _mask_header(space, mask.shape[3:])
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         nib.save(nib.Nifti1Image(space.from_lps(mask), None, header), temporary)
 
 
-def _mask_header(space: Space, more: tuple[int, ...]) -> nib.Nifti1Header:
+def _mask_header(space: Space, extra_axes: tuple[int, ...]) -> nib.Nifti1Header:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
-    header.set_data_shape((*space.shape, *more))
+    header.set_data_shape((*space.shape, *extra_axes))
     header.set_xyzt_units("mm")
-    header.set_zooms((*np.sqrt((space.affine[:3, :3] ** 2).sum(axis=0)), *(1.0 for _ in more)))
+    header.set_zooms(
+        (*np.sqrt((space.affine[:3, :3] ** 2).sum(axis=0)), *(1.0 for _ in extra_axes))
+    )
     qform, sform = space.forms
     if qform:
-        header.set_qform(_either(space.header.get_qform(), space.affine), qform)
+        header.set_qform(_exact_form(space.header.get_qform(), space.affine), qform)
     if sform:
-        header.set_sform(_either(space.header.get_sform(), space.affine), sform)
+        header.set_sform(_exact_form(space.header.get_sform(), space.affine), sform)
     return header
 
 
-def _either(form: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `affine` where the form is the same but for its own rounding, else the form."""
+def _exact_form(form: NDArray[np.float64], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `affine` if the form is equal to it up to its float32 rounding, else the form."""
     return affine if np.allclose(form, affine, atol=1e-3) else form
 
 
@@ -143,12 +149,12 @@ def _open(path: Path) -> nib.Nifti1Image:
 
 
 def _check_size(path: Path, image: nib.Nifti1Image) -> None:
-    """Compare what the header claims with what the file can hold, before memory is taken."""
+    """Compare the size in the header with that of the file before any memory is allocated."""
     claimed = int(image.header.get_data_offset()) + image.header.get_data_dtype().itemsize * int(
         np.prod(image.shape, dtype=np.int64)
     )
-    held = path.stat().st_size * (DEFLATE_LIMIT if path.name.lower().endswith(".gz") else 1)
-    if max(image.shape) > MAX_SIDE or min(image.shape) < 1 or claimed > held:
+    capacity = path.stat().st_size * (DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
+    if max(image.shape) > MAX_SIDE or min(image.shape) < 1 or claimed > capacity:
         raise GliosliceError(
             f"{path}: the header claims {image.shape} voxels, {claimed:,} bytes, more than the "
             "file can hold; it is damaged or cut short"

@@ -1,7 +1,7 @@
-"""What a whole volume tells that no slice does: specks are no tumour, and slices are alike.
+"""Post-processing of a whole volume of masks: smoothing across slices, removal of small components.
 
-The network sees one slice at a time. Once all masks are there, a voxel can follow its neighbours
-above and below, and parts too small to be what they are called can become what surrounds them.
+The network sees one slice at a time. Once all masks of a volume are known, a voxel can be compared
+with its neighbours above and below, and components too small to be plausible can be removed.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ Region = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How much is cleaned; the numbers as they stand here clean nothing.
+class PostprocessingRules:
+    """The limits of post-processing; the defaults change nothing.
 
-    Parts are what hangs together in 26 directions. A part of the whole tumour below `share` of the
-    largest one vanishes, one of the tumour core below `core_ml` becomes edema, one of the enhancing
-    tumour below `enhancing_ml` becomes core. With `smooth`, a voxel is first what two of three
-    slices say: its own, the one above, the one below.
+    With `smooth`, each voxel first becomes the majority of three slices: its own and its two
+    neighbours. Components are 26-connected. A component of the whole tumour smaller than `share` of
+    the largest one becomes background, one of the tumour core below `core_ml` becomes edema, one of
+    the enhancing tumour below `enhancing_ml` becomes core.
     """
 
     smooth: bool = False
@@ -31,34 +31,34 @@ class Rules:
     enhancing_ml: float = 0.0
 
 
-def cleaned(labels: NDArray[np.uint8], rules: Rules) -> NDArray[np.uint8]:
-    """Return labels (X, Y, Z) of the kit, voxels of 1 mm, cleaned by `rules`. Needs scipy."""
+def postprocess(labels: NDArray[np.uint8], rules: PostprocessingRules) -> NDArray[np.uint8]:
+    """Apply `rules` to labels (X, Y, Z) with voxels of 1 mm. Needs scipy."""
     regions = to_regions(labels)
     if rules.smooth:
-        regions = smoothed(regions)
+        regions = smooth_across_slices(regions)
     wt, tc, et = regions
-    wt = large_parts(wt, share=rules.share)
-    tc = large_parts(tc & wt, voxels=1000 * rules.core_ml)
-    et = large_parts(et & tc, voxels=1000 * rules.enhancing_ml)
+    wt = keep_large_components(wt, share=rules.share)
+    tc = keep_large_components(tc & wt, voxels=1000 * rules.core_ml)
+    et = keep_large_components(et & tc, voxels=1000 * rules.enhancing_ml)
     return to_labels(np.stack([wt, tc, et]))
 
 
-def smoothed(regions: Region) -> Region:
-    """Return regions (3, X, Y, Z), each voxel as two of three slices have it; the ends stay."""
+def smooth_across_slices(regions: Region) -> Region:
+    """Set each voxel of (3, X, Y, Z) to the majority of three slices; end slices are unchanged."""
     below, own, above = regions[..., :-2], regions[..., 1:-1], regions[..., 2:]
     result = regions.copy()
     result[..., 1:-1] = (below & own) | (own & above) | (below & above)
     return result
 
 
-def large_parts(region: Region, voxels: float = 0, share: float = 0) -> Region:
-    """Return the parts of a region (X, Y, Z) of at least `voxels`, and `share` of the largest."""
+def keep_large_components(region: Region, voxels: float = 0, share: float = 0) -> Region:
+    """Keep the components of (X, Y, Z) of at least `voxels`, and `share` of the largest."""
     from scipy.ndimage import label
 
     if not voxels and not share:
         return region
-    parts, _ = label(region, np.ones((3, 3, 3)))
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0  # what is no part
+    components, _ = label(region, np.ones((3, 3, 3)))
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0  # the background
     kept = sizes >= max(voxels, share * sizes.max(), 1)
-    return cast(Region, kept[parts])
+    return cast(Region, kept[components])

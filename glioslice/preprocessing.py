@@ -1,7 +1,7 @@
-"""Volume to slices as the network sees them, and masks back to exactly the voxels they came from.
+"""From a volume to the network's input slices, and from masks back to a volume.
 
-A volume is (4, X, Y, Z) in LPS order: X grows to the patient's left, Y to the back, Z to the head.
-A slice is (X, Y, 4) of one Z, cut to the window. numpy only.
+A volume is (4, X, Y, Z) in LPS orientation: X points to the patient's left, Y to the back, Z to
+the head. A slice is (X, Y, 4) at one Z, cropped to a window of fixed size. numpy only.
 """
 
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ from glioslice.errors import GliosliceError
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 WINDOW = (160, 192)
-"""Left-right and front-back size in voxels of 1 mm; it held every one of 39 measured brains."""
+"""Left-right and front-back size in voxels of 1 mm; all 39 measured brains fit."""
 
 CLIP = 5.0
-"""Z-scores are cut here: an int8 step is then 0.04 standard deviations."""
+"""Limit of the z-scores: an int8 step is then 0.04 standard deviations."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Where a window lies in a volume; the origin may be negative, the window may reach past it.
+    """The position of the window in a volume; it may extend beyond the volume on any side.
 
-    `z` are the slices that hold brain, `start` to `stop`.
+    `origin` is its first voxel in X and Y, negative where the window starts outside. `z` is the
+    range of slices with brain, start to stop.
     """
 
     shape: tuple[int, int, int]
@@ -34,24 +35,24 @@ class Crop:
     window: tuple[int, int] = WINDOW
 
     def overlap(self, axis: int) -> tuple[slice, slice]:
-        """Return the part of the volume under the window along `axis`, and where it lies in it."""
+        """Return the overlap of volume and window along `axis`: its slice of each."""
         start, size = self.origin[axis], self.window[axis]
         low, high = max(start, 0), min(start + size, self.shape[axis])
         return slice(low, high), slice(low - start, high - start)
 
 
-def brain_of(images: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return the brain of a skull-stripped case, (4, X, Y, Z) to (X, Y, Z): any modality not 0."""
+def brain_mask(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where any modality of skull-stripped images (4, X, Y, Z) is not 0, as (X, Y, Z)."""
     brain: NDArray[np.bool_] = images[0] != 0
     for image in images[1:]:
         brain |= image != 0
     return brain
 
 
-def crop_of(brain: NDArray[np.bool_], window: tuple[int, int] = WINDOW) -> Crop:
-    """Return the window centred on the bounding box of `brain` (X, Y, Z).
+def find_crop(brain: NDArray[np.bool_], window: tuple[int, int] = WINDOW) -> Crop:
+    """Return the crop centred on the bounding box of `brain` (X, Y, Z).
 
-    Raises GliosliceError if there is no brain or the box is larger than the window.
+    Raises GliosliceError if the brain is empty or larger than the window.
     """
     ranges = []
     for axis in range(3):
@@ -76,30 +77,32 @@ def crop_of(brain: NDArray[np.bool_], window: tuple[int, int] = WINDOW) -> Crop:
 def z_scores(
     images: NDArray[np.float32], brain: NDArray[np.bool_], clip: float = CLIP
 ) -> NDArray[np.float32]:
-    """Return (x - mean) / sd over the brain per modality, cut to +-`clip`; 0 outside the brain.
+    """Normalise each modality to (x - mean) / sd over the brain, clipped to +-`clip`.
 
-    A modality that is constant becomes 0.
+    Voxels outside the brain are 0, and so is a modality that is constant.
     """
     scored = np.zeros_like(images)
     for image, out in zip(images, scored, strict=True):
-        mean, deviation = scale_of(image, brain)
+        mean, deviation = mean_and_deviation(image, brain)
         if deviation > 0:
             out[brain] = np.clip((image[brain] - mean) / deviation, -clip, clip)
     return scored
 
 
-def scale_of(image: NDArray[np.float32], brain: NDArray[np.bool_]) -> tuple[np.float32, np.float32]:
-    """Return mean and standard deviation of an image (X, Y, Z) over the brain.
+def mean_and_deviation(
+    image: NDArray[np.float32], brain: NDArray[np.bool_]
+) -> tuple[np.float32, np.float32]:
+    """Return the mean and standard deviation of an image (X, Y, Z) over the brain.
 
-    They are computed in float64 and rounded to float32, so that the order of a machine's sums
-    cannot be seen in the result.
+    Computed in float64 and rounded to float32, so that the result does not depend on the order in
+    which a machine adds.
     """
     voxels = image[brain]
     return np.float32(voxels.mean(dtype=np.float64)), np.float32(voxels.std(dtype=np.float64))
 
 
-def cut(volume: NDArray[Scalar], crop: Crop) -> NDArray[Scalar]:
-    """Return the slices of (..., X, Y, Z) that hold brain as (Z', window X, window Y, ...).
+def extract_slices(volume: NDArray[Scalar], crop: Crop) -> NDArray[Scalar]:
+    """Crop a volume (..., X, Y, Z) to slices (Z', window X, window Y, ...).
 
     Voxels of the window outside the volume are 0.
     """
@@ -110,16 +113,28 @@ def cut(volume: NDArray[Scalar], crop: Crop) -> NDArray[Scalar]:
     return slices
 
 
-def paste(masks: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
-    """Return masks (Z', window X, window Y) as a volume (X, Y, Z): the inverse of `cut`."""
+def slice_volume(
+    images: NDArray[np.float32], window: tuple[int, int] = WINDOW, clip: float = CLIP
+) -> tuple[NDArray[np.float32], Crop]:
+    """Return images (4, X, Y, Z) as z-scored slices (Z', window X, window Y, 4), and their crop.
+
+    Raises GliosliceError if the brain is empty or larger than the window.
+    """
+    brain = brain_mask(images)
+    crop = find_crop(brain, window)
+    return extract_slices(z_scores(images, brain, clip), crop), crop
+
+
+def restore_volume(masks: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+    """Place masks (Z', window X, window Y) in a volume (X, Y, Z): inverts `extract_slices`."""
     (x, wx), (y, wy) = crop.overlap(0), crop.overlap(1)
     volume = np.zeros(crop.shape, masks.dtype)
     volume[x, y, slice(*crop.z)] = np.moveaxis(masks[:, wx, wy], 0, -1)
     return volume
 
 
-def quantise(slices: NDArray[np.float32], scale: float, zero_point: int) -> NDArray[np.int8]:
-    """Return round(x / scale) + zero point as int8, ties to even: TFLite's QUANTIZE of an input."""
+def quantize(slices: NDArray[np.float32], scale: float, zero_point: int) -> NDArray[np.int8]:
+    """Return round(x / scale) + zero point as int8, ties to even, as TFLite's QUANTIZE does."""
     steps = np.rint(slices / np.float32(scale)) + np.float32(zero_point)
-    quantised: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
-    return quantised
+    quantized: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    return quantized

@@ -1,7 +1,8 @@
-"""Does a case look like those that the networks know? What was seen if not, and what to do.
+"""Warnings about images that differ from those that the networks were trained on.
 
-Nothing is refused here: a warning is for eyes. The limits are those of `benchmarks/inputs/`, 39
-patients and the ten phantoms, with room on both sides; `benchmarks/unusual_inputs.py` measures them.
+A warning names what was measured and what to check; it never makes a case unusable. The limits are
+the ranges of 39 patients and ten phantoms with a margin on both sides (`benchmarks/inputs/`,
+measured by `benchmarks/unusual_inputs.py`).
 """
 
 from dataclasses import dataclass
@@ -11,45 +12,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import MODALITIES
-from glioslice.preprocessing import brain_of
+from glioslice.preprocessing import brain_mask
 
-TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+MODALITY_TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 FLAIR, T1, T1CE, T2 = range(4)
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
 
-MILLILITRES = 930, 2080
-"""Of the brain: 1,174 to 1,731 seen, and a fifth of room."""
+VOLUME_ML = 930, 2080
+"""Limits of the brain's volume: 1,174 to 1,731 mL measured, a margin of a fifth."""
 
 SIDES = (102, 168), (122, 210), (107, 168)
-"""Voxels of the brain left to right, front to back, feet to head: an eighth of room and more."""
+"""Limits of the brain's size in voxels along each axis, with a margin of an eighth or more."""
 
 FILL = 0.36, 0.60
-"""Share of its bounding box that a brain fills: 0.42 to 0.52 seen; a cylinder has 0.79."""
+"""Limits of the share of its bounding box that a brain fills: 0.42 to 0.52; a cylinder has 0.79."""
 
-ENCLOSED = 0.01
-"""Of the brain's volume, how much may be 0 within its outline: at most 0.0008 seen."""
+MAX_ENCLOSED = 0.01
+"""Highest share of zero voxels inside the brain's outline: at most 0.0008 measured."""
 
-SAME = 0.5
-"""Share of the brain in which an image may have one and the same value: 0.34 seen, a FLAIR that
-ends above a third of the brain."""
+MAX_CONSTANT = 0.5
+"""Highest share of the brain with one single value: 0.34 measured, in a FLAIR that lacks a third
+of the brain."""
 
-ALIKE = 0.96
-"""Correlation of two modalities: at most 0.88 seen."""
+MAX_CORRELATION = 0.96
+"""Highest correlation of two modalities: at most 0.88 measured."""
 
-WAYS = ("left to right", "front to back", "feet to head")
+AXES = ("left to right", "front to back", "feet to head")
 
-LEEWAY = 0.1
-"""How far an order between modalities may be turned round, which it was in nobody."""
+ORDER_TOLERANCE = 0.1
+"""By how much an order between modalities may be violated; none of the patients violates one."""
 
-SAMPLE = 200_000
-"""Voxels of the brain, about, from which images are compared."""
+SAMPLE_SIZE = 200_000
+"""Approximate number of brain voxels from which modalities are compared."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A brain: millilitres, voxels on each axis, the share of its bounding box that it fills.
+class BrainShape:
+    """Size and shape of a brain.
 
-    `enclosed` is what is 0 within its outline, as a share of its volume.
+    `sides` are the voxels along each axis, `fill` is the share of the bounding box that is brain,
+    `enclosed` the volume of zero voxels inside the outline as a share of the brain's volume.
     """
 
     millilitres: float
@@ -60,150 +62,153 @@ class Shape:
 
 @dataclass(frozen=True)
 class Contrasts:
-    """Of each modality, in the brain: its commonest value, and the share of the brain that has it.
+    """Intensity statistics of each modality within the brain.
 
-    `bright` is the 99th percentile in deviations from the mean. `alike` is the correlation of each
-    of PAIRS, 0 with a modality that is constant.
+    `mode` is the most frequent value and `constant` the share of voxels that have it. `bright` is
+    the 99th percentile in standard deviations from the mean. `correlations` are those of PAIRS, 0
+    for a modality that is constant.
     """
 
-    commonest: tuple[float, ...]
-    same: tuple[float, ...]
+    mode: tuple[float, ...]
+    constant: tuple[float, ...]
     bright: tuple[float, ...]
-    alike: tuple[float, ...]
+    correlations: tuple[float, ...]
 
-    def pair(self, one: int, other: int) -> float:
+    def correlation(self, one: int, other: int) -> float:
         """Return the correlation of two modalities."""
-        return self.alike[PAIRS.index((min(one, other), max(one, other)))]
+        return self.correlations[PAIRS.index((min(one, other), max(one, other)))]
 
 
-def oddities(images: NDArray[np.float32]) -> list[str]:
-    """Return a warning for each way in which images (4, X, Y, Z), LPS, 1 mm, look unlike a case."""
-    brain = brain_of(images)
+def find_warnings(images: NDArray[np.float32]) -> list[str]:
+    """Return the warnings about images (4, X, Y, Z) in LPS at 1 mm; empty if they look usual."""
+    brain = brain_mask(images)
     if not brain.any():
-        return ["Every voxel of the images is 0: there is no brain to see."]
-    return odd_contrasts(contrasts_of(sampled(images, brain))) + odd_shape(shape_of(brain))
+        return ["Every voxel of the images is 0: there is no brain."]
+    contrasts = measure_contrasts(sample_voxels(images, brain))
+    return contrast_warnings(contrasts) + shape_warnings(measure_shape(brain))
 
 
-def odd_contrasts(seen: Contrasts) -> list[str]:
-    """Return a warning for each way in which modalities are unlike themselves."""
-    return [*_flat(seen), *_doubled(seen)] or _swapped(seen)
+def contrast_warnings(contrasts: Contrasts) -> list[str]:
+    """Return warnings about modalities that are missing, copied or swapped."""
+    missing = [*_constant_warnings(contrasts), *_copy_warnings(contrasts)]
+    return missing or _order_warnings(contrasts)
 
 
-def sampled(images: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return voxels of the brain (X, Y, Z), spread over all of it, as (4, N)."""
-    places = np.flatnonzero(brain)
-    places = places[:: max(1, len(places) // SAMPLE)]
-    return np.stack([image.reshape(-1)[places].astype(np.float64) for image in images])
+def sample_voxels(images: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return evenly spaced voxels of the brain (X, Y, Z), as (4, N)."""
+    indices = np.flatnonzero(brain)
+    indices = indices[:: max(1, len(indices) // SAMPLE_SIZE)]
+    return np.stack([image.reshape(-1)[indices].astype(np.float64) for image in images])
 
 
-def contrasts_of(sample: NDArray[np.float64]) -> Contrasts:
-    """Return what voxels (4, N) look like."""
-    commonest, same = zip(*(_commonest(values) for values in sample), strict=True)
-    spread = sample.std(axis=1, keepdims=True)
-    scores = (sample - sample.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)
-    alike = scores @ scores.T / scores.shape[1]
+def measure_contrasts(sample: NDArray[np.float64]) -> Contrasts:
+    """Return the statistics of sampled voxels (4, N)."""
+    mode, constant = zip(*(_mode(values) for values in sample), strict=True)
+    deviation = sample.std(axis=1, keepdims=True)
+    scores = (sample - sample.mean(axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1)
+    correlations = scores @ scores.T / scores.shape[1]
     return Contrasts(
-        commonest=commonest,
-        same=same,
+        mode=mode,
+        constant=constant,
         bright=tuple(float(v) for v in np.percentile(scores, 99, axis=1)),
-        alike=tuple(float(alike[pair]) for pair in PAIRS),
+        correlations=tuple(float(correlations[pair]) for pair in PAIRS),
     )
 
 
-def shape_of(brain: NDArray[np.bool_]) -> Shape:
-    """Return what a brain (X, Y, Z), not empty, looks like."""
+def measure_shape(brain: NDArray[np.bool_]) -> BrainShape:
+    """Return the size and shape of a brain (X, Y, Z), which must not be empty."""
     box = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         filled = np.flatnonzero(brain.any(axis=others))
         box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    whole = brain[tuple(box)]
-    voxels = int(np.count_nonzero(whole))
-    enclosed = int(np.count_nonzero(_enclosed(whole)))
-    return Shape(voxels / 1000, whole.shape, voxels / whole.size, enclosed / voxels)
+    cropped = brain[tuple(box)]
+    voxels = int(np.count_nonzero(cropped))
+    enclosed = int(np.count_nonzero(_enclosed_voxels(cropped)))
+    return BrainShape(voxels / 1000, cropped.shape, voxels / cropped.size, enclosed / voxels)
 
 
-def _commonest(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the commonest value, and the share that has it."""
+def shape_warnings(shape: BrainShape) -> list[str]:
+    """Return warnings about a brain of unusual size or shape."""
+    found = []
+    if shape.enclosed > MAX_ENCLOSED:
+        found.append(
+            f"{shape.enclosed * shape.millilitres:,.0f} mL inside the outline of the brain are 0, "
+            "like bone and air between brain and scalp: the images look not skull-stripped. Strip "
+            "them (docs/from-scanner.md)."
+        )
+    measured = [
+        (f"{shape.millilitres:,.0f} mL", shape.millilitres, VOLUME_ML),
+        *(
+            (f"{n} mm {axis}", n, limits)
+            for n, axis, limits in zip(shape.sides, AXES, SIDES, strict=True)
+        ),
+        (f"{shape.fill:.0%} of its bounding box", shape.fill, FILL),
+    ]
+    unusual = [text for text, value, (low, high) in measured if not low <= value <= high]
+    if unusual:
+        found.append(
+            f"The part that is not 0 has {', '.join(unusual)}, unlike the brains that the networks "
+            "were trained on: another part of the body, a head that is not skull-stripped, or part "
+            "of a brain. Look at the images."
+        )
+    return found
+
+
+def _mode(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the most frequent value and its share."""
     found, counts = np.unique(values, return_counts=True)
     most = int(counts.argmax())
     return float(found[most]), int(counts[most]) / len(values)
 
 
-def _enclosed(whole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return what lies outside a brain that fills its box, but between parts of it on each axis."""
-    held = ~whole
+def _enclosed_voxels(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the voxels outside a brain that lie between two of its voxels along every axis."""
+    enclosed = ~brain
     for axis in range(3):
-        for turned in (whole, np.flip(whole, axis)):
-            reached = np.logical_or.accumulate(turned, axis=axis)
-            held &= reached if turned is whole else np.flip(reached, axis)
-    return held
+        for flipped in (brain, np.flip(brain, axis)):
+            reached = np.logical_or.accumulate(flipped, axis=axis)
+            enclosed &= reached if flipped is brain else np.flip(reached, axis)
+    return enclosed
 
 
-def _flat(seen: Contrasts) -> list[str]:
+def _constant_warnings(contrasts: Contrasts) -> list[str]:
     return [
-        f"{TITLES[name]} is {value:g} in {share:.0%} of the brain: it looks missing or cut off. "
-        f"Check its file; without {TITLES[name]} the masks are of another quality."
-        for name, share, value in zip(MODALITIES, seen.same, seen.commonest, strict=True)
-        if share > SAME
+        f"{MODALITY_TITLES[name]} is {value:g} in {share:.0%} of the brain: it looks missing or "
+        f"incomplete. Check its file; without {MODALITY_TITLES[name]} the masks are less accurate."
+        for name, share, value in zip(MODALITIES, contrasts.constant, contrasts.mode, strict=True)
+        if share > MAX_CONSTANT
     ]
 
 
-def _doubled(seen: Contrasts) -> list[str]:
-    names = [(TITLES[MODALITIES[a]], TITLES[MODALITIES[b]]) for a, b in PAIRS]
+def _copy_warnings(contrasts: Contrasts) -> list[str]:
+    names = [(MODALITY_TITLES[MODALITIES[a]], MODALITY_TITLES[MODALITIES[b]]) for a, b in PAIRS]
     return [
-        f"{one} and {other} are nearly the same image (correlation {alike:.3f}): one looks like a "
-        "copy of the other. Check both files."
-        for (one, other), alike in zip(names, seen.alike, strict=True)
-        if alike > ALIKE
+        f"{one} and {other} are nearly the same image (correlation {correlation:.3f}): one looks "
+        "like a copy of the other. Check both files."
+        for (one, other), correlation in zip(names, contrasts.correlations, strict=True)
+        if correlation > MAX_CORRELATION
     ]
 
 
-def _swapped(seen: Contrasts) -> list[str]:
-    """Hold the orders between modalities that all of `benchmarks/inputs/` keep."""
-    turned = []
-    for near, usual, other in ((T1, T1CE, T2), (T1CE, T1, T2), (T1CE, FLAIR, T2)):
-        more, less = seen.pair(near, other), seen.pair(near, usual)
-        if more - less > LEEWAY:
-            one, two, three = (TITLES[MODALITIES[place]] for place in (near, usual, other))
-            turned.append(
-                f"{three} resembles {one} more than {two} does (correlation {more:.2f}, {less:.2f})"
+def _order_warnings(contrasts: Contrasts) -> list[str]:
+    """Check the orders between modalities that all cases of `benchmarks/inputs/` have."""
+    violated = []
+    for modality, similar, other in ((T1, T1CE, T2), (T1CE, T1, T2), (T1CE, FLAIR, T2)):
+        high, low = contrasts.correlation(modality, other), contrasts.correlation(modality, similar)
+        if high - low > ORDER_TOLERANCE:
+            one, two, three = (MODALITY_TITLES[MODALITIES[i]] for i in (modality, similar, other))
+            violated.append(
+                f"{three} resembles {one} more than {two} does (correlation {high:.2f}, {low:.2f})"
             )
-    if seen.bright[T1] - seen.bright[T1CE] > LEEWAY:
-        turned.append(
+    if contrasts.bright[T1] - contrasts.bright[T1CE] > ORDER_TOLERANCE:
+        violated.append(
             "the brightest parts of T1 stand out more than those of T1ce "
-            f"({seen.bright[T1]:.1f}, {seen.bright[T1CE]:.1f} deviations)"
+            f"({contrasts.bright[T1]:.1f}, {contrasts.bright[T1CE]:.1f} standard deviations)"
         )
-    if not turned:
+    if not violated:
         return []
     return [
-        f"Modalities may have each other's names, or be other sequences: {'; '.join(turned)}. "
+        f"Modalities may be swapped, or be other sequences: {'; '.join(violated)}. "
         "Look at the four images."
     ]
-
-
-def odd_shape(seen: Shape) -> list[str]:
-    """Return a warning for each way in which a brain has not the shape of one."""
-    found = []
-    if seen.enclosed > ENCLOSED:
-        found.append(
-            f"{seen.enclosed * seen.millilitres:,.0f} mL within the outline of the brain are 0, as "
-            "where bone and air lie between brain and scalp: it looks not skull-stripped. Strip it "
-            "(docs/from-scanner.md)."
-        )
-    measured = [
-        (f"{seen.millilitres:,.0f} mL", seen.millilitres, MILLILITRES),
-        *(
-            (f"{n} mm {way}", n, limits)
-            for n, way, limits in zip(seen.sides, WAYS, SIDES, strict=True)
-        ),
-        (f"{seen.fill:.0%} of its bounding box", seen.fill, FILL),
-    ]
-    unlike = [what for what, value, (low, high) in measured if not low <= value <= high]
-    if unlike:
-        found.append(
-            f"What is not 0 has {', '.join(unlike)}, unlike the brains that the networks know: "
-            "another part of the body, a head that is not skull-stripped, or part of a brain. Look "
-            "at the images."
-        )
-    return found

@@ -1,13 +1,16 @@
-"""What tests share: small made-up cases on disk, and the real patients where they are at hand."""
+"""What tests share: options, tiers, the rule for skips, small made-up cases, the real patients."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from glioslice import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("GLIOSLICE_DATA", ROOT.parent / "shared" / "data")) / "brats"
@@ -16,18 +19,75 @@ BRATS_2018 = {"flair": "_flair", "t1": "_t1", "t1ce": "_t1ce", "t2": "_t2", "seg
 BRATS_2023 = {"flair": "-t2f", "t1": "-t1n", "t1ce": "-t1c", "t2": "-t2w", "seg": "-seg"}
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
+PATIENTS = {"a": ("high", 1), "b": ("low", 2), "c": ("unknown", 3), "d": ("high", 4)}
+"""Grade and fold of the patients of `folds_folder`."""
+
 Write = Callable[..., Path]
+
+ALLOWED_SKIPS = {
+    "no board: --device": "Only a person can connect a board.",
+    "no real patients in": "The patients' scans may not be published, so a fresh clone lacks them.",
+    r"no Python 3\.1[23] on this machine": "Debian packages only one Python, 3.11 in bookworm.",
+}
+"""Why a test may be skipped in continuous integration: a pattern of its message, and the reason."""
+
+MODULE_MARKS = re.compile(r"^pytestmark = (.+?)(?:\n(?=\S)|\Z)", re.MULTILINE | re.DOTALL)
+MARK = re.compile(r"pytest\.mark\.(\w+)")
+EXCLUDED = re.compile(r"\bnot (\w+)")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", metavar="SSH", help="a board, such as ssh://pi@raspberrypi.local")
+    parser.addoption(
+        "--fuzz-inputs", type=int, default=100_000, metavar="N",
+        help="inputs that tests/fuzz makes up (default: %(default)s)",
+    )  # fmt: skip
+    parser.addoption(
+        "--soak-frames", type=int, default=10_000, metavar="N",
+        help="frames that tests/soak sends (default: %(default)s)",
+    )  # fmt: skip
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not REAL.is_dir():
-        for item in items:
-            if item.get_closest_marker("real"):
-                item.add_marker(pytest.mark.skip(reason=f"no real patients in {REAL}"))
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Ignore modules of which the marker expression leaves out every test.
+
+    They would be deselected in any case, but only after their imports: torch and TensorFlow take
+    ten seconds.
+    """
+    expression = config.option.markexpr
+    if collection_path.suffix != ".py" or " or " in expression:
+        return None
+    marks = MODULE_MARKS.findall(collection_path.read_text(encoding="utf-8"))
+    excluded = EXCLUDED.findall(expression)
+    return True if set(excluded) & set(MARK.findall("".join(marks))) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("real") and not REAL.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"no real patients in {REAL}"))
+        if item.get_closest_marker("board") or item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.serial)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure in continuous integration, unless ALLOWED_SKIPS lists it."""
+    report = yield
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not is_allowed(reason):
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI: {reason}; tests/conftest.py lists allowed skips"
+    return report
+
+
+def is_allowed(reason: str) -> bool:
+    """Whether a test may be skipped in continuous integration for this reason."""
+    return any(re.search(pattern, reason) for pattern in ALLOWED_SKIPS)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -83,3 +143,23 @@ def write_case(tmp_path: Path, volumes: tuple[NDArray[np.float32], NDArray[np.ui
         return folder / name
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def default_logging() -> Iterator[None]:
+    """Undo what a command that ran in this process configured: the next test sees every record."""
+    yield
+    cli.reset_logging()
+
+
+@pytest.fixture
+def folds_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder of runs in place of benchmarks/folds, with the made-up PATIENTS."""
+    from benchmarks import folds  # imports torch
+
+    monkeypatch.setattr(folds, "FOLDS_FOLDER", tmp_path)
+    rows = [f"{case},{grade},{fold}" for case, (grade, fold) in PATIENTS.items()]
+    (tmp_path / "folds.csv").write_text("\n".join(["case,grade,fold", *rows]) + "\n")
+    folds.patients.cache_clear()
+    yield tmp_path
+    folds.patients.cache_clear()

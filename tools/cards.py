@@ -1,69 +1,70 @@
-"""Put into a shipped model's card how good it is on patients it has not seen, and make it readable.
+"""Write a shipped model's Dice on unseen patients into its card, and the README.md beside it.
 
     python tools/cards.py models/compact --data ../shared/data/brats
 
-A model that held patients out is scored on them (`held_out.dice`). One that was trained on all is
-never scored on patients it saw: its card quotes the four folds (`folds`), whose networks were
-trained by the same recipe. The readable card is README.md beside card.json.
+A model that held out patients is scored on them (`held_out.dice`). One that was trained on all
+patients is never scored on those it has seen: its card quotes the four folds (`folds`), whose
+networks were trained with the same configuration.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_tables import VALUES, interval, mean, pooled
-from benchmarks.folds import FOLDS, Run, patients
+from benchmarks.accuracy_tables import VALUES, interval, mean, pooled_scores
+from benchmarks.folds import FOLDS, FoldRun, patients
 from benchmarks.pages import table
 from device.engine import Engine
 from device.segment import segment
 from glioslice import cli
-from glioslice.cases import digest, find_cases, read_case
+from glioslice.cases import case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes, write_json
 from glioslice.model_card import CARD, read_card
-from training.config import Recipe
-from training.evaluate import mean_of, score
+from training.config import TrainingConfig
+from training.evaluate import evaluate_case, mean_dice
 
 TFLITE = ".tflite"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and write the cards."""
     parser = cli.parser(
-        "Write into a model's card how good it is on patients it has not seen.",
+        "Write a model's Dice on unseen patients into its card.",
         "python tools/cards.py models/compact --data ../shared/data/brats",
     )
     parser.add_argument("folder", type=Path, metavar="MODEL", help="a model folder")
-    parser.add_argument("--data", type=Path, help="a folder of cases, for a model that held out")
-    cli.run(work, parser.parse_args())
+    parser.add_argument("--data", type=Path, help="cases, for a model that held out patients")
+    cli.run(write_card, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Write the card's figures, and the card for readers."""
+def write_card(arguments: argparse.Namespace) -> None:
+    """Write the card's figures, and its README.md."""
     folder: Path = arguments.folder
     content = read_card(folder).content
     if not content["held_out"]["cases"]:
-        content["folds"] = quoted(content)
+        content["folds"] = quote_folds(content)
     elif arguments.data:
-        content["held_out"] |= scored(folder, content, arguments.data)
+        content["held_out"] |= score_held_out(folder, content, arguments.data)
     else:
-        raise GliosliceError(f"{folder}: held patients out; --data says where they are")
+        raise GliosliceError(f"{folder}: held out patients; name their folder with --data")
     write_json(folder / CARD, content)
-    write_bytes(folder / "README.md", readable(content).encode())
+    write_bytes(folder / "README.md", make_readme(content).encode())
     print(f"{folder / CARD} and its README.md are written")
 
 
-def quoted(content: dict[str, Any]) -> dict[str, Any]:
+def quote_folds(content: dict[str, Any]) -> dict[str, Any]:
     """Return the folds' figures for the files of a model: mean Dice and its interval.
 
-    Raises GliosliceError if a fold has not been scored, or was trained by another recipe.
+    Raises GliosliceError if a fold was not scored, or was trained with another configuration.
     """
     figures = {}
     for fold in FOLDS:
-        run = Run(content["name"], fold)
+        run = FoldRun(content["name"], fold)
         training = read_card(run.folder).content["training"]
-        for field in fields(Recipe):
+        for field in fields(TrainingConfig):
             theirs, mine = training.get(field.name), content["training"].get(field.name)
             if theirs != mine:
                 raise GliosliceError(
@@ -72,7 +73,7 @@ def quoted(content: dict[str, Any]) -> dict[str, Any]:
                 )
     for name, entry in content["files"].items():
         if name.endswith(TFLITE):
-            scores = pooled(content["name"], entry["precision"])
+            scores = pooled_scores(content["name"], entry["precision"])
             if len(scores) != len(patients()):
                 raise GliosliceError(f"{name}: its folds have not been scored; make folds first")
             figures[name] = {
@@ -86,10 +87,10 @@ def quoted(content: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def scored(folder: Path, content: dict[str, Any], data: Path) -> dict[str, Any]:
+def score_held_out(folder: Path, content: dict[str, Any], data: Path) -> dict[str, Any]:
     """Return the Dice of a model's files on the patients that it held out.
 
-    Raises GliosliceError if one is missing in `data` or is not the one that was held out.
+    Raises GliosliceError if one is missing in `data` or has other images.
     """
     held_out = {entry["digest"]: entry["case"] for entry in content["held_out"]["cases"]}
     files = [name for name in sorted(content["files"]) if name.endswith(TFLITE)]
@@ -99,22 +100,22 @@ def scored(folder: Path, content: dict[str, Any], data: Path) -> dict[str, Any]:
         if case_files.name not in held_out.values():
             continue
         case = read_case(case_files)
-        if digest(case) not in held_out:
-            raise GliosliceError(f"{case.name}: its images are not those that were held out")
+        if case_digest(case) not in held_out:
+            raise GliosliceError(f"{case.name}: its images differ from those that were held out")
         for name, engine in zip(files, engines, strict=True):
             labels = segment(case.images, engine).labels
-            rows[name].append(score(case, labels, engine.card))
+            rows[name].append(evaluate_case(case, labels, engine.card))
     if missing := set(held_out.values()) - {row["case"] for row in rows[files[0]]}:
         raise GliosliceError(f"{data}: lacks the held-out {', '.join(sorted(missing))}")
     dice = {
-        name: {"mean": mean_of(scores), "cases": {r["case"]: r["dice"] for r in scores}}
+        name: {"mean": mean_dice(scores), "cases": {r["case"]: r["dice"] for r in scores}}
         for name, scores in rows.items()
     }
     return {"dice": dice, "runtime": engines[0].runtime}
 
 
-def unseen(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return for each file the mean Dice on patients not seen, and how many they are."""
+def unseen_dice(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return for each file the mean Dice on unseen patients, and their number."""
     if content["held_out"]["cases"]:
         return {
             name: {"mean": scores["mean"], "patients": len(scores["cases"])}
@@ -124,7 +125,7 @@ def unseen(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return folds
 
 
-def readable(content: dict[str, Any]) -> str:
+def make_readme(content: dict[str, Any]) -> str:
     """Return the card as Markdown."""
     network, training = content["network"], content["training"]
     files = [
@@ -141,8 +142,8 @@ def readable(content: dict[str, Any]) -> str:
         table(("file", "precision", "bytes", "sha256"), files),
         f"Trained on {len(training['cases'])} patients, {training['epochs']} epochs of "
         f"{training['steps']} batches of {training['batch']}, seed {training['seed']}"
-        f"{cubes(training)}.",
-        *(held_out(content) if content["held_out"]["cases"] else folds(content)),
+        f"{extra_data_phrase(training)}.",
+        *(held_out_section(content) if content["held_out"]["cases"] else folds_section(content)),
         "## Data",
         "Each case by the SHA-256 of its images:",
         table(
@@ -155,14 +156,18 @@ def readable(content: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def cubes(training: dict[str, Any]) -> str:
-    """Return what the card says of the lesion cubes that were trained on."""
-    used = training.get("cubes")
-    return f", with lesion cubes of {used['patients']} patients" if used else ""
+def extra_data_phrase(training: dict[str, Any]) -> str:
+    """Return a phrase about what was trained on besides whole volumes."""
+    parts = [
+        f"{what} of {training[key]['patients']} patients"
+        for key, what in (("cubes", "lesion cubes"), ("single_slices", "single slices"))
+        if training.get(key)
+    ]
+    return f", with {' and '.join(parts)}" if parts else ""
 
 
-def held_out(content: dict[str, Any]) -> list[str]:
-    """Return the figures of a model that held patients out."""
+def held_out_section(content: dict[str, Any]) -> list[str]:
+    """Return the figures of a model that held out patients."""
     held = content["held_out"]
     parts = [
         f"Held out, never seen in training: {len(held['cases'])} patients. Volume Dice of the "
@@ -175,7 +180,7 @@ def held_out(content: dict[str, Any]) -> list[str]:
     return parts
 
 
-def folds(content: dict[str, Any]) -> list[str]:
+def folds_section(content: dict[str, Any]) -> list[str]:
     """Return the figures of the folds, for a model that was trained on every patient."""
     rows = []
     for name, scores in sorted(content["folds"].items()):
@@ -186,8 +191,8 @@ def folds(content: dict[str, Any]) -> list[str]:
         ]
         rows.append([name, scores["patients"], *dice])
     return [
-        "It has seen every patient at hand, so these very files are scored on none. Networks "
-        "trained by the same recipe on three folds and scored on the fourth "
+        "It was trained on every patient, so these files are not scored themselves. Networks "
+        "trained with the same configuration on three folds and scored on the fourth "
         "([docs/accuracy.md](../../docs/accuracy.md)) have this volume Dice, with its bootstrap "
         "95 % interval:",
         table(("as", "patients", *VALUES), rows),

@@ -1,9 +1,9 @@
-"""Fetch NiiVue anew from npm at the version in vendor/niivue.json.
+"""Fetch the vendored NiiVue from npm at the version in vendor/niivue.json.
 
-    python tools/fetch_viewer.py             # must be the very file that is here
-    python tools/fetch_viewer.py 0.70.0      # another version; then run the tests
+    python tools/fetch_viewer.py             # must be the file that is committed
+    python tools/fetch_viewer.py 0.70.0      # another version; then run the tests of the page
 
-It is committed, so that the page works without a network and nobody needs npm to run it.
+firmware_host/viewer/vendor/README.md says why it is committed.
 """
 
 import argparse
@@ -24,12 +24,12 @@ NOTE = VENDOR / "niivue.json"
 def main() -> None:
     """Read the command line and fetch."""
     parser = cli.parser("Fetch NiiVue from npm.", "python tools/fetch_viewer.py")
-    parser.add_argument("version", nargs="?", help="default: the one that is here")
-    cli.run(work, parser.parse_args())
+    parser.add_argument("version", nargs="?", help="default: the committed one")
+    cli.run(fetch, parser.parse_args())
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Replace the file, and the note where the version is another."""
+def fetch(arguments: argparse.Namespace) -> None:
+    """Replace the file, and update the note if the version is another."""
     note = read_json(NOTE)
     version = arguments.version or note["version"]
     with tempfile.TemporaryDirectory() as folder:
@@ -37,14 +37,16 @@ def work(arguments: argparse.Namespace) -> None:
         if subprocess.run(packing, cwd=folder, stdout=subprocess.DEVNULL, check=False).returncode:
             raise GliosliceError(f"npm has no {note['package']} {version}, or cannot be reached")
         [package] = Path(folder).glob("*.tgz")
-        with tarfile.open(package) as held:
-            member = held.extractfile(note["member"])
+        with tarfile.open(package) as archive:
+            member = archive.extractfile(note["member"])
             if member is None:
                 raise GliosliceError(f"{package.name}: holds no {note['member']}")
             content = member.read()
     found = hashlib.sha256(content).hexdigest()
     if version == note["version"] and found != note["sha256"]:
-        raise GliosliceError(f"npm's {version} is {found}, {NOTE.name} says {note['sha256']}")
+        raise GliosliceError(
+            f"npm's {version} has SHA-256 {found}, but {NOTE.name} has {note['sha256']}"
+        )
     write_bytes(VENDOR / note["file"], content)
     write_json(NOTE, note | {"version": version, "sha256": found})
     print(f"{note['package']} {version}: {len(content):,} bytes, SHA-256 {found}")

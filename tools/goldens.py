@@ -1,42 +1,43 @@
-"""Write what a model's int8 file makes of golden slices, to hold any machine against it.
+"""Write the golden masks of a model: what its int8 file computes from the golden slices.
 
     python tools/goldens.py models/compact
 
-`device/goldens.py` says what the files hold. The slices are made once, because another processor's
-exponential may differ in the last bit. `python -m device selftest` holds a board against them.
+`device/goldens.py` describes the files. The slices are made once: the exponential of another
+processor may differ in the last bit. `python -m device selftest` compares a board with the masks.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.folds import ROOT
+from benchmarks import ROOT
 from device import goldens
 from device.engine import BUILT_IN, Engine
-from device.goldens import GOLDENS, Goldens, found, golden_slices, source_of, write_goldens
-from device.segment import slices_of
+from device.goldens import GOLDENS, Goldens, compute_masks, golden_key, golden_slices, write_goldens
+from device.segment import prepare_slices
 from glioslice import cli
 from glioslice.cases import phantom_case
 from glioslice.errors import GliosliceError
-from glioslice.files import sha256, whole
+from glioslice.files import atomic_path, sha256
 
 SLICES = ROOT / "models" / goldens.SLICES
 PHANTOM, EVERY = 0, 24
 
 
-def main() -> None:
-    """Read the command line and write them."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and write the goldens."""
     parser = cli.parser(
         "Write the golden masks of a model folder.", "python tools/goldens.py models/compact"
     )
     parser.add_argument("folder", type=Path, metavar="MODEL", help="a model folder")
-    cli.run(work, parser.parse_args())
+    cli.run(write_golden_masks, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Write the folder's goldens; those of the same file on other runtimes stay."""
+def write_golden_masks(arguments: argparse.Namespace) -> None:
+    """Write the folder's goldens; those of the same file on other runtimes are kept."""
     folder: Path = arguments.folder
     [file] = folder.glob("*-int8.tflite")
     engine = Engine(file)
@@ -44,10 +45,10 @@ def work(arguments: argparse.Namespace) -> None:
         write_slices(engine)
     slices = golden_slices(engine, SLICES)
     engines = [Engine(file, reference=True), *([engine] if engine.kernels != BUILT_IN else [])]
-    masks = {source_of(one): found(one, slices) for one in engines}
+    masks = {golden_key(one): compute_masks(one, slices) for one in engines}
     try:
         old = goldens.read_goldens(folder, engine.card.window)
-    except GliosliceError:  # none yet, or of a form that is no more
+    except GliosliceError:  # none yet, or in an old format
         old = Goldens("", "", {})
     if old.sha256 == sha256(file):
         masks = {**old.masks, **masks}
@@ -57,9 +58,9 @@ def work(arguments: argparse.Namespace) -> None:
 
 def write_slices(engine: Engine) -> None:
     """Write the golden slices: every 24th of a phantom."""
-    slices, _ = slices_of(phantom_case(PHANTOM).images, engine.card)
+    slices, _ = prepare_slices(phantom_case(PHANTOM).images, engine.card)
     prepared: Any = [engine.prepare(one) for one in slices[EVERY // 2 :: EVERY]]
-    with whole(SLICES) as temporary:
+    with atomic_path(SLICES) as temporary:
         np.savez_compressed(
             temporary, slices=np.stack(prepared), scale=engine.input.scale,
             zero_point=engine.input.zero_point,

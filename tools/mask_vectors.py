@@ -1,50 +1,36 @@
-"""Write docs/mask-vectors.json: what another implementation of the mask codec is tested against.
+"""Write docs/mask-vectors.json: test vectors for other implementations of the mask codec.
 
     python tools/mask_vectors.py
 
-Masks stand there as runs of equal labels (codec 1 of docs/wire.md), bytes in hexadecimal. They are
-a phantom's and made-up ones, no patient's.
+Masks are runs of equal labels (codec 1 of docs/wire.md), bytes are hexadecimal. The masks are those
+of a phantom and synthetic ones, not those of patients.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.folds import ROOT
+from benchmarks import ROOT
 from glioslice import cli
 from glioslice.files import sha256, write_json
 from glioslice.phantom.head import make_phantom
-from glioslice.preprocessing import brain_of, crop_of, cut
+from glioslice.preprocessing import brain_mask, extract_slices, find_crop
 from glioslice.wire.codecs import RUNS, encode_mask
-from glioslice.wire.context_coder import encode
-from glioslice.wire.context_model import PATH
+from glioslice.wire.context_coder import encode_change
+from glioslice.wire.context_model import PATH, MaskArray
 from glioslice.wire.range_coder import RangeEncoder
 
 FILE = ROOT / "docs" / "mask-vectors.json"
 PHANTOM_SLICES = 5
 FIRST_SLICES = 2
 
-Mask = NDArray[np.uint8]
-Vector = tuple[str, Mask, Mask | None]
-
-
-def main() -> None:
-    """Write them."""
-    example = "python tools/mask_vectors.py"
-    parser = cli.parser("Write the test vectors of the mask codec.", example)
-    cli.run(work, parser.parse_args())
-
-
-def work(_arguments: argparse.Namespace) -> None:
-    """Write the file for the tables that are shipped."""
-    write_json(FILE, vectors())
+Vector = tuple[str, MaskArray, MaskArray | None]
 
 
 def vectors() -> dict[str, Any]:
-    """Return the file's content."""
+    """Return the content of the file."""
     return {
         "tables": sha256(PATH),
         "range_coder": range_coder(),
@@ -54,15 +40,15 @@ def vectors() -> dict[str, Any]:
                 "shape": list(mask.shape),
                 "previous": None if previous is None else encode_mask(RUNS, previous).hex(),
                 "mask": encode_mask(RUNS, mask).hex(),
-                "content": encode(mask, previous).hex(),
+                "content": encode_change(mask, previous).hex(),
             }
-            for name, mask, previous in (*made_up(), *phantom())
+            for name, mask, previous in (*synthetic_masks(), *phantom_masks())
         ],
     }
 
 
 def range_coder() -> list[dict[str, Any]]:
-    """Return lists of decisions, [bit, chance], and numbers, [value, count], with their bytes.
+    """Return lists of decisions, [bit, probability], and numbers, [value, count], with their bytes.
 
     Halves fill whole bytes; the rare decision makes the interval end on both sides of a carry.
     """
@@ -89,8 +75,8 @@ def range_coder() -> list[dict[str, Any]]:
     return made
 
 
-def made_up() -> Iterator[Vector]:
-    """Yield small masks that reach every part of the codec."""
+def synthetic_masks() -> Iterator[Vector]:
+    """Yield small masks that exercise every part of the codec."""
     empty = np.zeros((12, 20), np.uint8)
     yield "empty", empty, None
     yield "empty after empty", empty, empty
@@ -114,17 +100,32 @@ def made_up() -> Iterator[Vector]:
     yield "two bits a pixel, odd size", chequered[:5, :7].copy(), None
 
 
-def phantom() -> Iterator[Vector]:
-    """Yield slices of a phantom's tumour: its first ones, and some about its middle."""
+def phantom_masks() -> Iterator[Vector]:
+    """Yield slices of a phantom's tumour: its first ones, and some around its middle."""
     head = make_phantom(0)
-    masks = cut(head.labels, crop_of(brain_of(head.images)))
-    held = np.flatnonzero(masks.any(axis=(1, 2)))
-    middle = int(held[len(held) // 2])
-    chosen = [*range(held[0], held[0] + FIRST_SLICES), *range(middle, middle + PHANTOM_SLICES)]
+    masks = extract_slices(head.labels, find_crop(brain_mask(head.images)))
+    labelled = np.flatnonzero(masks.any(axis=(1, 2)))
+    middle = int(labelled[len(labelled) // 2])
+    chosen = [
+        *range(labelled[0], labelled[0] + FIRST_SLICES),
+        *range(middle, middle + PHANTOM_SLICES),
+    ]
     for place, index in enumerate(chosen):
         alone = place in (0, FIRST_SLICES)
-        named = f"phantom, slice {index}" + (", alone" if alone else "")
-        yield named, masks[index], None if alone else masks[index - 1]
+        name = f"phantom, slice {index}" + (", alone" if alone else "")
+        yield name, masks[index], None if alone else masks[index - 1]
+
+
+def write_vectors(_arguments: argparse.Namespace) -> None:
+    """Write the file for the present tables of the codec."""
+    write_json(FILE, vectors())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    example = "python tools/mask_vectors.py"
+    parser = cli.parser("Write the test vectors of the mask codec.", example)
+    cli.run(write_vectors, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

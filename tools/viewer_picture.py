@@ -1,8 +1,8 @@
-"""Stream the phantom with a page, and keep the page as it looks on the way: docs/desk.png.
+"""Take the picture of the live page in the documentation, docs/host.png, while the phantom streams.
 
     python tools/viewer_picture.py
 
-The rates in the picture are those of the simulated line in its address, on the machine that ran it.
+The rates in the picture are those of a simulated line on the machine that ran it.
 """
 
 import argparse
@@ -19,33 +19,33 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.folds import ROOT
+from benchmarks import ROOT
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 
-PICTURE = ROOT / "docs" / "desk.png"
+PICTURE = ROOT / "docs" / "host.png"
 PORT = "sim://?baud=460800&loss=0.001"
 SIZE = {"width": 1440, "height": 900}
 WEBGL_IN_SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 SLICES = 77
-"""Of the phantom's 127: the tumour is there, and growing."""
+"""Slices of the phantom's 127 after which the picture is taken: the tumour is visible."""
 
-PATIENCE = 300.0
-"""Seconds until so many have arrived."""
+TIMEOUT = 300.0
+"""Seconds until they have arrived."""
 
 
 def main() -> None:
-    """Do what the command line says."""
-    parser = cli.parser("Photograph the page.", "python tools/viewer_picture.py")
-    cli.run(work, parser.parse_args())
+    """Read the command line and take the picture."""
+    parser = cli.parser("Take the picture of the live page.", "python tools/viewer_picture.py")
+    cli.run(take_picture, parser.parse_args())
 
 
-def work(_: argparse.Namespace) -> None:
-    """Stream, wait, keep the picture."""
+def take_picture(_: argparse.Namespace) -> None:
+    """Stream the phantom, wait, and write the picture."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [
+        options = [
             "--port",
             PORT,
             "--images",
@@ -55,21 +55,21 @@ def work(_: argparse.Namespace) -> None:
             "--view",
             "--quiet",
         ]
-        stream = [sys.executable, str(ROOT / "firmware_host" / "stream.py"), *words]
+        stream = [sys.executable, str(ROOT / "firmware_host" / "stream.py"), *options]
         with subprocess.Popen(stream, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout
-                said = process.stdout.readline()
-                address = re.match(r"page: (\S+)", said)
+                line = process.stdout.readline()
+                address = re.match(r"page: (\S+)", line)
                 if address is None:
-                    raise GliosliceError(f"stream.py said {said!r} where its page was expected")
-                write_bytes(PICTURE, picture(address[1]))
+                    raise GliosliceError(f"stream.py printed {line!r}, not the address of its page")
+                write_bytes(PICTURE, screenshot(address[1]))
             finally:
                 process.send_signal(signal.SIGINT)
     print(f"written: {PICTURE.relative_to(ROOT)}")
 
 
-def picture(address: str) -> bytes:
+def screenshot(address: str) -> bytes:
     """Return the page at `address` as a PNG, once SLICES have arrived."""
     from playwright.sync_api import sync_playwright
 
@@ -79,23 +79,23 @@ def picture(address: str) -> bytes:
         )
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
         page.goto(address)
-        arrived(page)
-        return smaller(page.screenshot())
+        wait_for_slices(page)
+        return reduce_colours(page.screenshot())
 
 
-def smaller(png: bytes) -> bytes:
-    """Return a picture in 256 colours, which people do not tell from all of them."""
+def reduce_colours(png: bytes) -> bytes:
+    """Return a picture in 256 colours, which looks the same."""
     file = io.BytesIO()
     Image.open(io.BytesIO(png)).quantize(256).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
-def arrived(page: Any) -> None:
-    """Wait for the slices; the page's policy lets playwright's own waiting evaluate nothing."""
-    end = time.monotonic() + PATIENCE
+def wait_for_slices(page: Any) -> None:
+    """Wait for the slices; the page's policy forbids what playwright's own waiting evaluates."""
+    end = time.monotonic() + TIMEOUT
     while page.evaluate("glioslice.arrivals.length ?? glioslice.arrivals") < SLICES:
         if time.monotonic() > end:
-            raise GliosliceError(f"{SLICES} slices did not arrive in {PATIENCE:.0f} s")
+            raise GliosliceError(f"{SLICES} slices did not arrive in {TIMEOUT:.0f} s")
         time.sleep(0.2)
 
 

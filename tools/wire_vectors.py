@@ -1,13 +1,14 @@
-"""Write docs/wire-vectors.json: what a program in another language is tested against.
+"""Write docs/wire-vectors.json: test vectors for other implementations of the protocol.
 
     python tools/wire_vectors.py            # docs/wire-vectors.json
     python tools/wire_vectors.py --check    # exit code 2 if the file is not what the code writes
 
-Bytes are hexadecimal. `refused` are bodies and messages that a reader has to turn down.
+Bytes are hexadecimal. `refused` are bodies and messages that a reader has to reject.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import IntEnum
 from pathlib import Path
@@ -18,7 +19,7 @@ from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.wire import packets
 from glioslice.wire.baud_negotiation import pattern
-from glioslice.wire.framing import MAX_BODY, encode
+from glioslice.wire.framing import MAX_BODY, encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import (
     BoardHello,
@@ -113,7 +114,7 @@ REFUSED_MESSAGES = (
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold of a field."""
+    """Return a field as JSON can hold it."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, IntEnum):
@@ -133,17 +134,17 @@ def fields(one: Packet | Message) -> dict[str, Any]:
 
 
 def packet_vector(packet: Packet, active: bool) -> dict[str, Any]:
-    """Return a packet with the body and the frame that it becomes."""
+    """Return a packet with its body and its frame."""
     body = packets.to_bytes(packet, active)
     origin = "active" if active else "passive"
-    named = {"kind": type(packet).__name__, "from": origin, "fields": fields(packet)}
-    return {**named, "body": body.hex(), "frame": encode(body).hex()}
+    head = {"kind": type(packet).__name__, "from": origin, "fields": fields(packet)}
+    return {**head, "body": body.hex(), "frame": encode_frame(body).hex()}
 
 
 def vectors() -> dict[str, Any]:
     """Return the whole file."""
     return {
-        "frames": [{"body": body.hex(), "frame": encode(body).hex()} for body in BODIES],
+        "frames": [{"body": body.hex(), "frame": encode_frame(body).hex()} for body in BODIES],
         "packets": [packet_vector(packet, active) for packet, active in PACKETS],
         "lengths": [{"length": n, "prefix": varint(n).hex()} for n in LENGTHS],
         "messages": [
@@ -154,21 +155,25 @@ def vectors() -> dict[str, Any]:
     }
 
 
-def work(arguments: argparse.Namespace) -> None:
+def write_vectors(arguments: argparse.Namespace) -> None:
     """Write the file, or compare it."""
     made = vectors()
     if not arguments.check:
         write_json(arguments.out, made)
     elif json.loads(arguments.out.read_text(encoding="utf-8")) != made:
-        raise GliosliceError(f"{arguments.out}: not what the code writes; run this without --check")
+        raise GliosliceError(
+            f"{arguments.out}: differs from what the code writes; run this command without --check"
+        )
 
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = cli.parser("Write the test vectors of the wire.", "python tools/wire_vectors.py")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = cli.parser(
+        "Write the test vectors of the serial protocol.", "python tools/wire_vectors.py"
+    )
     parser.add_argument("--out", type=Path, default=FILE, metavar="JSON")
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    cli.run(work, parser.parse_args())
+    cli.run(write_vectors, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

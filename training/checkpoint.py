@@ -1,7 +1,4 @@
-"""Checkpoints: safetensors beside a JSON card, and the state from which training goes on.
-
-The card of a trained network, and the model folder that it describes.
-"""
+"""Checkpoints: a model folder with weights and card, and the state that a run resumes from."""
 
 import json
 from pathlib import Path
@@ -14,91 +11,20 @@ from torch import Tensor
 
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
-from glioslice.files import sha256, whole, write_json
+from glioslice.files import atomic_path, sha256, write_json
 from glioslice.labels import REGIONS
-from glioslice.model_card import CARD, Card, read_card, read_card_of
+from glioslice.model_card import CARD, Card, read_card, read_verified_card
 from glioslice.preprocessing import CLIP, WINDOW
-from training.dataset import Slices
-from training.network import Network, NetworkConfig, build, macs, parameters
+from training.dataset import CaseSlices
+from training.network import Network, NetworkConfig, build_network, count_macs, count_parameters
 
 STATE = "state.safetensors"
-
-
-def load_model(folder: Path) -> tuple[Network, Card]:
-    """Return the float network of a model folder in evaluation mode, and its card.
-
-    Raises GliosliceError if card or checkpoint are missing, do not belong together, or hold
-    weights of another shape or not-a-number.
-    """
-    card = read_card(folder)
-    return load_weights(folder / f"{card.name}.safetensors")
-
-
-def load_weights(file: Path) -> tuple[Network, Card]:
-    """Return the network of one checkpoint file, described by the card beside it."""
-    card = read_card_of(file)
-    shape = card.content["network"]
-    config = NetworkConfig(
-        tuple(shape["widths"]),
-        int(shape["inputs"]),
-        int(shape["outputs"]),
-        str(shape.get("design", NetworkConfig.design)),
-        str(shape.get("upsampling", NetworkConfig.upsampling)),
-        int(shape.get("stem", NetworkConfig.stem)),
-    )
-    network = build(config).eval()
-    weights = _load(file)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise GliosliceError(f"{file}: not the weights of {config.widths}: {first}") from None
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise GliosliceError(f"{file}: {name} holds NaN or infinite weights; train again")
-    return network, card
-
-
-def save_tensors(
-    file: Path, tensors: dict[str, Tensor], note: dict[str, Any] | None = None
-) -> None:
-    """Write tensors (and a JSON note in the file's metadata), whole or not at all."""
-    metadata = None if note is None else {"json": json.dumps(note)}
-    with whole(file) as temporary:
-        save_file(
-            {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata
-        )
-
-
-def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return tensors and note of the training state in `folder`.
-
-    Raises GliosliceError if there is none or it is damaged.
-    """
-    file = folder / STATE
-    if not file.is_file():
-        raise GliosliceError(
-            f"{folder}: nothing to resume, there is no {STATE}; leave out --resume"
-        )
-    tensors = _load(file)
-    with safe_open(file, "pt") as opened:
-        note = json.loads(opened.metadata()["json"])
-    return tensors, note
-
-
-def _load(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise GliosliceError(f"{file}: damaged or no safetensors file ({error})") from None
-
-
 INTENDED_USE = (
     "Research and teaching on skull-stripped, registered 1 mm MR of adult glioma (T1, T1ce, T2, "
-    "FLAIR). Research software, no medical device: not for diagnosis or treatment."
+    "FLAIR). Research software, not a medical device: not for diagnosis or treatment."
 )
 LICENCE = (
-    "Weights: research use. They were learnt from BraTS data, whose terms ask for non-commercial "
+    "Weights: research use. They were trained on BraTS data, whose terms require non-commercial "
     "research and the credits below. Code: Apache-2.0."
 )
 CREDITS = (
@@ -111,28 +37,103 @@ CREDITS = (
     'U. Baid et al., "The RSNA-ASNR-MICCAI BraTS 2021 Benchmark on Brain Tumor Segmentation and '
     'Radiogenomic Classification", arXiv:2107.02314.',
 )
+SINGLE_SLICE_CREDIT = (
+    'M. Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13:4128, '
+    "2022."
+)
+"""Two patients of the single slices are theirs."""
 
 
-def trained_card(
+def load_model(folder: Path) -> tuple[Network, Card]:
+    """Return the float network of a model folder, in evaluation mode, and its card.
+
+    Raises GliosliceError if card or checkpoint are missing or do not match, or if weights have the
+    wrong shape or are not finite.
+    """
+    card = read_card(folder)
+    return load_checkpoint(folder / f"{card.name}.safetensors")
+
+
+def load_checkpoint(file: Path) -> tuple[Network, Card]:
+    """Return the network of a checkpoint file and the card beside it; raises like `load_model`."""
+    card = read_verified_card(file)
+    entry = card.content["network"]
+    config = NetworkConfig(
+        tuple(entry["widths"]),
+        int(entry["inputs"]),
+        int(entry["outputs"]),
+        str(entry.get("design", NetworkConfig.design)),
+        str(entry.get("upsampling", NetworkConfig.upsampling)),
+        int(entry.get("stem", NetworkConfig.stem)),
+    )
+    network = build_network(config).eval()
+    weights = _load(file)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise GliosliceError(
+            f"{file}: not the weights of a network of widths {config.widths}: {first}"
+        ) from None
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise GliosliceError(f"{file}: {name} holds NaN or infinite weights; train it again")
+    return network, card
+
+
+def save_tensors(
+    file: Path, tensors: dict[str, Tensor], note: dict[str, Any] | None = None
+) -> None:
+    """Write tensors, and `note` as JSON in the metadata; the file is replaced atomically."""
+    metadata = None if note is None else {"json": json.dumps(note)}
+    with atomic_path(file) as temporary:
+        save_file(
+            {k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata
+        )
+
+
+def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the note of the training state in `folder`.
+
+    Raises GliosliceError if the state is missing or damaged.
+    """
+    file = folder / STATE
+    if not file.is_file():
+        raise GliosliceError(f"{folder}: nothing to resume, {STATE} is missing; omit --resume")
+    tensors = _load(file)
+    with safe_open(file, "pt") as opened:
+        note = json.loads(opened.metadata()["json"])
+    return tensors, note
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise GliosliceError(f"{file}: damaged or not a safetensors file ({error})") from None
+
+
+def make_card(
     network: Network,
     size: str,
     settings: dict[str, Any],
-    held_out: list[Slices],
-    before: list[dict[str, str]],
+    held_out: list[CaseSlices],
+    inherited: list[dict[str, str]],
 ) -> dict[str, Any]:
-    """Return the card of a run, but for its files.
+    """Return the card of a run, without its files.
 
-    `before` are the cases that a fine-tuned model or teachers have seen: they stay seen.
+    `inherited` are the cases that the fine-tuned model or the teachers were trained on: the new
+    network counts them as seen too.
     """
-    seen = {case["digest"]: case for case in before}
-    mine = {case["digest"] for case in settings["cases"]}
-    cases = settings["cases"] + [case for digest, case in seen.items() if digest not in mine]
+    own = {case["digest"] for case in settings["cases"]}
+    others = {case["digest"]: case for case in inherited if case["digest"] not in own}
+    cases = settings["cases"] + list(others.values())
     config = network.config
     return {
         "name": size,
         "intended_use": INTENDED_USE,
         "licence": LICENCE,
-        "credits": list(CREDITS),
+        "credits": [*CREDITS, *([SINGLE_SLICE_CREDIT] if settings.get("single_slices") else [])],
         "network": {
             "design": config.design,
             "upsampling": config.upsampling,
@@ -140,8 +141,8 @@ def trained_card(
             "widths": list(config.widths),
             "inputs": config.inputs,
             "outputs": config.outputs,
-            "parameters": parameters(network),
-            "macs": macs(network, WINDOW),
+            "parameters": count_parameters(network),
+            "macs": count_macs(network, WINDOW),
         },
         "input": {
             "modalities": list(MODALITIES),
@@ -159,7 +160,7 @@ def trained_card(
 
 
 def write_model(folder: Path, network: Network, card: dict[str, Any]) -> None:
-    """Write the checkpoint, then the card that binds it."""
+    """Write the checkpoint, then the card with its SHA-256."""
     file = folder / f"{card['name']}.safetensors"
     save_tensors(file, dict(network.state_dict()))
     entry = {"precision": "float32", "bytes": file.stat().st_size, "sha256": sha256(file)}

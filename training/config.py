@@ -1,4 +1,4 @@
-"""The settings of a run."""
+"""The hyper-parameters of a training run."""
 
 import argparse
 import math
@@ -9,60 +9,93 @@ from glioslice.errors import GliosliceError
 from glioslice.preprocessing import WINDOW
 
 CROP_STEP = 32
-"""Pixels: a network of five levels whose first convolution halves a crop divides it by so much."""
+"""A network of five levels with a strided first convolution divides its input by 32 pixels."""
+
+
+SHARES = (
+    "tumour", "centred", "low_grade", "lesions", "slices", "taught", "resampled", "thick",
+    "misregistered", "missing",
+)  # fmt: skip
+"""Fields that are shares or probabilities."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Every hyper-parameter of a run; `--set NAME=VALUE` changes any."""
+class TrainingConfig:
+    """All hyper-parameters of a run; `--set NAME=VALUE` changes any of them."""
 
-    epochs: int = 36
-    steps: int = 250  # batches an epoch
+    epochs: int = 80  # 20,000 steps: 80 minutes of one core for a compact network
+    steps: int = 250  # batches per epoch
     batch: int = 16
-    crop: int = 128  # pixels; of a slice's 160 x 192 those around the tumour teach most
+    crop: int = 128  # pixels; the part of a 160 x 192 slice around the tumour teaches most
     tumour: float = 0.6  # share of slices that must hold tumour; about half of a brain's do
-    centred: float = 0.5  # share of their crops that are centred on it, not anywhere in the window
-    lesions: float = 0.25  # share of a batch that is canvases of lesion cubes, where they are given
-    taught: float = 0.5  # share of the target that is the teachers' word, where there are any
-    rate: float = 3e-3  # peak; AdamW on 50,000 weights with batch norm stands it
-    warmup: float = 0.03  # share of the run in which the rate rises from 0
+    centred: float = 0.5  # share of their crops that are centred on tumour, not placed anywhere
+    low_grade: float = 0.33  # share of draws from low-grade patients, if grades are given: 11 of 60
+    lesions: float = (
+        0.1875  # share of a batch that shows patches of lesion cubes, if given: 3 of 16
+    )
+    slices: float = (
+        0.1875  # share of a batch from single slices, if given: whole heads, 109 patients
+    )
+    slice_jitter: float = 0.15  # of their spread (log) and level: z-scores are over the slice alone
+    resampled: float = 0.65  # share of volume slices resampled; a third stays as BraTS has them
+    thick: float = 0.5  # share of those in which one to four modalities are thick slices
+    thick_from: float = 2.0  # mm; thinner is no more than interpolation
+    thick_to: float = 6.0  # mm; clinical series have 5 to 6
+    misregistered: float = 0.5  # share of a resampled slice's modalities that are misregistered
+    misregistered_shift: float = 1.5  # voxels, at most; what rigid registration leaves
+    misregistered_turn: float = 2.0  # degrees, at most
+    missing: float = 0.4  # share of crops that lack modalities (augment.MISSING)
+    taught: float = 0.5  # weight of the teachers' probabilities in the target, if any
+    rate: float = 3e-3  # peak; AdamW tolerates it for 50,000 weights with batch norm
+    warmup: float = 0.03  # share of the run in which the learning rate rises from 0
     decay: float = 1e-4
-    average: float = 0.999  # of the weights' running average that a step keeps
-    judge_every: int = 6  # epochs between looks at the held-out cases, which choose nothing
+    average: float = 0.999  # decay of the running average of the weights
+    judge_every: int = 10  # epochs between validations; they are logged and select nothing
     seed: int = 0
 
 
-def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """Return the recipe that the command line asks for.
+def parse_config(arguments: argparse.Namespace) -> TrainingConfig:
+    """Return the config that the command line describes.
 
-    Raises GliosliceError if a field is unknown or cannot have that value.
+    Raises GliosliceError if a field is unknown or its value is invalid.
     """
-    asked: dict[str, Any] = {
+    values: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("epochs", "steps", "batch", "rate", "seed")
     }
-    kinds = {field.name: type(getattr(Recipe, field.name)) for field in fields(Recipe)}
-    for word in arguments.set:
-        name, _, value = word.partition("=")
-        if name not in kinds:
-            raise GliosliceError(f"--set {word}: a recipe has {', '.join(kinds)}")
+    types = {
+        field.name: type(getattr(TrainingConfig, field.name)) for field in fields(TrainingConfig)
+    }
+    for setting in arguments.set:
+        name, _, value = setting.partition("=")
+        if name not in types:
+            raise GliosliceError(f"--set {setting}: unknown field; there are {', '.join(types)}")
         try:
-            asked[name] = kinds[name](value)
+            values[name] = types[name](value)
         except ValueError:
-            raise GliosliceError(f"--set {word}: {name} is {kinds[name].__name__}") from None
-    recipe = Recipe(**asked)
-    if min(recipe.epochs, recipe.steps, recipe.batch, recipe.judge_every) < 1:
+            raise GliosliceError(
+                f"--set {setting}: {name} must be of type {types[name].__name__}"
+            ) from None
+    config = TrainingConfig(**values)
+    if min(config.epochs, config.steps, config.batch, config.judge_every) < 1:
         raise GliosliceError("epochs, steps, batch and judge_every must be at least 1")
-    if recipe.crop % CROP_STEP or not CROP_STEP <= recipe.crop <= min(WINDOW):
+    for name in SHARES:
+        if not 0 <= getattr(config, name) <= 1:
+            raise GliosliceError(f"--set {name}={getattr(config, name)}: must be from 0 to 1")
+    if config.lesions + config.slices > 1:
+        raise GliosliceError("lesions and slices are shares of one batch: at most 1 together")
+    if not 1 <= config.thick_from <= config.thick_to:
+        raise GliosliceError("thick_from must be at least 1 and at most thick_to")
+    if config.crop % CROP_STEP or not CROP_STEP <= config.crop <= min(WINDOW):
         raise GliosliceError(
-            f"--set crop={recipe.crop}: a multiple of {CROP_STEP} up to {min(WINDOW)}"
+            f"--set crop={config.crop}: must be a multiple of {CROP_STEP}, at most {min(WINDOW)}"
         )
-    return recipe
+    return config
 
 
-def rate_at(recipe: Recipe, step: int) -> float:
+def learning_rate(config: TrainingConfig, step: int) -> float:
     """Return the learning rate at `step`: linear warm-up, then a cosine to zero."""
-    whole = recipe.epochs * recipe.steps
-    warm = max(1, round(recipe.warmup * whole))
+    total = config.epochs * config.steps
+    warm = max(1, round(config.warmup * total))
     if step < warm:
-        return recipe.rate * (step + 1) / warm
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, whole - warm)))
+        return config.rate * (step + 1) / warm
+    return config.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))

@@ -1,9 +1,12 @@
-"""Cases as slices on disk (float16, memory-mapped), split by patient, drawn by a seed."""
+"""The data set: cases as memory-mapped float16 slices, split by patient, sampled by a seed."""
 
+import csv
 import hashlib
+import logging
 import random
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,77 +15,89 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from glioslice.cases import MODALITIES, CaseFiles, digest, find_cases, read_case
+from glioslice.cases import MODALITIES, CaseFiles, case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json, whole, write_json
-from glioslice.preprocessing import CLIP, WINDOW, brain_of, crop_of, cut, z_scores
-from training.config import Recipe
+from glioslice.files import atomic_path, read_json, write_json
+from glioslice.preprocessing import CLIP, WINDOW, brain_mask, extract_slices, find_crop, z_scores
+from training.config import TrainingConfig
+from training.resampling import random_resampling, resample_slice
 
-BRATS_2023_NAME = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}")
+logger = logging.getLogger(__name__)
+
+BRATS_2023_CASE = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}")
+
+
+IGNORE = 255
+"""The label of pixels whose true label is unknown."""
+
+LOW, UNKNOWN = "low", "unknown"
+"""Grades of a glioma, as in the column `grade` of the patients' table."""
 
 
 @dataclass(frozen=True)
-class Slices:
-    """One case, memory-mapped: images (Z, 160, 192, 4) float16, labels (Z, 160, 192) uint8."""
+class CaseSlices:
+    """A memory-mapped case: images (Z, 160, 192, 4) float16, labels (Z, 160, 192) uint8."""
 
     case: str
     digest: str
     images: NDArray[np.float16]
     labels: NDArray[np.uint8]
+    grade: str = UNKNOWN
 
     @cached_property
     def with_tumour(self) -> NDArray[np.intp]:
-        """The indices of the slices that hold tumour."""
+        """Indices of the slices that hold tumour."""
         return np.flatnonzero(self.labels.any(axis=(1, 2)))
 
 
-def patient_of(case: str) -> str:
-    """Return whose case it is: BraTS 2023 numbers a patient's visits in the last three digits."""
-    match = BRATS_2023_NAME.fullmatch(case)
+def patient_name(case: str) -> str:
+    """Return the patient of a case; BraTS 2023 appends the visit's number in three digits."""
+    match = BRATS_2023_CASE.fullmatch(case)
     return match[1] if match else case
 
 
-def split(
+def split_cases(
     cases: list[CaseFiles], hold_out: str, seed: int
 ) -> tuple[list[CaseFiles], list[CaseFiles]]:
-    """Return training and held-out cases, no patient in both.
+    """Return the training and the held-out cases; no patient is in both.
 
-    `hold_out` is a number of patients, drawn by `seed`, or names of cases with commas between.
-    Raises GliosliceError if a name is unknown or nobody would be left to train on.
+    `hold_out` is a number of patients, sampled by `seed`, or comma-separated case names. Raises
+    GliosliceError if a name is unknown or no patient is left for training.
     """
-    patients = sorted({patient_of(files.name) for files in cases})
+    patients = sorted({patient_name(files.name) for files in cases})
     if hold_out.isdigit():
         out = set(random.Random(seed).sample(patients, min(int(hold_out), len(patients))))
     else:
-        out = {patient_of(name.strip()) for name in hold_out.split(",")}
+        out = {patient_name(name.strip()) for name in hold_out.split(",")}
         if unknown := sorted(out - set(patients)):
-            raise GliosliceError(f"--hold-out: no such case in the data: {', '.join(unknown)}")
-    kept = [files for files in cases if patient_of(files.name) not in out]
+            raise GliosliceError(f"--hold-out: not in the data: {', '.join(unknown)}")
+    kept = [files for files in cases if patient_name(files.name) not in out]
     if not kept:
         raise GliosliceError(
-            f"--hold-out {hold_out}: no patient of {len(patients)} is left to train"
+            f"--hold-out {hold_out}: none of {len(patients)} patients is left for training"
         )
-    return kept, [files for files in cases if patient_of(files.name) in out]
+    return kept, [files for files in cases if patient_name(files.name) in out]
 
 
-def prepare(files: CaseFiles, cache: Path) -> Slices:
-    """Return a case's slices from `cache`, made there first where they are missing.
+def load_slices(files: CaseFiles, cache: Path) -> CaseSlices:
+    """Return the slices of a case from `cache`; they are written there first if missing.
 
-    Raises GliosliceError if the case has no expert mask, or is refused by `read_case`.
+    Raises GliosliceError if the case has no ground truth or `read_case` refuses it.
     """
     if files.mask is None:
-        raise GliosliceError(f"{files.name}: no expert mask (seg), which training needs")
-    key = _key(files)
+        raise GliosliceError(f"{files.name}: has no ground truth (seg), which training needs")
+    key = _cache_key(files)
     note, images, labels = (cache / f"{key}{end}" for end in (".json", ".npy", "-labels.npy"))
-    if not note.is_file():  # written last: where it stands, the arrays are whole
+    if not note.is_file():  # it is written last, so the arrays are complete if it exists
+        logger.info("preparing the slices of %s", files.name)
         case = read_case(files)
         assert case.labels is not None
-        brain = brain_of(case.images)
-        crop = crop_of(brain)
-        _save(images, cut(z_scores(case.images, brain), crop).astype(np.float16))
-        _save(labels, cut(case.labels, crop))
-        write_json(note, {"case": files.name, "digest": digest(case)})
-    return Slices(
+        brain = brain_mask(case.images)
+        crop = find_crop(brain)
+        _save(images, extract_slices(z_scores(case.images, brain), crop).astype(np.float16))
+        _save(labels, extract_slices(case.labels, crop))
+        write_json(note, {"case": files.name, "digest": case_digest(case)})
+    return CaseSlices(
         files.name,
         read_json(note)["digest"],
         np.load(images, mmap_mode="r"),
@@ -92,73 +107,110 @@ def prepare(files: CaseFiles, cache: Path) -> Slices:
 
 def load_split(
     data: Path, hold_out: str, seed: int, cache: Path
-) -> tuple[list[Slices], list[Slices]]:
-    """Return the prepared training and held-out cases of the folder `data`."""
-    kept, held_out = split(find_cases(data), hold_out, seed)
-    return [prepare(f, cache) for f in kept], [prepare(f, cache) for f in held_out]
+) -> tuple[list[CaseSlices], list[CaseSlices]]:
+    """Return the training and the held-out cases of the folder `data`."""
+    kept, held_out = split_cases(find_cases(data), hold_out, seed)
+    return [load_slices(f, cache) for f in kept], [load_slices(f, cache) for f in held_out]
 
 
-def draw_slices(
-    cases: list[Slices], count: int, recipe: Recipe, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images (B, 160, 192, 4) float16, labels (B, 160, 192), crop centres (B, 2).
+def read_grades(table: Path) -> dict[str, str]:
+    """Return a map of case to grade, from the columns `case` and `grade`.
 
-    A patient is drawn first, then one of its slices, so that large tumours do not count twice. A
-    crop does not reach past the window.
+    Without a column `grade`, all are unknown. Raises GliosliceError if there is no such table.
     """
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            return {row["case"]: row.get("grade", UNKNOWN) for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        raise GliosliceError(f"{table}: no such file; it must map cases to grades") from None
+    except KeyError as error:
+        raise GliosliceError(f"{table}: the column {error} is missing") from None
+
+
+def with_grades(cases: Sequence[CaseSlices], grades: dict[str, str]) -> list[CaseSlices]:
+    """Return the cases with their grades; a case that is not in the table has an unknown one."""
+    return [replace(case, grade=grades.get(case.case, UNKNOWN)) for case in cases]
+
+
+def random_patient(grades: Sequence[str], low_grade: float, generator: torch.Generator) -> int:
+    """Return the index of a random patient, of low grade with probability `low_grade`.
+
+    With a probability of 0, or if there are no patients of low grade or no others, all patients are
+    equally probable.
+    """
+    low = [i for i, grade in enumerate(grades) if grade == LOW]
+    if low_grade == 0 or len(low) in (0, len(grades)):
+        return random_index(len(grades), generator)
+    if float(torch.rand((), generator=generator)) < low_grade:
+        return low[random_index(len(low), generator)]
+    others = [i for i, grade in enumerate(grades) if grade != LOW]
+    return others[random_index(len(others), generator)]
+
+
+def sample_slices(
+    cases: list[CaseSlices], count: int, config: TrainingConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return images (B, 160, 192, 4) float16, labels (B, 160, 192) and crop centres (B, 2).
+
+    The patient is sampled first, then one of its slices, so that patients with large tumours do not
+    count more. Crops stay inside the window. A share of the slices is resampled
+    (`training.resampling`).
+    """
+    grades = [case.grade for case in cases]
     images = np.empty((count, *WINDOW, len(MODALITIES)), np.float16)
     labels = np.empty((count, *WINDOW), np.uint8)
     centres = np.empty((count, 2), np.float32)
     for i in range(count):
-        case = cases[pick(len(cases), generator)]
+        case = cases[random_patient(grades, config.low_grade, generator)]
         pool = case.with_tumour
-        if len(pool) and float(torch.rand((), generator=generator)) < recipe.tumour:
-            z = int(pool[pick(len(pool), generator)])
+        if len(pool) and float(torch.rand((), generator=generator)) < config.tumour:
+            z = int(pool[random_index(len(pool), generator)])
         else:
-            z = pick(len(case.labels), generator)
-        images[i], labels[i] = case.images[z], case.labels[z]
-        near = float(torch.rand((), generator=generator)) < recipe.centred
-        centres[i] = _centre(labels[i] if near else None, recipe.crop, generator)
-    return (
-        torch.from_numpy(images),
-        torch.from_numpy(labels),
-        torch.from_numpy(centres),
-    )
+            z = random_index(len(case.labels), generator)
+        labels[i] = case.labels[z]
+        if config.resampled and float(torch.rand((), generator=generator)) < config.resampled:
+            images[i] = resample_slice(case.images, z, random_resampling(config, generator)).numpy()
+        else:
+            images[i] = case.images[z]
+        on_tumour = float(torch.rand((), generator=generator)) < config.centred
+        centres[i] = crop_centre(labels[i] if on_tumour else None, config.crop, generator)
+    return torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(centres)
 
 
-def _centre(
+def crop_centre(
     labels: NDArray[np.uint8] | None, crop: int, generator: torch.Generator
 ) -> NDArray[np.float64]:
-    """Return the row and column to centre a crop on: anywhere, or near a voxel of tumour.
+    """Return row and column of a crop's centre.
 
-    Near is within a quarter of the crop, for slices whose `labels` are given and hold any.
+    If `labels` are given and hold tumour, it lies within a quarter of the crop around a tumour
+    voxel, else anywhere.
     """
-    room = np.maximum(np.array(WINDOW) - crop, 0) / 2  # how far the centre may move either way
+    room = np.maximum(np.array(WINDOW) - crop, 0) / 2  # largest shift in each direction
     middle = (np.array(WINDOW) - 1) / 2
     shift = torch.rand(2, generator=generator, dtype=torch.float64).numpy() * 2 - 1
-    tumour = np.flatnonzero(labels) if labels is not None else ()
+    tumour = np.flatnonzero((labels > 0) & (labels != IGNORE)) if labels is not None else ()
     if not len(tumour):
         return middle + shift * room
-    voxel = np.array(divmod(int(tumour[pick(len(tumour), generator)]), WINDOW[1]))
+    voxel = np.array(divmod(int(tumour[random_index(len(tumour), generator)]), WINDOW[1]))
     centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
     return centre
 
 
-def pick(below: int, generator: torch.Generator) -> int:
-    """Return an index from 0 to `below` - 1."""
+def random_index(below: int, generator: torch.Generator) -> int:
+    """Return a random index from 0 to `below` - 1."""
     return int(torch.randint(below, (), generator=generator))
 
 
-def _key(files: CaseFiles) -> str:
-    """Return a name that changes with the files or with what is made of them."""
-    running = hashlib.sha256(f"{WINDOW} {CLIP} {files.scheme}".encode())
+def _cache_key(files: CaseFiles) -> str:
+    """Return a name that changes if the files or the preparation change."""
+    fingerprint = hashlib.sha256(f"{WINDOW} {CLIP} {files.scheme}".encode())
     for path in (*dict.fromkeys(files.images.values()), files.mask):
         assert path is not None
         state = path.stat()
-        running.update(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
-    return f"{files.name}-{running.hexdigest()[:16]}"
+        fingerprint.update(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    return f"{files.name}-{fingerprint.hexdigest()[:16]}"
 
 
 def _save(path: Path, array: NDArray[np.generic]) -> None:
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         np.save(temporary, array)

@@ -1,7 +1,7 @@
-"""Several trained networks as one: the mean of their probabilities, to judge by or to learn from.
+"""Ensembles of trained networks, and distillation from them.
 
-Teachers (Hinton et al., 2015) see the very same augmented crop as their student (Beyer et al., CVPR
-2022): there is no end of crops, and a teacher has an answer to each.
+Teachers (Hinton et al., 2015) see the same augmented crop as their student (Beyer et al., CVPR
+2022): crops are unlimited, and a teacher labels each of them.
 """
 
 from collections.abc import Sequence
@@ -17,30 +17,30 @@ from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from glioslice.model_card import Card
 from training.checkpoint import load_model
-from training.dataset import Slices
-from training.distributed import Process
-from training.network import Network, folded
+from training.dataset import CaseSlices
+from training.distributed import DistributedContext
+from training.network import Network, fold_batch_norms
 
-AT_ONCE = 16
-"""Slices of a volume that are looked at together."""
+VALIDATION_BATCH = 16
+"""Slices of a volume per forward pass."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Networks in evaluation mode; `cards` says what each was trained on, where that matters."""
+    """Networks in evaluation mode, and their cards if they are teachers."""
 
     networks: tuple[Network, ...] = ()
     cards: tuple[Card, ...] = ()
 
     @property
-    def entries(self) -> list[dict[str, str]]:
-        """What a student's card says of them: name, and SHA-256 of the checkpoint."""
+    def card_entries(self) -> list[dict[str, str]]:
+        """Name and checkpoint SHA-256 of each network, for the student's card."""
         files = [(card.name, card.content["files"]) for card in self.cards]
-        return [{"name": n, "sha256": held[f"{n}.safetensors"]["sha256"]} for n, held in files]
+        return [{"name": n, "sha256": of[f"{n}.safetensors"]["sha256"]} for n, of in files]
 
     @property
-    def cases(self) -> list[dict[str, str]]:
-        """The cases that each of them was trained on."""
+    def training_cases(self) -> list[dict[str, str]]:
+        """The cases that the networks were trained on."""
         return [case for card in self.cards for case in card.content["training"]["cases"]]
 
     def to(self, device: torch.device) -> None:
@@ -49,34 +49,45 @@ class Ensemble:
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
-    def chances(self, images: Tensor, place: Process) -> Tensor:
-        """Return the mean of their probabilities (B, 3, H, W) for images (B, 4, H, W)."""
+    def probabilities(self, images: Tensor, context: DistributedContext) -> Tensor:
+        """Return the mean probabilities (B, 3, H, W) for images (B, 4, H, W)."""
         total = torch.zeros((), device=images.device)
         images = images.contiguous(memory_format=torch.channels_last)
         for network in self.networks:
-            with torch.autocast(place.device.type, torch.bfloat16, enabled=place.mixed):
+            with torch.autocast(
+                context.device.type, torch.bfloat16, enabled=context.mixed_precision
+            ):
                 logits = network(images)
             total = total + torch.sigmoid(logits.float())
         return total / len(self.networks)
 
 
-def load_teachers(folders: Sequence[Path], held_out: Sequence[Slices]) -> Ensemble:
+def load_teachers(folders: Sequence[Path], held_out: Sequence[CaseSlices]) -> Ensemble:
     """Return the networks of model folders.
 
-    Raises GliosliceError if one was trained on a held-out case: its student would know of it.
+    Raises GliosliceError if one was trained on a held-out case, which would leak to its student.
     """
     loaded = [load_model(folder) for folder in folders]
     for folder, (_, card) in zip(folders, loaded, strict=True):
         for case in held_out:
             if case.digest in card.trained_on:
-                raise GliosliceError(f"--teacher {folder}: was trained on {case.case}, held out")
-    return Ensemble(tuple(folded(net) for net, _ in loaded), tuple(card for _, card in loaded))
+                raise GliosliceError(
+                    f"--teacher {folder}: was trained on the held-out case {case.case}"
+                )
+    return Ensemble(
+        tuple(fold_batch_norms(net) for net, _ in loaded), tuple(card for _, card in loaded)
+    )
 
 
-def case_dice(ensemble: Ensemble, case: Slices, place: Process) -> dict[str, float]:
-    """Return the Dice of a volume in WT, TC, ET and their mean."""
-    images = torch.from_numpy(np.array(case.images))  # torch wants it writable
-    parts = images.permute(0, 3, 1, 2).split(AT_ONCE)  # (B, 4, 160, 192)
-    found = [(ensemble.chances(part.to(place.device).float(), place) > 0.5).cpu() for part in parts]
-    regions = torch.cat(found).permute(1, 0, 2, 3).numpy()  # (3, Z, X, Y)
+def volume_dice(
+    ensemble: Ensemble, case: CaseSlices, context: DistributedContext
+) -> dict[str, float]:
+    """Return the volume Dice of WT, TC, ET and their mean."""
+    images = torch.from_numpy(np.array(case.images))  # torch requires a writable array
+    parts = images.permute(0, 3, 1, 2).split(VALIDATION_BATCH)  # (B, 4, 160, 192)
+    masks = [
+        (ensemble.probabilities(part.to(context.device).float(), context) > 0.5).cpu()
+        for part in parts
+    ]
+    regions = torch.cat(masks).permute(1, 0, 2, 3).numpy()  # (3, Z, X, Y)
     return region_dice(to_labels(regions), case.labels)

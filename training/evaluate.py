@@ -1,13 +1,16 @@
-"""Score a model file on cases with expert masks.
+"""Score a model on cases with ground truth.
 
-    python training/evaluate.py --model models/compact/compact-int8.tflite --data DIR
+    python training/evaluate.py CASE                              # by the shipped compact model
+    python training/evaluate.py DIR --model nano --json nano.json
+    python training/evaluate.py DIR --model runs/compact          # a checkpoint, which needs torch
 
-A case that the model was trained on, told by the digest of its images, is shown as seen and left
-out of the mean, which is null if none is left. `--json` holds: model, mean {WT, TC, ET, mean},
-cases [{case, seen, dice {WT, TC, ET, mean}}]; dice is null where there is no expert mask.
+DIR is a folder of cases. A case whose images the model was trained on (by their digest) is marked
+as seen and left out of the mean. `--json` writes: model, mean {WT, TC, ET, mean}, cases [{case,
+seen, dice {WT, TC, ET, mean}}]. dice is null without a ground truth, mean if no case counts.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +18,108 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.engine import Engine
-from device.segment import Network, segment
+from device.segment import SliceNetwork, segment
 from glioslice import cli
-from glioslice.cases import Case, digest, find_cases, read_case
+from glioslice.cases import Case, case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.labels import to_scheme
 from glioslice.metrics import region_dice
-from glioslice.model_card import Card
+from glioslice.model_card import CARD, Card, find_model, read_card
 from glioslice.nifti import write_mask
 
 Scores = dict[str, float]
 
+CHECKPOINT = ".safetensors"
 
-def main() -> None:
-    """Read the command line and evaluate."""
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and evaluate."""
     parser = cli.parser(
-        "Score a model file on cases with expert masks.",
-        "python training/evaluate.py --model models/compact/compact-int8.tflite --data DIR",
+        "Score a model on cases with ground truth.",
+        "glioslice evaluate DIR --model compact",
     )
-    parser.add_argument("--model", type=Path, required=True, help=".safetensors or .tflite")
-    parser.add_argument("--data", type=Path, required=True, help="a case, or a folder of cases")
-    parser.add_argument("--masks", type=Path, metavar="DIR", help="write each mask as NIfTI here")
+    parser.add_argument(
+        "case", type=Path, nargs="*", metavar="CASE", help="a case or a folder of cases"
+    )
+    parser.add_argument(
+        "--data", "--input", type=Path, action="append", default=[], metavar="CASE",
+        help="the same as CASE",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model",
+        help="a shipped size, a model or run folder, a .tflite or a .safetensors file; "
+        "default: compact",
+    )
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="write the masks as NIfTI here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here")
-    cli.run(work, parser.parse_args())
+    cli.run(evaluate, parser.parse_args(argv))
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Score as the command line says."""
-    network = load_network(arguments.model)
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score the cases, print the table, and write the files that the options name."""
+    folders = [*arguments.case, *arguments.data]
+    if not folders:
+        raise GliosliceError("no case given: add a case or a folder of cases")
+    file, network = load_network(arguments.model)
+    cases = [files for folder in folders for files in find_cases(folder)]
     rows = []
     print(f"{'case':30} {'WT':>6} {'TC':>6} {'ET':>6} {'mean':>6}")
-    for files in find_cases(arguments.data):
+    for files in cases:
         case = read_case(files)
         labels = segment(case.images, network).labels
         if arguments.masks:
             mask = to_scheme(labels, case.scheme)
             write_mask(arguments.masks / f"{case.name}.nii.gz", mask, case.space)
-        rows.append(row := score(case, labels, network.card))
-        print(line(row), flush=True)
-    mean = mean_of(rows)
+        rows.append(row := evaluate_case(case, labels, network.card))
+        print(format_row(row), flush=True)
+    mean = mean_dice(rows)
     if mean is None:
-        print("no mean: none of the cases has a mask and was not seen in training")
+        print("no mean: every case lacks a ground truth or was seen in training")
     else:
-        print(line({"case": "mean of unseen cases", "seen": False, "dice": mean}))
+        print(format_row({"case": "mean of unseen cases", "seen": False, "dice": mean}))
     if arguments.json:
-        write_json(arguments.json, {"model": arguments.model.name, "cases": rows, "mean": mean})
+        write_json(arguments.json, {"model": file.name, "cases": rows, "mean": mean})
 
 
-def load_network(model: Path) -> Network:
-    """Return what runs the file.
+def load_network(model: str | Path | None) -> tuple[Path, SliceNetwork]:
+    """Return the file that `model` names and the network in it.
 
-    Raises GliosliceError if it is neither a checkpoint nor a TFLite file, or is refused.
+    A run folder, which has no TFLite file, and a .safetensors file are checkpoints; everything else
+    is resolved by `find_model`. Raises GliosliceError if the file is missing or refused.
     """
-    if model.suffix == ".tflite":
-        return Engine(model)
-    if model.suffix == ".safetensors":
-        try:  # here alone, so that a TFLite file can be scored where torch is not installed
-            from training.checkpoint import load_weights
-            from training.network import TorchNetwork
-        except ImportError:
-            raise GliosliceError(
-                f"{model}: a checkpoint needs torch; run make test first"
-            ) from None
-        return TorchNetwork(*load_weights(model))
-    raise GliosliceError(f"{model}: a .safetensors or .tflite file was expected")
+    path = Path(model) if model is not None else None
+    if path is not None and (path / CARD).is_file() and not any(path.glob("*.tflite")):
+        path /= f"{read_card(path).name}{CHECKPOINT}"
+    if path is None or path.suffix != CHECKPOINT:
+        path = find_model(model)
+        return path, Engine(path)
+    try:  # imported here, so that TFLite files can be scored without torch
+        from training.checkpoint import load_checkpoint
+        from training.network import TorchNetwork
+    except ImportError:
+        raise GliosliceError(f"{path}: a checkpoint needs torch; install the extra train") from None
+    return path, TorchNetwork(*load_checkpoint(path))
 
 
-def score(case: Case, labels: NDArray[np.uint8], card: Card) -> dict[str, Any]:
-    """Return the case's row; `dice` is None where there is no expert mask."""
+def evaluate_case(case: Case, labels: NDArray[np.uint8], card: Card) -> dict[str, Any]:
+    """Return the row of a case; `dice` is None without a ground truth."""
     dice = None if case.labels is None else region_dice(labels, case.labels)
-    return {"case": case.name, "seen": digest(case) in card.trained_on, "dice": dice}
+    return {"case": case.name, "seen": case_digest(case) in card.trained_on, "dice": dice}
 
 
-def mean_of(rows: list[dict[str, Any]]) -> Scores | None:
-    """Return the mean over the scored cases that were not seen, None where there is none."""
+def mean_dice(rows: list[dict[str, Any]]) -> Scores | None:
+    """Return the mean over scored cases that were not seen in training, None if there are none."""
     scored = [row["dice"] for row in rows if row["dice"] is not None and not row["seen"]]
     if not scored:
         return None
     return {name: sum(d[name] for d in scored) / len(scored) for name in scored[0]}
 
 
-def line(row: dict[str, Any]) -> str:
-    """Return a row of the table for people."""
+def format_row(row: dict[str, Any]) -> str:
+    """Return a row of the printed table."""
     if row["dice"] is None:
-        return f"{row['case']:30} {'not scored: no expert mask':27}"
+        return f"{row['case']:30} {'not scored: no ground truth':27}"
     numbers = " ".join(f"{value:6.3f}" for value in row["dice"].values())
     return f"{row['case']:30} {numbers}{'  seen in training' if row['seen'] else ''}"
 

@@ -1,7 +1,7 @@
-"""Geometry of the augmentation: turn, scale, mirror, bend and crop, in one resampling.
+"""Geometric augmentation: rotation, scaling, mirroring, elastic deformation and cropping at once.
 
-On the device of the batch; random numbers come from one CPU generator (`Draw`), or from a seed that
-it gives, so that a run can be resumed to the same result.
+One resampling does it all, on the device of the batch. All random numbers derive from one CPU
+generator (`BatchRandom`), so that an interrupted run resumes to the same result.
 """
 
 import math
@@ -10,45 +10,45 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-TURN = math.radians(20)
-STRETCH = 0.2
+MAX_ROTATION = math.radians(20)
+MAX_LOG_SCALE = 0.2
 """Largest |log scale| of each axis."""
-BEND, BENDS, BEND_SPACING = 4.5, 0.7, 32
-"""Elastic waves: largest standard deviation in voxels, share of crops, pixels between knots."""
+MAX_ELASTIC, ELASTIC_SHARE, KNOT_SPACING = 4.5, 0.7, 32
+"""Elastic deformation: largest standard deviation in voxels, share of crops, pixels per knot."""
 
 
-def brain_in(images: Tensor) -> Tensor:
+def brain_pixels(images: Tensor) -> Tensor:
     """Return where images (B, 4, H, W) hold brain, (B, 1, H, W)."""
     return (images != 0).any(dim=1, keepdim=True)
 
 
-class Draw:
-    """Random numbers of shape (B, ...), made on the batch's device from a seed of the generator."""
+class BatchRandom:
+    """Random numbers of shape (B, ...), drawn on the batch's device, seeded by the generator."""
 
-    def __init__(self, like: Tensor, generator: Generator) -> None:
-        self.device, self.count, self.generator = like.device, like.shape[0], generator
+    def __init__(self, batch: Tensor, generator: Generator) -> None:
+        self.device, self.count, self.generator = batch.device, batch.shape[0], generator
         seed = int(torch.randint(2**62, (), generator=generator))
-        self.there = Generator(self.device).manual_seed(seed)
+        self.device_generator = Generator(self.device).manual_seed(seed)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Return numbers from `low` to `high`."""
-        unit = torch.rand(self.count, *shape, generator=self.there, device=self.device)
+        unit = torch.rand(self.count, *shape, generator=self.device_generator, device=self.device)
         return low + (high - low) * unit
 
     def normal(self, *shape: int) -> Tensor:
-        """Return numbers of mean 0 and deviation 1."""
-        return torch.randn(self.count, *shape, generator=self.there, device=self.device)
+        """Return numbers of mean 0 and standard deviation 1."""
+        return torch.randn(self.count, *shape, generator=self.device_generator, device=self.device)
 
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        """Return True with `probability`."""
+    def bernoulli(self, probability: float, *shape: int) -> Tensor:
+        """Return booleans that are True with `probability`."""
         return self.uniform(0, 1, *shape) < probability
 
-    def some(self, probability: float, each: int) -> tuple[Tensor, Tensor]:
-        """Return the indices along B and `each` of what is chosen with `probability`.
+    def choose(self, probability: float, per_item: int) -> tuple[Tensor, Tensor]:
+        """Return indices into (B, per_item) of elements chosen with `probability`.
 
-        How many they are is known without waiting for a GPU.
+        The choice is made on the CPU: how many there are is known without waiting for a GPU.
         """
-        chosen = torch.rand(self.count, each, generator=self.generator) < probability
+        chosen = torch.rand(self.count, per_item, generator=self.generator) < probability
         row, column = torch.nonzero(chosen, as_tuple=True)
         return row.to(self.device), column.to(self.device)
 
@@ -65,29 +65,31 @@ def warp(
 ) -> tuple[Tensor, Tensor]:
     """Return crops (B, C, *size) and labels (B, *size) of images (B, C, H, W), labels (B, H, W).
 
-    `centres` (B, 2) are the row and column that a crop is centred on, `zoom` the pixels of a crop
-    to a voxel, `outside` the label beyond the image, where the crop is 0. Rows run from right to
-    left of the patient: they alone are mirrored.
+    `centres` (B, 2) are the row and column at the middle of each crop, `zoom` is the number of
+    pixels per voxel, `outside` is the label beyond the image, where crops are 0. Rows run from the
+    patient's right to left, so only they are mirrored.
     """
     height, width = images.shape[-2:]
-    grid = _voxels(centres, size, Draw(images, generator), zoom)
-    # grid_sample wants (column, row), -1 and 1 at the outer edges of the image.
+    grid = _source_voxels(centres, size, BatchRandom(images, generator), zoom)
+    # grid_sample expects (column, row), with -1 and 1 at the outer edges of the image.
     edges = torch.tensor([width, height], device=images.device)
     grid = (2 * grid.flip(-1) + 1) / edges - 1
-    brain = brain_in(images)
+    brain = brain_pixels(images)
     moved = grid_sample(torch.cat([images, brain.float()], 1), grid, align_corners=False)
-    # Beyond the image grid_sample gives 0.
+    # grid_sample pads with 0, so labels are shifted to make `outside` the padding.
     shifted = labels[:, None].float() - outside
-    taken = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + outside
+    moved_labels = grid_sample(shifted, grid, mode="nearest", align_corners=False)[:, 0] + outside
     moved, inside = moved[:, :-1], moved[:, -1:]
-    return torch.where(inside > 0.5, moved, 0.0), taken.to(torch.uint8)
+    return torch.where(inside > 0.5, moved, 0.0), moved_labels.to(torch.uint8)
 
 
-def _voxels(centres: Tensor, size: tuple[int, int], draw: Draw, zoom: float) -> Tensor:
-    """Return the voxel (row, column) that each pixel is taken from, (B, *size, 2)."""
-    angle = draw.uniform(-TURN, TURN)
-    scale = torch.exp(draw.uniform(-STRETCH, STRETCH, 2)) / zoom
-    rows = scale[:, 0] * torch.where(draw.chance(0.5), -1.0, 1.0)
+def _source_voxels(
+    centres: Tensor, size: tuple[int, int], random: BatchRandom, zoom: float
+) -> Tensor:
+    """Return the voxel (row, column) that each pixel is sampled from, (B, *size, 2)."""
+    angle = random.uniform(-MAX_ROTATION, MAX_ROTATION)
+    scale = torch.exp(random.uniform(-MAX_LOG_SCALE, MAX_LOG_SCALE, 2)) / zoom
+    rows = scale[:, 0] * torch.where(random.bernoulli(0.5), -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     matrix = torch.stack(
         [
@@ -96,12 +98,12 @@ def _voxels(centres: Tensor, size: tuple[int, int], draw: Draw, zoom: float) -> 
         ],
         1,
     )
-    axes = [torch.arange(n, device=draw.device) - (n - 1) / 2 for n in size]
+    axes = [torch.arange(n, device=random.device) - (n - 1) / 2 for n in size]
     pixels = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(1, -1, 2)
     voxels = (pixels @ matrix.transpose(1, 2) + centres[:, None]).reshape(-1, *size, 2)
-    strength = draw.uniform(0, BEND) * draw.chance(BENDS) / zoom
-    knots = draw.normal(2, *(max(2, n // BEND_SPACING + 1) for n in size))
-    waves = interpolate(
+    strength = random.uniform(0, MAX_ELASTIC) * random.bernoulli(ELASTIC_SHARE) / zoom
+    knots = random.normal(2, *(max(2, n // KNOT_SPACING + 1) for n in size))
+    displacement = interpolate(
         knots * strength[:, None, None, None], size, mode="bicubic", align_corners=True
     )
-    return voxels + waves.permute(0, 2, 3, 1)
+    return voxels + displacement.permute(0, 2, 3, 1)

@@ -1,8 +1,8 @@
-"""Patches of the lesion cubes: tumours of hundreds of patients of whom no whole slice is at hand.
+"""Patches of lesion cubes: tumours of hundreds of patients without whole slices.
 
-`cubes.npz` (the data's README) holds 32-voxel cubes of z-scores around tumours, of 1.875 mm in
-plane. Four of their slices, resampled to 1 mm, make a canvas as large as a crop. What lies between
-them or past a cube's own crop is no background: it bears IGNORE and the loss leaves it out.
+`cubes.npz` (see the data's README) holds cubes of 32 voxels of z-scores around tumours, 1.875 mm in
+plane. Four of their slices, resampled to 1 mm, form a canvas of the size of a crop. Pixels between
+patches or outside a cube are unknown, not background: they are labelled IGNORE.
 """
 
 import csv
@@ -19,25 +19,24 @@ from torch.nn.functional import pad
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import ENHANCING
-from training.dataset import pick
+from training.dataset import IGNORE, random_index
 from training.geometry import warp
-from training.loss import IGNORE
 
-STEP = 0.08
-"""Standard deviations of the brain to a step of the cubes' int8."""
+INT8_STEP = 0.08
+"""Standard deviations of the brain per int8 step of the file."""
 
 ZOOM = 1.875
-"""Pixels of 1 mm to a voxel of a cube."""
+"""Pixels of 1 mm per voxel of a cube."""
 
-ACROSS, GAP = 2, 2
-"""Patches along each side of a canvas, and the pixels that each leaves free around it."""
+PATCHES_PER_SIDE, MARGIN = 2, 2
+"""Patches along each side of a canvas, and empty pixels around each patch."""
 
 
 @dataclass(frozen=True, eq=False)
-class Lesions:
-    """Slices of cubes: images (N, 4, 32, 32) int8, labels (N, 32, 32) of the kit or IGNORE.
+class LesionCubes:
+    """Slices of cubes: images (N, 4, 32, 32) int8, labels (N, 32, 32), ours or IGNORE.
 
-    `patients` holds for each patient the indices of its slices; all of them hold tumour.
+    `patients` maps each patient to the indices of its slices with tumour.
     """
 
     images: NDArray[np.int8]
@@ -46,40 +45,39 @@ class Lesions:
     sha256: str
 
 
-def load_lesions(file: Path, left_out: set[str]) -> Lesions:
-    """Return the cubes of everyone but `left_out`.
+def load_lesion_cubes(file: Path, left_out: set[str]) -> LesionCubes:
+    """Return the cubes of all patients except `left_out`.
 
-    Raises GliosliceError if the file is missing or not what the data's README describes, or nobody
-    is left.
+    Raises GliosliceError if the file is missing or malformed, or no patient is left.
     """
     try:
-        with np.load(file) as held:
+        with np.load(file) as arrays:
             images, labels, valid, patient = (
-                held[key] for key in ("images", "labels", "valid", "patient")
+                arrays[key] for key in ("images", "labels", "valid", "patient")
             )
     except FileNotFoundError:
         raise GliosliceError(
-            f"{file}: no such file; leave out --lesions to train without"
+            f"{file}: no such file; omit --lesions to train without cubes"
         ) from None
     except (KeyError, ValueError, OSError, BadZipFile) as error:
         raise GliosliceError(f"{file}: not a file of lesion cubes ({error})") from None
     labels = np.where(labels == 4, np.uint8(ENHANCING), labels)
     labels[~np.unpackbits(valid, axis=-1).astype(bool)] = IGNORE
-    # Slices along the last axis, feet to head, become the first.
+    # (N, 4, X, Y, Z) to (N * Z, 4, X, Y): every axial slice by itself.
     images = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:4])
     labels = np.moveaxis(labels, -1, 1).reshape(-1, *labels.shape[1:3])
     tumour = ((labels > 0) & (labels != IGNORE)).any(axis=(1, 2))
     owner = np.repeat(patient, len(labels) // len(patient))
     names = (name for name in np.unique(patient) if name not in left_out)
-    found = {str(name): np.flatnonzero(tumour & (owner == name)) for name in names}
-    patients = {name: indices for name, indices in found.items() if len(indices)}
+    indices_of = {str(name): np.flatnonzero(tumour & (owner == name)) for name in names}
+    patients = {name: indices for name, indices in indices_of.items() if len(indices)}
     if not patients:
-        raise GliosliceError(f"{file}: no cube is left once the held-out patients' are out")
-    return Lesions(images, labels, patients, sha256(file))
+        raise GliosliceError(f"{file}: no cube is left without those of held-out patients")
+    return LesionCubes(images, labels, patients, sha256(file))
 
 
-def lesion_patients(table: Path) -> dict[str, str]:
-    """Return case to patient among the cubes, from the columns `case` and `lesion_patient`.
+def read_lesion_patients(table: Path) -> dict[str, str]:
+    """Return a map of case to cube patient, from the columns `case` and `lesion_patient`.
 
     Raises GliosliceError if the table is missing or lacks a column.
     """
@@ -89,48 +87,44 @@ def lesion_patients(table: Path) -> dict[str, str]:
         return {row["case"]: row["lesion_patient"] for row in rows if row["lesion_patient"]}
     except FileNotFoundError:
         raise GliosliceError(
-            f"{table}: no such file; it must tell which cubes are of which case (columns case and "
-            "lesion_patient), so that those held out leave with their cubes"
+            f"{table}: no such file; it must map cases to cubes (columns case and lesion_patient), "
+            "so that the cubes of held-out patients are left out"
         ) from None
     except KeyError as error:
-        raise GliosliceError(f"{table}: lacks the column {error}") from None
+        raise GliosliceError(f"{table}: the column {error} is missing") from None
 
 
-def canvases(
-    lesions: Lesions, count: int, size: int, generator: Generator, device: torch.device
+def make_canvases(
+    lesions: LesionCubes, count: int, size: int, generator: Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` canvases (B, 4, size, size) and labels (B, size, size).
-
-    IGNORE lies between patches.
-    """
-    patch = size // ACROSS - 2 * GAP
-    images, labels = _patches(lesions, count * ACROSS**2, patch, generator, device)
-    images = pad(images, (GAP,) * 4)
-    labels = pad(labels, (GAP,) * 4, value=IGNORE)
-    return _tiled(images), _tiled(labels[:, None])[:, 0]
+    """Return `count` canvases (B, 4, size, size) and labels (B, size, size)."""
+    patch = size // PATCHES_PER_SIDE - 2 * MARGIN
+    images, labels = _patches(lesions, count * PATCHES_PER_SIDE**2, patch, generator, device)
+    images = pad(images, (MARGIN,) * 4)
+    labels = pad(labels, (MARGIN,) * 4, value=IGNORE)
+    return _tile(images), _tile(labels[:, None])[:, 0]
 
 
 def _patches(
-    lesions: Lesions, count: int, size: int, generator: Generator, device: torch.device
+    lesions: LesionCubes, count: int, size: int, generator: Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return `count` moved patches (B, 4, size, size) of 1 mm, labels (B, size, size).
+    """Return `count` augmented patches (B, 4, size, size) of 1 mm and labels (B, size, size).
 
-    A patient is drawn first, then one of its slices. What its cube does not hold is IGNORE.
+    The patient is sampled first, then one of its slices. Pixels outside a cube are IGNORE.
     """
     names = list(lesions.patients)
     chosen = []
     for _ in range(count):
-        pool = lesions.patients[names[pick(len(names), generator)]]
-        chosen.append(int(pool[pick(len(pool), generator)]))
-    images = torch.from_numpy(lesions.images[chosen]).to(device).float() * STEP
+        pool = lesions.patients[names[random_index(len(names), generator)]]
+        chosen.append(int(pool[random_index(len(pool), generator)]))
+    images = torch.from_numpy(lesions.images[chosen]).to(device).float() * INT8_STEP
     labels = torch.from_numpy(lesions.labels[chosen]).to(device)
     middle = torch.full((len(chosen), 2), (images.shape[-1] - 1) / 2, device=device)
     return warp(images, labels, middle, (size, size), generator, zoom=ZOOM, outside=IGNORE)
 
 
-def _tiled(patches: Tensor) -> Tensor:
-    """Return (B * ACROSS ** 2, C, h, w) as (B, C, ACROSS * h, ACROSS * w)."""
-    _, channels, height, width = patches.shape
-    grid = patches.reshape(-1, ACROSS, ACROSS, channels, height, width)
-    whole = grid.permute(0, 3, 1, 4, 2, 5)  # (B, C, across, h, across, w)
-    return whole.reshape(-1, channels, ACROSS * height, ACROSS * width)
+def _tile(patches: Tensor) -> Tensor:
+    """Return (B * n * n, C, h, w) as (B, C, n * h, n * w), n patches along each side."""
+    n, (_, channels, height, width) = PATCHES_PER_SIDE, patches.shape
+    grid = patches.reshape(-1, n, n, channels, height, width)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, n * height, n * width)

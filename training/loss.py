@@ -1,4 +1,4 @@
-"""What training minimises: Dice over the batch plus cross-entropy, each region by itself."""
+"""The training loss: batch Dice plus cross-entropy, for each region separately."""
 
 import torch
 from monai.losses.dice import DiceLoss
@@ -6,17 +6,15 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from glioslice.labels import CORE, ENHANCING
-
-IGNORE = 255
-"""The label of a pixel of which nobody knows what it is."""
+from training.dataset import IGNORE
 
 
 class RegionLoss(nn.Module):
-    """Logits (B, 3, H, W) and labels (B, H, W) to a scalar; pixels of label IGNORE do not count.
+    """Loss of logits (B, 3, H, W) against labels (B, H, W); pixels labelled IGNORE do not count.
 
-    Dice is taken over the whole batch, because a slice without tumour has no Dice of its own. It is
-    of the form that is least where the output equals a target between 0 and 1 (Wang et al., "Dice
-    Semimetric Losses", MICCAI 2023), which for labels alone is the usual one.
+    Dice is computed over the whole batch, because a slice without tumour has no Dice of its own. It
+    has the form that is minimal where the output equals a soft target (Wang et al., "Dice
+    Semimetric Losses", MICCAI 2023); for hard labels that is the usual Dice loss.
     """
 
     def __init__(self) -> None:
@@ -24,19 +22,24 @@ class RegionLoss(nn.Module):
         self.dice = DiceLoss(batch=True, soft_label=True)
 
     def forward(
-        self, logits: Tensor, labels: Tensor, taught: Tensor | None = None, share: float = 0.0
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        teachers: Tensor | None = None,
+        teacher_weight: float = 0.0,
     ) -> Tensor:
-        """Return Dice loss plus cross-entropy, in float32 whatever the logits are.
+        """Return Dice loss plus cross-entropy, in float32 whatever the type of the logits.
 
-        `share` of the target is `taught` (B, 3, H, W), probabilities, where they are given.
+        If `teachers` are given, probabilities (B, 3, H, W), the target is the mean of them and the
+        labels, weighted by `teacher_weight`.
         """
         known = (labels != IGNORE)[:, None]
         wt = (labels > 0)[:, None] & known
         target = torch.stack(
             [wt[:, 0], (labels == CORE) | (labels == ENHANCING), labels == ENHANCING], 1
         ).float()
-        if taught is not None:
-            target = torch.lerp(target, taught * known, share)
+        if teachers is not None:
+            target = torch.lerp(target, teachers * known, teacher_weight)
         logits = logits.float()
         loss: Tensor = self.dice(torch.sigmoid(logits) * known, target)
         counted = known.sum() * logits.shape[1]

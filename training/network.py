@@ -1,10 +1,8 @@
-"""The U-Net: plain 3 x 3 convolutions, because bytes and int8 kernels reward nothing else here.
+"""The U-Net and its sizes: plain 3 x 3 convolutions suit both the byte limit and int8 kernels.
 
-Depthwise layers lose at this size (scales eat the bytes), transposed convolutions and HardSwish are
-slow in int8, PReLU and InstanceNorm do not survive conversion. Skips are added, not concatenated:
-half the weights of the decoder's convolutions.
-
-The float checkpoint behind the engine's interface, to be judged on the same path.
+Depthwise layers lose at this size because quantization scales cost too many bytes. Transposed
+convolutions and HardSwish are slow in int8. PReLU and InstanceNorm do not survive conversion. Skips
+are added, not concatenated, which halves the weights of the decoder's convolutions.
 """
 
 from dataclasses import dataclass
@@ -25,11 +23,12 @@ from glioslice.model_card import Card
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What fixes a network's shape: `widths` are the channels of each level, fine to coarse.
+    """The architecture of a network.
 
-    `design` is the class that is built of it, as package.module:Class; `upsampling` is nearest or
-    bilinear, the kind that XNNPACK takes; `stem` is the stride of the first convolution, 1 or 2:
-    with 2 all levels have half the pixels along each side, and the logits are upsampled at the end.
+    `widths` are the channels of each level, fine to coarse. `design` is the class to build, as
+    package.module:Class. `upsampling` is nearest or bilinear; XNNPACK accelerates both. `stem` is
+    the stride of the first convolution, 1 or 2; with 2 each level has half the pixels along each
+    side, and the logits are upsampled at the end.
     """
 
     widths: tuple[int, ...]
@@ -41,9 +40,9 @@ class NetworkConfig:
 
 
 SIZES = {
-    # Two bytes a weight: 25,787 weights are 57 kB in fp16.
+    # Two bytes per weight in fp16: 25,787 weights take 57 kB.
     "nano": NetworkConfig(widths=(8, 16, 18, 24), upsampling="bilinear"),
-    # One byte a weight, int8 only: 44,323 weights and their scales are 55 kB.
+    # One byte per weight in int8: 44,323 weights and their scales take 55 kB.
     "compact": NetworkConfig(widths=(16, 16, 20, 20, 24), upsampling="bilinear", stem=2),
 }
 
@@ -51,7 +50,7 @@ SIZES = {
 def convolution(
     inputs: int, outputs: int, kernel: int, *, dilation: int = 1, stride: int = 1
 ) -> nn.Sequential:
-    """Return convolution, batch norm, ReLU; conversion folds the norm into the convolution."""
+    """Return convolution, batch norm and ReLU; conversion folds the norm into the convolution."""
     padding = kernel // 2 * dilation
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False),
@@ -60,19 +59,19 @@ def convolution(
     )
 
 
-def doubled(x: Tensor, how: str) -> Tensor:
-    """Return (B, C, H, W) as (B, C, 2H, 2W), nearest or bilinear in TFLite's plain form.
+def upsample(x: Tensor, mode: str) -> Tensor:
+    """Return (B, C, H, W) as (B, C, 2H, 2W); `mode` is nearest or bilinear.
 
-    Bilinear is y[2i] = x[i] and y[2i + 1] = (x[i] + x[i + 1]) / 2 along each side, the last x
-    repeated: an Edge TPU takes no half-pixel centres.
+    Bilinear is y[2i] = x[i] and y[2i + 1] = (x[i] + x[i + 1]) / 2 along each axis, with the last x
+    repeated: the Edge TPU does not support half-pixel centres.
     """
-    if how == "nearest":
+    if mode == "nearest":
         return interpolate(x, scale_factor=2.0, mode="nearest")
     if torch.onnx.is_in_onnx_export():
         exported: Tensor = _PlainBilinear.apply(x)  # type: ignore[no-untyped-call]
         return exported
     height, width = x.shape[-2:]
-    # With aligned corners, n + 1 points on 2n + 1 lie half a point apart.
+    # With aligned corners, resizing n + 1 points to 2n + 1 samples them half a point apart.
     wider = interpolate(
         pad(x, (0, 1, 0, 1), mode="replicate"),
         (2 * height + 1, 2 * width + 1),
@@ -83,38 +82,38 @@ def doubled(x: Tensor, how: str) -> Tensor:
 
 
 class _PlainBilinear(torch.autograd.Function):
-    """What ONNX calls an asymmetric linear Resize: torch has no name for it."""
+    """ONNX's asymmetric linear Resize, which torch has no equivalent of."""
 
     @staticmethod
     def forward(_context: Any, x: Tensor) -> Tensor:
-        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)  # the shape alone matters
+        return x.repeat_interleave(2, -1).repeat_interleave(2, -2)  # only the shape matters
 
     @staticmethod
     def symbolic(graph: Any, x: Any) -> Any:
         scales = graph.op("Constant", value_t=torch.tensor([1.0, 1.0, 2.0, 2.0]))
-        nothing = graph.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+        no_roi = graph.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
         size = x.type().sizes()
         resized = graph.op(
-            "Resize", x, nothing, scales,
+            "Resize", x, no_roi, scales,
             coordinate_transformation_mode_s="asymmetric", mode_s="linear",
         )  # fmt: skip
         resized.setType(x.type().with_sizes([size[0], size[1], 2 * size[2], 2 * size[3]]))
         return resized
 
 
-def descended(encoder: nn.ModuleList, x: Tensor) -> list[Tensor]:
-    """Return what each level of an encoder makes of `x`, fine to coarse, halved in between."""
-    made: list[Tensor] = []
+def encode(encoder: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """Return the output of each encoder level, fine to coarse, with max-pooling in between."""
+    outputs: list[Tensor] = []
     for level in encoder:
-        x = level(max_pool2d(x, 2) if made else x)
-        made.append(x)
-    return made
+        x = level(max_pool2d(x, 2) if outputs else x)
+        outputs.append(x)
+    return outputs
 
 
 class Network(nn.Module):
-    """(B, inputs, H, W) to (B, outputs, H, W) logits of WT, TC, ET, positive inside the region.
+    """Base class: (B, inputs, H, W) to logits (B, outputs, H, W) of WT, TC, ET.
 
-    Convolutions come from `convolution`; the last one, without norm, is `head`.
+    Convolutions are built by `convolution`; the last one, which has no norm, is `head`.
     """
 
     head: nn.Conv2d
@@ -125,7 +124,7 @@ class Network(nn.Module):
 
 
 class UNet(Network):
-    """The kit's network; H and W must be divisible by stem * 2 ** (levels - 1)."""
+    """The shipped architecture; H and W must be divisible by stem * 2 ** (levels - 1)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -144,29 +143,29 @@ class UNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        *skips, x = descended(self.encoder, x)
+        *skips, x = encode(self.encoder, x)
         for lift, decode, skip in zip(self.lift, self.decoder, reversed(skips), strict=True):
-            # The 1 x 1 comes before the upsampling: a quarter of the MACs, the same result.
-            x = decode(doubled(lift(x), self.config.upsampling) + skip)
+            # The 1 x 1 convolution commutes with upsampling and costs a quarter of the MACs before.
+            x = decode(upsample(lift(x), self.config.upsampling) + skip)
         logits: Tensor = self.head(x)
-        return doubled(logits, self.config.upsampling) if self.config.stem == 2 else logits
+        return upsample(logits, self.config.upsampling) if self.config.stem == 2 else logits
 
 
-def build(config: NetworkConfig) -> Network:
+def build_network(config: NetworkConfig) -> Network:
     """Return a new network of the config's design.
 
-    Raises GliosliceError if the design cannot be imported or is no Network.
+    Raises GliosliceError if the design cannot be imported or is not a Network.
     """
-    design = _named(config.design)
+    design = _import_name(config.design)
     if not (isinstance(design, type) and issubclass(design, Network)):
         raise GliosliceError(f"{config.design}: not a Network (training/network.py)")
     return design(config)
 
 
-def named_config(name: str) -> tuple[str, NetworkConfig]:
+def find_config(name: str) -> tuple[str, NetworkConfig]:
     """Return model name and config of one of SIZES, or of a constant package.module:NAME.
 
-    Raises GliosliceError if there is none.
+    Raises GliosliceError if it does not exist.
     """
     if name in SIZES:
         return name, SIZES[name]
@@ -174,13 +173,13 @@ def named_config(name: str) -> tuple[str, NetworkConfig]:
         raise GliosliceError(
             f"no size '{name}': {', '.join(sorted(SIZES))}, or package.module:NAME of a config"
         )
-    config = _named(name)
+    config = _import_name(name)
     if not isinstance(config, NetworkConfig):
         raise GliosliceError(f"{name}: not a NetworkConfig (training/network.py)")
     return name.partition(":")[2].lower(), config
 
 
-def _named(path: str) -> object:
+def _import_name(path: str) -> object:
     module, _, name = path.partition(":")
     try:
         found: object = getattr(import_module(module), name)
@@ -189,7 +188,7 @@ def _named(path: str) -> object:
     return found
 
 
-def folded(network: Network) -> Network:
+def fold_batch_norms(network: Network) -> Network:
     """Return a copy in evaluation mode with each batch norm folded into its convolution."""
     from copy import deepcopy
 
@@ -203,13 +202,13 @@ def folded(network: Network) -> Network:
     return copy
 
 
-def parameters(network: Network) -> int:
-    """Return how many numbers a file holds: weights and biases with the batch norms folded."""
-    return sum(p.numel() for p in folded(network).parameters())
+def count_parameters(network: Network) -> int:
+    """Return the number of weights and biases once the batch norms are folded, as in a file."""
+    return sum(p.numel() for p in fold_batch_norms(network).parameters())
 
 
-def macs(network: Network, window: tuple[int, int]) -> int:
-    """Return the multiply-accumulates of one slice of `window` pixels."""
+def count_macs(network: Network, window: tuple[int, int]) -> int:
+    """Return the multiply-accumulate operations for one slice of `window` pixels."""
     total = 0
 
     def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -217,7 +216,7 @@ def macs(network: Network, window: tuple[int, int]) -> int:
         assert isinstance(module, nn.Conv2d)
         total += module.weight[0].numel() * output.numel()
 
-    copy = folded(network)
+    copy = fold_batch_norms(network)
     for module in copy.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(count)
@@ -228,15 +227,18 @@ def macs(network: Network, window: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """A network with its card; the card's thresholds are not folded into its last bias."""
+    """A float network with the interface of `device.engine.Engine`.
+
+    The card's thresholds are applied here; in TFLite files they are folded into the last bias.
+    """
 
     network: Network
     card: Card
 
     @torch.no_grad()
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4): sigmoid above the card's thresholds."""
+        """Return the regions (3, X, Y) of a slice (X, Y, 4): sigmoid above the thresholds."""
         thresholds = self.card.content["output"]["thresholds"]
         batch = torch.from_numpy(z_scores).permute(2, 0, 1)[None]
-        chances = torch.sigmoid(self.network(batch))[0].numpy()
-        return np.stack([chances[i] > thresholds[region] for i, region in enumerate(REGIONS)])
+        probabilities = torch.sigmoid(self.network(batch))[0].numpy()
+        return np.stack([probabilities[i] > thresholds[region] for i, region in enumerate(REGIONS)])

@@ -2,15 +2,16 @@
 
     python training/train.py --data ../shared/data/brats --out runs/compact
     python training/train.py --data DIR --out runs/ours --from models/compact     # fine-tune
-    torchrun --nproc-per-node 2 training/train.py --data DIR --out runs/compact   # processes
+    torchrun --nproc-per-node 2 training/train.py --data DIR --out runs/compact   # two processes
 
-RUN becomes a model folder: `<size>.safetensors` (the average of the weights), `card.json`, and
-beside them `log.csv`, `tensorboard/` and `state.safetensors`, from which `--resume` goes on to the
-same result.
+The run's folder becomes a model folder: `<size>.safetensors` holds the averaged weights and
+`card.json` describes them. `log.csv`, `tensorboard/` and `state.safetensors` lie beside them;
+`--resume` continues from the state and gives the same bytes as an uninterrupted run.
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,211 +24,286 @@ from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.model_card import CARD
 from training.augment import augment
-from training.checkpoint import load_model, trained_card, write_model
-from training.config import Recipe, rate_at, recipe_of
-from training.dataset import Slices, draw_slices, load_split
-from training.distillation import Ensemble, case_dice, load_teachers
-from training.distributed import Process, process
+from training.checkpoint import load_model, make_card, write_model
+from training.config import TrainingConfig, learning_rate, parse_config
+from training.dataset import LOW, CaseSlices, load_split, read_grades, sample_slices, with_grades
+from training.distillation import Ensemble, load_teachers, volume_dice
+from training.distributed import DistributedContext, distributed_context
 from training.geometry import warp
-from training.lesion_patches import Lesions, canvases, lesion_patients, load_lesions
+from training.lesion_patches import (
+    LesionCubes,
+    load_lesion_cubes,
+    make_canvases,
+    read_lesion_patients,
+)
 from training.loss import RegionLoss
-from training.network import SIZES, Network, build, named_config
-from training.run_log import Log, Row
-from training.trainer import Learner, captured, new_learner, restore, save_state
+from training.network import SIZES, Network, build_network, find_config
+from training.single_slices import SingleSlices, load_single_slices, sample_single_slices
+from training.trainer import (
+    EpochRow,
+    RunLog,
+    Trainer,
+    new_trainer,
+    record_cuda_graphs,
+    restore_state,
+    save_state,
+)
 
 DEFAULT_SIZE = "compact"
 
 
-def main() -> None:
-    """Read the command line and train."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and train."""
     parser = cli.parser(
-        "Train a compact U-Net on the slices of BraTS cases.",
-        "python training/train.py --data DIR --out runs/compact --size compact",
+        "Train a network on a folder of BraTS cases.",
+        "glioslice train --data DIR --out runs/compact --size compact",
     )
-    parser.add_argument("--data", type=Path, required=True, help="a folder of cases with masks")
-    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder of cases with masks"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--size", help=f"{', '.join(sorted(SIZES))} or package.module:NAME; default: {DEFAULT_SIZE}"
     )
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="batches an epoch")
-    parser.add_argument("--batch", type=int, default=Recipe.batch, help="crops a batch")
-    parser.add_argument("--rate", type=float, default=Recipe.rate, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another field of Recipe"
-    )
-    parser.add_argument("--hold-out", default="0", help="patients to leave out: a number or names")
-    parser.add_argument("--lesions", type=Path, metavar="NPZ", help="lesion cubes, for patches")
+        "--epochs", type=int, default=TrainingConfig.epochs,
+        help=f"default: {TrainingConfig.epochs}",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=int, default=TrainingConfig.steps, help="batches per epoch")
+    parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="crops per batch")
     parser.add_argument(
-        "--patients", type=Path, metavar="CSV", help="which cubes are of which case"
+        "--rate", type=float, default=TrainingConfig.rate, help="peak learning rate"
     )
+    parser.add_argument(
+        "--seed", type=int, default=TrainingConfig.seed, help="of all random numbers; default: 0"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="any other field of TrainingConfig; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hold-out",
+        default="0",
+        metavar="N-OR-NAMES",
+        help="patients to leave out: a number, or names with commas",
+    )
+    parser.add_argument("--lesions", type=Path, metavar="NPZ", help="lesion cubes to train on too")
+    parser.add_argument("--slices", type=Path, metavar="NPZ", help="single slices to train on too")
+    parser.add_argument(
+        "--patients", type=Path, metavar="CSV",
+        help="table of cases: grade, and which lesion cubes are of the same patient",
+    )  # fmt: skip
     parser.add_argument(
         "--teacher", type=Path, action="append", default=[], metavar="RUN",
-        help="a model folder to learn from besides the labels; several: the mean of what they say",
+        help="model folder to distil from; repeatable, the mean of their outputs is used",
     )  # fmt: skip
-    parser.add_argument("--from", dest="start", type=Path, help="a model folder to fine-tune")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--cache", type=Path, default=Path("build/slices"), help="prepared slices")
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="MODEL", help="model folder to fine-tune"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("build/slices"),
+        metavar="DIR",
+        help="folder of prepared slices",
+    )
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (offline)")
-    cli.run(work, parser.parse_args())
+    cli.run(train_command, parser.parse_args(argv))
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run: what is trained on what, and where it is written."""
+class TrainingRun:
+    """What a run trains on and where it writes.
 
-    recipe: Recipe
-    settings: dict[str, Any]  # what a resumed run must share with the one that was interrupted
+    `settings` must be equal in an interrupted run and the run that resumes it.
+    """
+
+    config: TrainingConfig
+    settings: dict[str, Any]
     card: dict[str, Any]
-    cases: list[Slices]
-    lesions: Lesions | None
-    held_out: list[Slices]
+    cases: list[CaseSlices]
+    lesions: LesionCubes | None
+    slices: SingleSlices | None
+    held_out: list[CaseSlices]
     teachers: Ensemble
     out: Path
 
 
-def work(arguments: argparse.Namespace) -> None:
-    """Train as the command line says."""
+def train_command(arguments: argparse.Namespace) -> None:
+    """Train as the options specify."""
     out: Path = arguments.out
-    recipe = recipe_of(arguments)
-    torch.manual_seed(recipe.seed)
+    config = parse_config(arguments)
+    torch.manual_seed(config.seed)
     started = load_model(arguments.start) if arguments.start else None
     if started:
         network, size = started[0], started[1].name
         if arguments.size not in (None, size):
-            raise GliosliceError(f"--from {arguments.start} is a {size}, not a {arguments.size}")
+            raise GliosliceError(
+                f"--from {arguments.start}: is {size}, but --size is {arguments.size}"
+            )
     else:
-        size, config = named_config(arguments.size or DEFAULT_SIZE)
-        network = build(config)
+        size, network_config = find_config(arguments.size or DEFAULT_SIZE)
+        network = build_network(network_config)
     if (out / CARD).exists() and not arguments.resume:
-        raise GliosliceError(f"{out}: holds a run or a model; add --resume or name another")
-    cases, held_out = load_split(arguments.data, arguments.hold_out, recipe.seed, arguments.cache)
-    lesions, cubes = cubes_of(arguments.lesions, arguments.patients, held_out)
+        raise GliosliceError(f"{out}: already holds a run or a model; add --resume or change --out")
+    cases, held_out = load_split(arguments.data, arguments.hold_out, config.seed, arguments.cache)
+    if arguments.patients:
+        cases = with_grades(cases, read_grades(arguments.patients))
+    left_out = same_patients(arguments, held_out)
+    lesions = load_lesion_cubes(arguments.lesions, left_out) if arguments.lesions else None
+    slices = load_single_slices(arguments.slices, left_out) if arguments.slices else None
     teachers = load_teachers(arguments.teacher, held_out)
-    settings = asdict(recipe) | {
+    settings = asdict(config) | {
         "size": size,
-        "cubes": cubes,
+        "low_grade_cases": sum(case.grade == LOW for case in cases),
+        "cubes": extra_entry(lesions, left_out),
+        "single_slices": extra_entry(slices, left_out),
         "from": started[1].content["files"][f"{size}.safetensors"]["sha256"] if started else None,
-        "teachers": teachers.entries,
+        "teachers": teachers.card_entries,
         "cases": [{"case": c.case, "digest": c.digest} for c in cases],
     }
-    before = started[1].content["training"]["cases"] if started else []
-    card = trained_card(network, size, settings, held_out, [*before, *teachers.cases])
-    job = Job(recipe, settings, card, cases, lesions, held_out, teachers, out)
-    with process() as place:
-        learner, rows = begin(job, network, place, arguments.resume)
-        log = Log(out, rows, arguments.wandb, settings) if place.leads else None
+    inherited = started[1].content["training"]["cases"] if started else []
+    card = make_card(network, size, settings, held_out, [*inherited, *teachers.training_cases])
+    run = TrainingRun(config, settings, card, cases, lesions, slices, held_out, teachers, out)
+    with distributed_context() as context:
+        trainer, rows = start_run(run, network, context, arguments.resume)
+        log = RunLog(out, rows, arguments.wandb, settings) if context.is_main else None
         try:
-            train(job, learner, place, len(rows), log)
+            train_epochs(run, trainer, context, len(rows), log)
         finally:
             if log is not None:
                 log.close()
 
 
-def cubes_of(
-    file: Path | None, patients: Path | None, held_out: list[Slices]
-) -> tuple[Lesions | None, dict[str, Any] | None]:
-    """Return the lesion cubes, without those of held-out patients, and what the card says of them.
+def same_patients(arguments: argparse.Namespace, held_out: list[CaseSlices]) -> set[str]:
+    """Return the names that held-out patients have among lesion cubes and single slices.
 
-    Raises GliosliceError if there is a file of cubes, but nothing says whose they are.
+    Raises GliosliceError if there are cubes or slices but no table of their patients.
     """
-    if file is None:
-        return None, None
-    if patients is None:
+    if not arguments.lesions and not arguments.slices:
+        return set()
+    if arguments.patients is None:
         raise GliosliceError(
-            "--lesions needs --patients CSV, so that held-out patients leave with their cubes"
+            "--lesions and --slices need --patients CSV to leave out held-out patients"
         )
-    whose = lesion_patients(patients)
-    left_out = sorted(whose[case.case] for case in held_out if case.case in whose)
-    lesions = load_lesions(file, set(left_out))
-    kept = {"patients": len(lesions.patients), "left_out": left_out, "sha256": lesions.sha256}
-    return lesions, kept
+    name_of = read_lesion_patients(arguments.patients)
+    return {name_of[case.case] for case in held_out if case.case in name_of}
 
 
-def begin(job: Job, network: Network, place: Process, resume: bool) -> tuple[Learner, list[Row]]:
-    """Return the learner, and the rows of the epochs already done: none for a new run."""
-    network.to(place.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    job.teachers.to(place.device)
-    learner = new_learner(network, job.recipe)
-    rows = restore(job.out, learner, job.settings) if resume else []
-    if place.leads:
+def extra_entry(
+    extra: LesionCubes | SingleSlices | None, left_out: set[str]
+) -> dict[str, Any] | None:
+    """Return the entry of lesion cubes or single slices in the card."""
+    if extra is None:
+        return None
+    entry = {"patients": len(extra.patients), "left_out": sorted(left_out)}
+    return entry | {"sha256": extra.sha256}
+
+
+def start_run(
+    run: TrainingRun, network: Network, context: DistributedContext, resume: bool
+) -> tuple[Trainer, list[EpochRow]]:
+    """Return the trainer and the rows of finished epochs; a new run has none."""
+    network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run.teachers.to(context.device)
+    trainer = new_trainer(network, run.config)
+    rows = restore_state(run.out, trainer, run.settings) if resume else []
+    if context.is_main:
         print(
-            f"{job.card['name']}: {job.card['network']['parameters']:,} parameters, "
-            f"{len(job.cases)} cases to train on, {len(job.held_out)} held out, "
-            f"{place.count} x {place.device}, {len(rows)} of {job.recipe.epochs} epochs done",
+            f"{run.card['name']}: {run.card['network']['parameters']:,} parameters, "
+            f"{len(run.cases)} cases to train on, {len(run.held_out)} held out, "
+            f"{context.world_size} x {context.device}, "
+            f"{len(rows)} of {run.config.epochs} epochs done",
             flush=True,
         )
-    return learner, rows
+    return trainer, rows
 
 
-def train(job: Job, learner: Learner, place: Process, done: int, log: Log | None) -> None:
-    """Run the epochs; each ends with the state on disk."""
-    recipe = job.recipe
-    network = learner.network
+def train_epochs(
+    run: TrainingRun,
+    trainer: Trainer,
+    context: DistributedContext,
+    epochs_done: int,
+    log: RunLog | None,
+) -> None:
+    """Train the remaining epochs; checkpoint, state and log are written after each."""
+    config = run.config
+    network = trainer.network
     parallel = (
         DistributedDataParallel(network)
-        if place.count > 1
-        else captured(network, recipe.batch, recipe.crop, place)
+        if context.world_size > 1
+        else record_cuda_graphs(network, config.batch, config.crop, context)
     )
-    for epoch in range(done + 1, recipe.epochs + 1):
-        began = time.monotonic()
-        loss = one_epoch(parallel, learner, job, epoch, place)
+    for epoch in range(epochs_done + 1, config.epochs + 1):
+        started = time.monotonic()
+        loss = train_epoch(parallel, trainer, run, epoch, context)
         if log is None:
             continue
-        row: Row = {"epoch": epoch, "rate": rate_at(recipe, epoch * recipe.steps), "loss": loss}
-        if job.held_out and (epoch % recipe.judge_every == 0 or epoch == recipe.epochs):
-            row |= judge(learner.averaged, job.held_out, place)
+        rate = learning_rate(config, epoch * config.steps)
+        row: EpochRow = {"epoch": epoch, "rate": rate, "loss": loss}
+        if run.held_out and (epoch % config.judge_every == 0 or epoch == config.epochs):
+            row |= validate(trainer.averaged_network, run.held_out, context)
         log.add(row)
-        training = job.card["training"] | {"epochs_done": epoch}
-        write_model(job.out, learner.averaged, job.card | {"training": training})
-        save_state(job.out, learner, job.settings, log.rows)
-        line = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        print(f"{line}  {time.monotonic() - began:.0f} s", flush=True)
+        training = run.card["training"] | {"epochs_done": epoch}
+        write_model(run.out, trainer.averaged_network, run.card | {"training": training})
+        save_state(run.out, trainer, run.settings, log.rows)
+        values = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+        print(f"{values}  {time.monotonic() - started:.0f} s", flush=True)
 
 
-def one_epoch(
-    network: torch.nn.Module, learner: Learner, job: Job, epoch: int, place: Process
+def train_epoch(
+    network: torch.nn.Module,
+    trainer: Trainer,
+    run: TrainingRun,
+    epoch: int,
+    context: DistributedContext,
 ) -> float:
-    """Return the mean loss of an epoch. All randomness comes from seed, epoch and rank."""
-    recipe = job.recipe
-    generator = torch.Generator().manual_seed((recipe.seed * 10_000 + epoch) * 64 + place.rank)
-    criterion, total = RegionLoss(), torch.zeros((), device=place.device)
+    """Return the mean loss of an epoch. All randomness derives from seed, epoch and rank."""
+    config = run.config
+    generator = torch.Generator().manual_seed((config.seed * 10_000 + epoch) * 64 + context.rank)
+    criterion, total = RegionLoss(), torch.zeros((), device=context.device)
     network.train()
-    for step in range(recipe.steps):
-        images, labels = crops(job, generator, place.device)
-        for group in learner.optimiser.param_groups:
-            group["lr"] = rate_at(recipe, (epoch - 1) * recipe.steps + step)
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=place.mixed):
+    for step in range(config.steps):
+        images, labels = make_batch(run, generator, context.device)
+        for group in trainer.optimiser.param_groups:
+            group["lr"] = learning_rate(config, (epoch - 1) * config.steps + step)
+        with torch.autocast(context.device.type, torch.bfloat16, enabled=context.mixed_precision):
             logits = network(images.contiguous(memory_format=torch.channels_last))
-        taught = job.teachers.chances(images, place) if job.teachers.networks else None
-        loss = criterion(logits, labels, taught, recipe.taught)
-        learner.optimiser.zero_grad(set_to_none=True)
+        teachers = run.teachers.probabilities(images, context) if run.teachers.networks else None
+        loss = criterion(logits, labels, teachers, config.taught)
+        trainer.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        learner.optimiser.step()
-        learner.average.update_parameters(learner.network)
+        trainer.optimiser.step()
+        trainer.average.update_parameters(trainer.network)
         total += loss.detach()
-    return total.item() / recipe.steps
+    return total.item() / config.steps
 
 
-def crops(job: Job, generator: torch.Generator, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a batch: augmented crops (B, 4, crop, crop), labels (B, crop, crop)."""
-    recipe = job.recipe
-    from_cubes = round(recipe.batch * recipe.lesions) if job.lesions else 0
-    drawn = draw_slices(job.cases, recipe.batch - from_cubes, recipe, generator)
-    images, labels, centres = (tensor.to(device) for tensor in drawn)
+def make_batch(
+    run: TrainingRun, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return augmented crops (B, 4, crop, crop) and their labels (B, crop, crop)."""
+    config = run.config
+    from_cubes = round(config.batch * config.lesions) if run.lesions else 0
+    from_slices = round(config.batch * config.slices) if run.slices else 0
+    from_volumes = config.batch - from_cubes - from_slices
+    sources = [sample_slices(run.cases, from_volumes, config, generator)]
+    if run.slices and from_slices:
+        sources.append(sample_single_slices(run.slices, from_slices, config, generator))
+    images, labels, centres = (torch.cat(parts).to(device) for parts in zip(*sources, strict=True))
     images = images.permute(0, 3, 1, 2).float()  # (B, 4, 160, 192)
-    images, labels = warp(images, labels, centres, (recipe.crop, recipe.crop), generator)
-    if job.lesions and from_cubes:
-        patches = canvases(job.lesions, from_cubes, recipe.crop, generator, device)
-        images, labels = torch.cat([images, patches[0]]), torch.cat([labels, patches[1]])
-    return augment(images, generator), labels
+    images, labels = warp(images, labels, centres, (config.crop, config.crop), generator)
+    if run.lesions and from_cubes:
+        canvases = make_canvases(run.lesions, from_cubes, config.crop, generator, device)
+        images, labels = torch.cat([images, canvases[0]]), torch.cat([labels, canvases[1]])
+    return augment(images, config.missing, generator), labels
 
 
-def judge(network: Network, cases: list[Slices], place: Process) -> Row:
-    """Return the mean volume Dice of WT, TC, ET over cases, by the network in full precision."""
-    place = replace(place, mixed=False)
-    scores = [case_dice(Ensemble((network.eval(),)), case, place) for case in cases]
+def validate(network: Network, cases: list[CaseSlices], context: DistributedContext) -> EpochRow:
+    """Return the mean volume Dice of WT, TC, ET over cases, computed in full precision."""
+    context = replace(context, mixed_precision=False)
+    scores = [volume_dice(Ensemble((network.eval(),)), case, context) for case in cases]
     return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
 
 

@@ -1,12 +1,12 @@
-"""Like ranges for the channels of a tensor, without changing what the float network computes.
+"""Equalize the ranges of a tensor's channels without changing what the float network computes.
 
-int8 has one step for all channels of a tensor. Where one channel is fifty times wider than the
-others, those have five steps left. A convolution that gives a channel s times as large and one that
-takes it s times as small cancel: positive factors commute with ReLU, pooling, resizing and
+int8 has one step for all channels of a tensor. If one channel is fifty times wider than the others,
+five steps are left for those. A factor s in the convolution that computes a channel and 1 / s in
+the one that reads it cancel: positive factors commute with ReLU, pooling, resizing and
 concatenation, and with an addition if both sides have the same. So each channel has a free factor,
-tied over all tensors through which it flows; a skip and what it is added to always share theirs.
+shared by all tensors that it passes through; a skip and what it is added to always share theirs.
 
-Cross-layer equalisation is due to Nagel et al., "Data-Free Quantization Through Weight Equalization
+Cross-layer equalization is due to Nagel et al., "Data-Free Quantization Through Weight Equalization
 and Bias Correction" (ICCV 2019); its balance of activations and weights here is that of Xiao et
 al., "SmoothQuant" (ICML 2023), with strength 1/2. The factors are powers of two: float arithmetic
 commutes with them exactly, so the float file computes the same bits.
@@ -18,40 +18,39 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.editor import constant, flowing, op_name, set_constant, shape_of, written
-from convert.tflite.interpreter import values_of
+from convert.tflite.editor import constant, non_constant, op_name, serialize, set_constant, shape_of
+from convert.tflite.interpreter import tensor_values
 from convert.tflite.reader import list_of, read_model
 
 ROUNDS = 8
 PASSING = frozenset(
     {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "RELU", "ADD"}
 )
-"""Ops that give channel c of their output as much larger as that of each input is."""
+"""Ops that scale channel c of their output as channel c of each input is scaled."""
 
-HOMOGENEOUS = (
-    schema.ActivationFunctionType.NONE,
-    schema.ActivationFunctionType.RELU,
-)
+HOMOGENEOUS = (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
+"""Activations that commute with a positive factor."""
+
 Floats = NDArray[np.float64]
 
 
-def equalised(fp32: bytes, slices: NDArray[np.float32]) -> bytes:
-    """Return a float file of the same function whose channels have like ranges over `slices`."""
+def equalize(fp32: bytes, slices: NDArray[np.float32]) -> bytes:
+    """Return a float file of the same function whose channels have similar ranges on `slices`."""
     model = read_model(fp32)
     channels = _Channels(model)
-    largest = _largest(fp32, slices)
+    peaks = _channel_peaks(fp32, slices)
     for _ in range(ROUNDS):
-        factors = channels.factors(model, largest)
+        factors = channels.factors(model, peaks)
         if (factors == 1).all():
             break
         for operator in channels.convolutions:
             _rescale(model, operator, channels, factors)
-        largest = {i: x * factors[channels.of(i)] for i, x in largest.items()}
-    return written(model)
+        peaks = {i: x * factors[channels.of(i)] for i, x in peaks.items()}
+    return serialize(model)
 
 
 class _Channels:
-    """The channels of all tensors that flow, those with a common factor as one class."""
+    """The channels of all non-constant tensors, those with a common factor as one class."""
 
     def __init__(self, model: Any) -> None:
         main = model.subgraphs[0]
@@ -77,14 +76,14 @@ class _Channels:
         """Return the class of each channel of a tensor."""
         return self.roots[self._own(index)]
 
-    def factors(self, model: Any, largest: dict[int, Floats]) -> Floats:
+    def factors(self, model: Any, peaks: dict[int, Floats]) -> Floats:
         """Return a factor for each class, a power of two.
 
-        With x the class's largest value as a share of its tensor's and w its largest weight as a
-        share of its row's, sqrt(w / x) makes both alike; the next round sees what is left.
+        Let x be the class's largest value relative to its tensor's, and w its largest weight
+        relative to its row's. Then sqrt(w / x) makes both equal; the next round corrects the rest.
         """
         x, w = np.zeros(len(self.roots)), np.zeros(len(self.roots))
-        for index, values in largest.items():
+        for index, values in peaks.items():
             if values.max() > 0:
                 np.maximum.at(x, self.of(index), values / values.max())
         for operator in self.convolutions:
@@ -105,21 +104,22 @@ class _Channels:
         return slice(start, start + (shape_of(self.tensors[index]) or (1,))[-1])
 
     def _tie(self, model: Any, operator: Any) -> None:
-        """Join the classes of an op's inputs and output, or fix what it is not known to pass on."""
-        read, made = flowing(model, operator.inputs), flowing(model, operator.outputs)
+        """Join the classes of an op's inputs and output, or fix them if it may not pass factors."""
+        inputs = non_constant(model, operator.inputs)
+        outputs = non_constant(model, operator.outputs)
         name, options = op_name(model, operator), operator.builtinOptions
-        plain = getattr(options, "fusedActivationFunction", 0) in HOMOGENEOUS and len(made) == 1
-        shapes = {shape_of(self.tensors[i])[-1:] for i in (*read, *made)}
-        whole = name != "ADD" or len(read) == 2
-        parts = [self._own(i) for i in read]
+        plain = getattr(options, "fusedActivationFunction", 0) in HOMOGENEOUS and len(outputs) == 1
+        shapes = {shape_of(self.tensors[i])[-1:] for i in (*inputs, *outputs)}
+        whole = name != "ADD" or len(inputs) == 2
+        parts = [self._own(i) for i in inputs]
         if plain and name in PASSING and whole and len(shapes) == 1:
             for part in parts:
-                self._join(np.r_[part], np.r_[self._own(made[0])])
+                self._join(np.r_[part], np.r_[self._own(outputs[0])])
         elif plain and name == "CONCATENATION" and _along_channels(self.tensors, operator):
-            if len(read) == len(list_of(operator.inputs)):
-                self._join(np.concatenate([np.r_[p] for p in parts]), np.r_[self._own(made[0])])
+            if len(inputs) == len(list_of(operator.inputs)):
+                self._join(np.concatenate([np.r_[p] for p in parts]), np.r_[self._own(outputs[0])])
         else:
-            for index in (*read, *made):
+            for index in (*inputs, *outputs):
                 self._fix(index)
 
     def _join(self, ones: NDArray[np.int64], others: NDArray[np.int64]) -> None:
@@ -149,26 +149,27 @@ def _along_channels(tensors: Any, operator: Any) -> bool:
     return bool(operator.builtinOptions.axis in (-1, rank - 1))
 
 
-def _largest(fp32: bytes, slices: NDArray[np.float32]) -> dict[int, Floats]:
+def _channel_peaks(fp32: bytes, slices: NDArray[np.float32]) -> dict[int, Floats]:
     """Return the largest absolute value of each channel of each tensor."""
-    largest: dict[int, Floats] = {}
-    for values in values_of(fp32, slices):
+    peaks: dict[int, Floats] = {}
+    for values in tensor_values(fp32, slices):
         for index, of_tensor in values.items():
             if of_tensor.ndim:
-                peaks = np.abs(of_tensor).reshape(-1, of_tensor.shape[-1]).max(axis=0)
-                largest[index] = np.maximum(largest.get(index, 0), peaks.astype(np.float64))
-    return largest
+                found = np.abs(of_tensor).reshape(-1, of_tensor.shape[-1]).max(axis=0)
+                peaks[index] = np.maximum(peaks.get(index, 0), found.astype(np.float64))
+    return peaks
 
 
 def _rescale(model: Any, operator: Any, channels: _Channels, factors: Floats) -> None:
+    """Scale the weights and bias of a convolution by the factors of its channels."""
     tensors = model.subgraphs[0].tensors
-    given = factors[channels.of(int(operator.inputs[0]))]
-    made = factors[channels.of(int(operator.outputs[0]))]
+    input_factors = factors[channels.of(int(operator.inputs[0]))]
+    output_factors = factors[channels.of(int(operator.outputs[0]))]
     weights = tensors[operator.inputs[1]]
     values = constant(model, weights)
     assert values is not None
-    set_constant(model, weights, values * made[:, None, None, None] / given)
+    set_constant(model, weights, values * output_factors[:, None, None, None] / input_factors)
     for index in list_of(operator.inputs)[2:]:
         bias = constant(model, tensors[index]) if index != -1 else None
         if bias is not None:
-            set_constant(model, tensors[index], bias * made)
+            set_constant(model, tensors[index], bias * output_factors)

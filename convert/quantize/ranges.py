@@ -1,7 +1,7 @@
-"""The int8 range of each tensor by squared error instead of by its extremes.
+"""Choose the int8 range of each tensor by squared error instead of by its extremes.
 
-A few large values make the step of all others coarse. Cut off, they cost the square of what is cut;
-the best range is where the two costs balance.
+A few large values make the step coarse for all others. Clipping them costs the square of what is
+clipped; the best range is where the two costs balance.
 """
 
 from dataclasses import dataclass, field
@@ -10,40 +10,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.tflite.editor import SAME_SCALE, flowing, op_name, written
-from convert.tflite.interpreter import values_of
+from convert.tflite.editor import SAME_SCALE, non_constant, op_name, serialize
+from convert.tflite.interpreter import tensor_values
 from convert.tflite.reader import list_of, read_model
 
 STEPS = 255
 BINS = 2048
 CANDIDATES = np.linspace(1, 0.02, 99)
-"""Shares of an extreme that a range may end at."""
+"""Fractions of an extreme at which a range may end."""
 
 Range = tuple[float, float]
 
 
 @dataclass
 class Histogram:
-    """How often which value occurs in [low, high]; exact zeros cost nothing and are left out."""
+    """Counts of values in [low, high]; exact zeros, which cost nothing, are left out."""
 
     low: float
     high: float
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count values; those outside the extremes count as the extreme."""
-        there = values[values != 0].clip(self.low, self.high)
-        self.counts += np.histogram(there, BINS, (self.low, self.high))[0]
+        """Count values; one outside the extremes counts as the extreme."""
+        clipped = values[values != 0].clip(self.low, self.high)
+        self.counts += np.histogram(clipped, BINS, (self.low, self.high))[0]
 
 
-def by_error(calibrated: bytes, slices: NDArray[np.float32]) -> bytes:
+def fit_ranges(calibrated: bytes, slices: NDArray[np.float32]) -> bytes:
     """Return a calibrated file with the ranges of least squared error over `slices` (N, X, Y, C).
 
-    Tensors that must share a scale share a range. The input keeps its own: it is the clip range.
+    Tensors that must share a scale share a range. The input keeps its range, the clip range.
     """
     model = read_model(calibrated)
     tensors = model.subgraphs[0].tensors
-    groups = [group for group in groups_of(model) if _may_change(model, group)]
+    groups = [group for group in scale_groups(model) if _may_change(model, group)]
     sources = {group: sorted(set(group) & _computed(model)) for group in groups}
     histograms = {
         group: Histogram(
@@ -52,7 +52,7 @@ def by_error(calibrated: bytes, slices: NDArray[np.float32]) -> bytes:
         )
         for group in groups
     }
-    for values in values_of(calibrated, slices):
+    for values in tensor_values(calibrated, slices):
         for group, histogram in histograms.items():
             for index in sources[group]:
                 histogram.add(values[index])
@@ -61,39 +61,39 @@ def by_error(calibrated: bytes, slices: NDArray[np.float32]) -> bytes:
         for index in group:
             tensors[index].quantization.min = np.array([low], np.float32)
             tensors[index].quantization.max = np.array([high], np.float32)
-    return written(model)
+    return serialize(model)
 
 
 def best_range(histogram: Histogram) -> Range:
-    """Return the range of CANDIDATES of least squared error; the extremes where none is better."""
+    """Return the range of least squared error; the extremes if no other candidate is better."""
     lows = histogram.low * CANDIDATES if histogram.low < 0 else np.zeros(1)
     highs = histogram.high * CANDIDATES if histogram.high > 0 else np.zeros(1)
     _, low, high = min(
-        ((cost(histogram, low, high), low, high) for low in lows for high in highs),
+        ((clipping_cost(histogram, low, high), low, high) for low in lows for high in highs),
         key=lambda candidate: candidate[0],
     )
     return float(low), float(high)
 
 
-def cost(histogram: Histogram, low: float, high: float) -> float:
-    """Return the squared error of values cut to [low, high] and rounded to multiples of its step.
+def clipping_cost(histogram: Histogram, low: float, high: float) -> float:
+    """Return the squared error of values clipped to [low, high] and rounded to int8 steps.
 
-    The step is (high - low) / 255, and 0 is one of its multiples. A bin counts as its middle, cut
-    and rounded, plus width^2 / 12 for its spread; where it is wider than a step, as step^2 / 12,
-    the variance of rounding.
+    The step is (high - low) / 255, and 0 is one of its multiples. A bin's error is that of its
+    middle, clipped and rounded, plus width^2 / 12 for its spread. Where a bin is wider than a step,
+    it is the clipping error plus step^2 / 12, the variance of rounding.
     """
     step, width = (high - low) / STEPS, (histogram.high - histogram.low) / BINS
     centres = histogram.low + width * (np.arange(BINS) + 0.5)
-    cut = centres.clip(low, high)
+    clipped = centres.clip(low, high)
     if step > width:
-        errors = (centres - step * np.rint(cut / step)) ** 2 + width**2 / 12
+        errors = (centres - step * np.rint(clipped / step)) ** 2 + width**2 / 12
     else:
-        errors = (centres - cut) ** 2 + step**2 / 12
+        errors = (centres - clipped) ** 2 + step**2 / 12
     return float(errors @ histogram.counts)
 
 
-def groups_of(model: Any) -> list[tuple[int, ...]]:
-    """Return the tensors that flow, those that must share a scale together."""
+def scale_groups(model: Any) -> list[tuple[int, ...]]:
+    """Return the tensors that are not constants, grouped by the scale that they must share."""
     roots: dict[int, int] = {}
 
     def root(index: int) -> int:
@@ -102,12 +102,12 @@ def groups_of(model: Any) -> list[tuple[int, ...]]:
         return index
 
     for operator in model.subgraphs[0].operators:
-        read = flowing(model, operator.inputs)
-        made = flowing(model, operator.outputs)
-        for index in (*read, *made):
+        read = non_constant(model, operator.inputs)
+        computed = non_constant(model, operator.outputs)
+        for index in (*read, *computed):
             root(index)
         if op_name(model, operator) in SAME_SCALE:
-            for index in (*read[1:], *made):
+            for index in (*read[1:], *computed):
                 roots[root(index)] = root(read[0])
     groups: dict[int, list[int]] = {}
     for index in sorted(roots):
@@ -125,10 +125,10 @@ def _may_change(model: Any, group: tuple[int, ...]) -> bool:
 
 
 def _computed(model: Any) -> set[int]:
-    """Return the tensors whose values are new, not taken over from another under its scale."""
+    """Return the tensors with new values, not copied from another under the same scale."""
     return {
         index
         for operator in model.subgraphs[0].operators
         if op_name(model, operator) not in SAME_SCALE
-        for index in flowing(model, operator.outputs)
+        for index in non_constant(model, operator.outputs)
     }

@@ -1,15 +1,15 @@
-"""Whether a packed int8 file suits a board, checked as far as it can be without that board.
+"""Check, without the board, whether a packed int8 file is compatible with it.
 
-A check takes the file's content and a name for it and gives an `Outcome`.
+A check takes the file's content and a name for it and returns a `TargetResult`.
 """
 
 from collections.abc import Callable, Sequence
 
 from convert.targets import coral, ethos, micro, pi
-from convert.targets.result import Outcome
+from convert.targets.result import TargetResult
 from glioslice.errors import GliosliceError
 
-Check = Callable[[bytes, str], Outcome]
+Check = Callable[[bytes, str], TargetResult]
 
 TARGETS: dict[str, Check] = {
     "pi": pi.check,
@@ -19,13 +19,13 @@ TARGETS: dict[str, Check] = {
 }
 
 
-def chosen_targets(asked: Sequence[str]) -> tuple[str, ...]:
-    """Return the targets of one or several `--target`, each of one name or more with commas.
+def choose_targets(options: Sequence[str]) -> tuple[str, ...]:
+    """Return the targets that `--target` options name, each option one name or several with commas.
 
     Raises GliosliceError if one is unknown.
     """
     chosen = tuple(
-        dict.fromkeys(part.strip() for text in asked for part in text.split(",") if part.strip())
+        dict.fromkeys(part.strip() for text in options for part in text.split(",") if part.strip())
     )
     unknown = [target for target in chosen if target not in TARGETS]
     if unknown:

@@ -1,16 +1,10 @@
-"""The Edge TPU's list of supported operations.
+"""Google Coral: does the Edge TPU run every op of an int8 file?
 
-Source: "TensorFlow models on the Edge TPU" (coral.ai/docs/edgetpu/models-intro), model requirements
-and the table of supported operations for runtime 14, which compiler 16 builds for. Numbers behind
-"issue" are those of github.com/google-coral/edgetpu, where the compiler's own words are reported.
-Nobody but the compiler decides: a file that passes here may still be left on the CPU in part.
-
-The limits that the Edge TPU's documentation sets to single ops: see `coral_list`.
-
-Google Coral: would the Edge TPU take every op of an int8 file?
-
-A static check against the documentation (`convert.targets.coral`), op by op. Where
-`edgetpu_compiler` is on the PATH, it compiles the file too, and its log says what it made of it.
+Each op is checked against the list of supported operations and the limits in "TensorFlow models on
+the Edge TPU" (coral.ai/docs/edgetpu/models-intro), for runtime 14, which compiler 16 builds for.
+Numbers after "issue" are those of github.com/google-coral/edgetpu, where the compiler's messages
+are reported. Where `edgetpu_compiler` is on the PATH, it compiles the file too, and its log
+decides. Without it, a file that passes here may still run on the CPU in part.
 """
 
 import re
@@ -25,11 +19,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.targets.result import Outcome
+from convert.targets.result import TargetResult
 from convert.tflite.ops import Op, Tensor, ops_of
 from convert.tflite.reader import read_model
 
-NEWEST = {
+NEWEST_VERSIONS = {
     "ADD": 3,
     "AVERAGE_POOL_2D": 3,
     "CONCATENATION": 3,
@@ -72,19 +66,19 @@ NEWEST = {
     "TRANSPOSE_CONV": 3,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": 3,
 }
-"""The supported ops, each with its newest version in TensorFlow 2.5, of the compiler's year, as
-TensorFlow's `lite/tools/versioning/runtime_version.cc` lists them. The compiler refuses a whole
-file over a newer one: CONV_2D 6 (issue 631), TRANSPOSE_CONV 4 (845), QUANTIZE 3 (879)."""
+"""The supported ops, each with its newest version in TensorFlow 2.5, which is of the compiler's
+year (TensorFlow's `lite/tools/versioning/runtime_version.cc`). A newer version makes the compiler
+reject the whole file: CONV_2D 6 (issue 631), TRANSPOSE_CONV 4 (845), QUANTIZE 3 (879)."""
 
-PERHAPS = {
+UNCERTAIN = {
     "RESHAPE": "large tensors may be left on the CPU",
     "RESIZE_BILINEAR": "left on the CPU for some sizes",
     "RESIZE_NEAREST_NEIGHBOR": "left on the CPU for some sizes",
     "TRANSPOSE": "sometimes left on the CPU (issue 433)",
 }
-"""Ops of the list about which the compiler decides by size."""
+"""Supported ops for which the compiler decides by size."""
 
-INSTEAD = {
+ALTERNATIVES = {
     "DEQUANTIZE": "let the output be int8",
     "ELU": "use RELU",
     "GELU": "use RELU",
@@ -115,107 +109,125 @@ PARAMETERS = {
     "TRANSPOSE": (1,),
     "TRANSPOSE_CONV": (0, 1, 3),
 }
-"""Inputs that must be known when the file is compiled."""
+"""Inputs that must be constant when the file is compiled."""
 
-Refusal = tuple[str, str]
-"""Why an op is refused, and how to mend it."""
-Rule = Callable[[Op], Iterator[Refusal]]
+Rejection = tuple[str, str]
+"""Why an op is rejected, and what to do about it."""
+
+Rule = Callable[[Op], Iterator[Rejection]]
 
 SOFTMAX_ELEMENTS = 16_000
 NO_ACTIVATION = schema.ActivationFunctionType.NONE
 
+COMPILER = "edgetpu_compiler"
 
-def _no_activation(op: Op) -> Iterator[Refusal]:
+TIMEOUT = 600
+"""Seconds."""
+
+INNERMOST = 3
+"""Dimensions that may be larger than 1, from the last."""
+
+EIGHT_BITS = frozenset({"INT8", "UINT8"})
+MAPPED = "Mapped to Edge TPU"
+
+
+def _no_activation(op: Op) -> Iterator[Rejection]:
     if op.options is not None and op.options.fusedActivationFunction != NO_ACTIVATION:
         yield "it has a fused activation", "move the activation into an op of its own, before it"
 
 
-def _concatenation(op: Op) -> Iterator[Refusal]:
+def _concatenation(op: Op) -> Iterator[Rejection]:
     yield from _no_activation(op)
-    constants = [given for given in op.inputs if given is not None and given.constant]
+    constants = [tensor for tensor in op.inputs if tensor is not None and tensor.constant]
     zeros = all(c.values is not None and bool(np.all(c.values == c.zero_point)) for c in constants)
     if constants and (len(op.inputs) != 2 or not zeros):
         yield "a constant among its inputs", "concatenate two inputs, the constant all zeros"
 
 
-def _equal_dilation(op: Op) -> Iterator[Refusal]:
+def _equal_dilation(op: Op) -> Iterator[Rejection]:
     if op.options is not None and op.options.dilationHFactor != op.options.dilationWFactor:
         yield "other dilation in y than in x", "dilate by the same factor both ways"
 
 
-def _fully_connected(op: Op) -> Iterator[Refusal]:
+def _fully_connected(op: Op) -> Iterator[Rejection]:
     if op.options is not None and op.options.weightsFormat:
         yield "shuffled weights", "convert with weights in the default format"
     if sum(size > 1 for size in op.outputs[0].shape) > 1:
         yield "its output has more than one dimension", "use a 1 x 1 CONV_2D, or flatten before it"
 
 
-def _not_batch(op: Op, axes: Iterable[int], verb: str) -> Iterator[Refusal]:
-    rank = len(op.outputs[0].shape if op.name == "PACK" else _given(op).shape)
+def _not_batch(op: Op, axes: Iterable[int], verb: str) -> Iterator[Rejection]:
+    rank = len(op.outputs[0].shape if op.name == "PACK" else _main_input(op).shape)
     if rank and any(axis % rank == 0 for axis in axes):
         yield f"it {verb}s the batch dimension", f"{verb} other dimensions than the first"
 
 
-def _reduce(op: Op) -> Iterator[Refusal]:
+def _reduce(op: Op) -> Iterator[Rejection]:
     axes = [int(axis) for axis in np.ravel(_constant(op, 1))]
     yield from _not_batch(op, axes, "reduce")
-    shape = _given(op).shape
+    shape = _main_input(op).shape
     innermost = bool(shape) and any(axis % len(shape) == len(shape) - 1 for axis in axes)
     if op.name == "MEAN" and innermost and shape[-1] % 4:
         yield f"a mean over {shape[-1]} channels", "use a multiple of 4 channels"
 
 
-def _pack(op: Op) -> Iterator[Refusal]:
+def _pack(op: Op) -> Iterator[Rejection]:
     yield from _not_batch(op, [op.options.axis if op.options is not None else 0], "pack")
 
 
-def _pad(op: Op) -> Iterator[Refusal]:
+def _pad(op: Op) -> Iterator[Rejection]:
     if np.any(_constant(op, 1)[:1]):
         yield "it pads the batch dimension", "pad other dimensions than the first"
 
 
-def _prelu(op: Op) -> Iterator[Refusal]:
+def _prelu(op: Op) -> Iterator[Rejection]:
     alpha = op.inputs[1]
     if alpha is not None and any(size > 1 for size in alpha.shape[:-1]):
-        yield "one alpha for each place", "share alpha between places: shared_axes=[1, 2] in Keras"
+        yield "one alpha per pixel", "share alpha between pixels: shared_axes=[1, 2] in Keras"
 
 
-def _resize(op: Op) -> Iterator[Refusal]:
+def _resize(op: Op) -> Iterator[Rejection]:
     if op.options is not None and op.options.halfPixelCenters:
         # Issues 187, 396 and 420, of compilers 14 and 15.
-        yield "operation version not supported: half-pixel centres", "resize in the plain form"
+        yield (
+            "operation version not supported: half-pixel centres",
+            "resize without them",
+        )
 
 
-def _softmax(op: Op) -> Iterator[Refusal]:
-    shape = _given(op).shape
+def _softmax(op: Op) -> Iterator[Rejection]:
+    shape = _main_input(op).shape
     if sum(size > 1 for size in shape) > 1:
-        yield "its input has more than one dimension", "take the softmax on the CPU, behind all"
+        yield (
+            "its input has more than one dimension",
+            "compute the softmax on the CPU, after the network",
+        )
     elif max(shape, default=1) > SOFTMAX_ELEMENTS:
         yield f"more than {SOFTMAX_ELEMENTS:,} elements", "use fewer classes"
 
 
-def _split(op: Op) -> Iterator[Refusal]:
+def _split(op: Op) -> Iterator[Rejection]:
     yield from _not_batch(op, [int(axis) for axis in np.ravel(_constant(op, 0))], "split")
 
 
-def _strided_slice(op: Op) -> Iterator[Refusal]:
+def _strided_slice(op: Op) -> Iterator[Rejection]:
     if np.any(_constant(op, 3) != 1):
         yield "strides other than 1", "slice with strides of 1"
     if op.options is not None and (op.options.ellipsisMask or op.options.newAxisMask):
         yield "an ellipsis or a new axis", "name begin and end of each dimension"
 
 
-def _given(op: Op) -> Tensor:
+def _main_input(op: Op) -> Tensor:
     """Return the op's main input."""
     number = {"TRANSPOSE_CONV": 2, "SPLIT": 1}.get(op.name, 0)
-    given = op.inputs[number]
-    if given is None:
+    tensor = op.inputs[number]
+    if tensor is None:
         raise ValueError(f"{op.name} without its input")
-    return given
+    return tensor
 
 
 def _constant(op: Op, number: int) -> np.ndarray:  # type: ignore[type-arg]
-    """Return a constant, empty where there is none: that is refused elsewhere."""
+    """Return a constant input, empty if it is not constant: `_check_tensors` rejects that."""
     values = op.value(number)
     return np.zeros(0, np.int32) if values is None else values
 
@@ -242,82 +254,74 @@ RULES: dict[str, Rule] = {
 }
 """The limits that are documented for single ops."""
 
-COMPILER = "edgetpu_compiler"
-SECONDS = 600
-INNERMOST = 3
-"""Dimensions that may be larger than 1, from the last."""
-
-EIGHT_BITS = frozenset({"INT8", "UINT8"})
-MAPPED = "Mapped to Edge TPU"
-
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the compiler's log: so many ops of a kind, and what became of them."""
+class CompilerRow:
+    """A row of the compiler's log: the number of ops of a kind, and where they run."""
 
     op: str
     count: int
     status: str
 
 
-def check(content: bytes, name: str) -> Outcome:
-    """Return what the Edge TPU refuses of a file called `name`; `ok` if that is nothing.
+def check(content: bytes, name: str) -> TargetResult:
+    """Return which ops of a file called `name` the Edge TPU rejects; `ok` if there is none.
 
-    Raises GliosliceError if the file is no TFLite file.
+    Raises GliosliceError if the file is not a TFLite file.
     """
     ops = ops_of(read_model(content))
-    refusals = {op.index: found for op in ops if (found := list(refusals_of(op)))}
-    first = min(refusals, default=len(ops))
-    rows = [("documented list", f"{len(ops) - len(refusals)} of {len(ops)} ops pass")]
-    refused = list(_refused_rows(ops, refusals))
-    rows += refused
-    if refusals:
-        rows.append(("on the CPU", f"{len(ops) - first} ops: the first refused one and all behind"))
-    perhaps = sorted({op.name for op in ops if op.name in PERHAPS and op.index not in refusals})
-    rows += [(f"perhaps: {kind}", PERHAPS[kind]) for kind in perhaps]
-    report: dict[str, Any] = {"ops": [_entry(op, refusals, first) for op in ops]}
+    rejections = {op.index: found for op in ops if (found := list(rejections_of(op)))}
+    first = min(rejections, default=len(ops))
+    rows = [("documented list", f"{len(ops) - len(rejections)} of {len(ops)} ops pass")]
+    rejected = list(_rejected_rows(ops, rejections))
+    rows += rejected
+    if rejections:
+        rows.append(("on the CPU", f"{len(ops) - first} ops: the first rejected and all after it"))
+    uncertain = {op.name for op in ops if op.name in UNCERTAIN and op.index not in rejections}
+    rows += [(f"uncertain: {kind}", UNCERTAIN[kind]) for kind in sorted(uncertain)]
+    report: dict[str, Any] = {"ops": [_entry(op, rejections, first) for op in ops]}
     compiled, files = compile_with(COMPILER, content, name)
-    rows.append((COMPILER, _of_compiler(compiled)))
+    rows.append((COMPILER, _describe_compilation(compiled)))
     report["compiler"] = compiled
     mapped = compiled is None or compiled["all_mapped"]
-    against = [f"{what}: {why}" for what, why in refused]
+    problems = [f"{what}: {why}" for what, why in rejected]
     if not mapped:
-        against.append(f"{COMPILER}: {_of_compiler(compiled)}")
-    ok = not refusals and mapped
-    return Outcome("coral", ok, tuple(rows), report, files, "; ".join(against))
+        problems.append(f"{COMPILER}: {_describe_compilation(compiled)}")
+    ok = not rejections and mapped
+    return TargetResult("coral", ok, tuple(rows), report, files, "; ".join(problems))
 
 
-def refusals_of(op: Op) -> Iterator[Refusal]:
-    """Yield each reason why the Edge TPU would not run the op, and how to mend it."""
-    if op.name not in NEWEST:
-        mend = INSTEAD.get(op.name, "build it of ops of the list, or do it behind the network")
-        yield "not on the list of supported operations", mend
+def rejections_of(op: Op) -> Iterator[Rejection]:
+    """Yield each reason why the Edge TPU would not run the op, and what to do about it."""
+    if op.name not in NEWEST_VERSIONS:
+        remedy = ALTERNATIVES.get(op.name, "build it of supported ops, or do it after the network")
+        yield "not on the list of supported operations", remedy
         return
-    if op.version > NEWEST[op.name]:
+    if op.version > NEWEST_VERSIONS[op.name]:
         yield (
-            f"version {op.version} of the op is newer than {NEWEST[op.name]}, which the compiler "
-            "knows",
+            f"version {op.version} of the op is newer than {NEWEST_VERSIONS[op.name]}, the newest "
+            "that the compiler supports",
             "convert with an older TensorFlow",
         )
-    yield from _of_tensors(op)
+    yield from _check_tensors(op)
     if op.name in RULES:
         yield from RULES[op.name](op)
 
 
-def _of_tensors(op: Op) -> Iterator[Refusal]:
-    """Yield what the requirements for all models have against the op's tensors."""
+def _check_tensors(op: Op) -> Iterator[Rejection]:
+    """Yield the general requirements that the op's tensors do not meet."""
     parameters = PARAMETERS.get(op.name, ())
-    given = [tensor for tensor in op.inputs if tensor is not None]
-    moving = [t for i, t in enumerate(op.inputs) if t and not t.constant and i not in parameters]
-    moving += op.outputs
-    wide = {"INT16"} if op.name.endswith("LSTM") else set()  # the state of a quantised LSTM's cells
-    for dtype in sorted({t.dtype for t in moving} - EIGHT_BITS - wide):
-        yield f"a tensor of {dtype}", "quantise fully to 8 bits, inputs and outputs too"
-    for dtype in sorted({t.dtype for t in given if t.constant} - EIGHT_BITS - {"INT32"} - wide):
-        yield f"a constant of {dtype}", "quantise weights to 8 bits, biases to 32"
-    if any(size < 1 for tensor in moving for size in tensor.shape):
+    inputs = [tensor for tensor in op.inputs if tensor is not None]
+    variable = [t for i, t in enumerate(op.inputs) if t and not t.constant and i not in parameters]
+    variable += op.outputs
+    wide = {"INT16"} if op.name.endswith("LSTM") else set()  # the cell state of a quantized LSTM
+    for dtype in sorted({t.dtype for t in variable} - EIGHT_BITS - wide):
+        yield f"a tensor of {dtype}", "quantize fully to 8 bits, inputs and outputs too"
+    for dtype in sorted({t.dtype for t in inputs if t.constant} - EIGHT_BITS - {"INT32"} - wide):
+        yield f"a constant of {dtype}", "quantize weights to 8 bits, biases to 32"
+    if any(size < 1 for tensor in variable for size in tensor.shape):
         yield "a size that is not fixed", "convert with fixed sizes, a batch of 1 included"
-    elif any(size > 1 for tensor in moving for size in tensor.shape[:-INNERMOST]):
+    elif any(size > 1 for tensor in variable for size in tensor.shape[:-INNERMOST]):
         yield (
             f"more than the {INNERMOST} innermost dimensions are larger than 1",
             "use a batch of 1 and at most three dimensions",
@@ -331,7 +335,7 @@ def _of_tensors(op: Op) -> Iterator[Refusal]:
 def compile_with(
     command: str, content: bytes, name: str
 ) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
-    """Return what the compiler says of a file, and its files; None where it is not on the PATH."""
+    """Return the compiler's report and its files; the report is None if it is not on the PATH."""
     found = shutil.which(command)
     if found is None:
         return None, {}
@@ -339,34 +343,34 @@ def compile_with(
         source = Path(folder, f"{name}.tflite")
         source.write_bytes(content)
         try:
-            done = subprocess.run(
+            finished = subprocess.run(
                 [found, "--out_dir", folder, str(source)],
                 capture_output=True,
                 text=True,
-                timeout=SECONDS,
+                timeout=TIMEOUT,
             )
-            said = done.stdout + done.stderr
+            output = finished.stdout + finished.stderr
         except subprocess.TimeoutExpired:
-            said = f"not done after {SECONDS} s"
+            output = f"did not finish within {TIMEOUT} s"
         paths = [Path(folder, f"{name}_edgetpu{suffix}") for suffix in (".log", ".tflite")]
         files = {path.name: path.read_bytes() for path in paths if path.is_file()}
     if len(files) != len(paths):
-        last = " ".join(said.split())[-300:]
+        last = " ".join(output.split())[-300:]
         return {"compiled": False, "said": last, "lines": [], "all_mapped": False}, {}
     log = files[f"{name}_edgetpu.log"].decode(errors="replace")
-    lines = read_log(log)
+    rows = read_log(log)
     return {
         "compiled": True,
         "version": _version(log),
-        "lines": [vars(line) for line in lines],
-        "all_mapped": bool(lines) and all(line.status == MAPPED for line in lines),
+        "lines": [vars(row) for row in rows],
+        "all_mapped": bool(rows) and all(row.status == MAPPED for row in rows),
     }, files
 
 
-def read_log(log: str) -> tuple[Line, ...]:
-    """Return the table of a compiler's log: operator, count and status, in columns of blanks."""
+def read_log(log: str) -> tuple[CompilerRow, ...]:
+    """Return the table in a compiler's log: operator, count and status, separated by spaces."""
     found = re.finditer(r"^([A-Z][A-Z0-9_]+)[ \t]+(\d+)[ \t]+(\S.*?)[ \t]*$", log, re.MULTILINE)
-    return tuple(Line(match[1], int(match[2]), match[3]) for match in found)
+    return tuple(CompilerRow(match[1], int(match[2]), match[3]) for match in found)
 
 
 def _version(log: str) -> str | None:
@@ -374,37 +378,38 @@ def _version(log: str) -> str | None:
     return None if found is None else found[1]
 
 
-def _of_compiler(compiled: dict[str, Any] | None) -> str:
+def _describe_compilation(compiled: dict[str, Any] | None) -> str:
     if compiled is None:
-        return "not on the PATH: no compiler looked at this file"
+        return "not on the PATH: not compiled"
     if not compiled["compiled"]:
-        return f"refused the file: {compiled['said']}"
-    lines = [Line(**line) for line in compiled["lines"]]
-    left = [f"{line.count} {line.op}: {line.status}" for line in lines if line.status != MAPPED]
-    mapped = sum(line.count for line in lines if line.status == MAPPED)
+        return f"rejected the file: {compiled['said']}"
+    rows = [CompilerRow(**row) for row in compiled["lines"]]
+    left = [f"{row.count} {row.op}: {row.status}" for row in rows if row.status != MAPPED]
+    mapped = sum(row.count for row in rows if row.status == MAPPED)
     return "; ".join([f"version {compiled['version']}, {mapped} ops mapped", *left])
 
 
-def _refused_rows(
-    ops: Sequence[Op], refusals: dict[int, list[Refusal]]
+def _rejected_rows(
+    ops: Sequence[Op], rejections: dict[int, list[Rejection]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield a row for the ops of one kind that are refused for the same reasons."""
+    """Yield a row for the ops of one kind that are rejected for the same reasons."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for index, found in refusals.items():
-        told = "; ".join(f"{why} ({mend})" for why, mend in found)
-        groups.setdefault((ops[index].name, told), []).append(index)
-    for (kind, told), indices in groups.items():
+    for index, found in rejections.items():
+        reasons = "; ".join(f"{why} ({remedy})" for why, remedy in found)
+        groups.setdefault((ops[index].name, reasons), []).append(index)
+    for (kind, reasons), indices in groups.items():
         number = f"{len(indices)} x " if len(indices) > 1 else ""
-        yield f"refused: {number}{kind}, op {indices[0]}", told
+        yield f"rejected: {number}{kind}, op {indices[0]}", reasons
 
 
-def _entry(op: Op, refusals: dict[int, list[Refusal]], first: int) -> dict[str, Any]:
+def _entry(op: Op, rejections: dict[int, list[Rejection]], first: int) -> dict[str, Any]:
+    """Return an op's entry in `report.json`; its keys and values are a format."""
     entry: dict[str, Any] = {"index": op.index, "op": op.name}
-    if op.index in refusals:
+    if op.index in rejections:
         return entry | {
             "verdict": "refused",
-            "refusals": [{"why": why, "mend": mend} for why, mend in refusals[op.index]],
+            "refusals": [{"why": why, "mend": remedy} for why, remedy in rejections[op.index]],
         }
     if op.index > first:
         return entry | {"verdict": "on the CPU, behind a refused op"}
-    return entry | {"verdict": "perhaps" if op.name in PERHAPS else "listed"}
+    return entry | {"verdict": "perhaps" if op.name in UNCERTAIN else "listed"}

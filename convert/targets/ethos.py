@@ -1,6 +1,6 @@
-"""Arm Ethos-U55 with 128 multipliers: what Vela, Arm's compiler, makes of the file.
+"""Arm Ethos-U55 with 128 multipliers: compile the file with Vela, Arm's compiler.
 
-All figures are Vela's estimates for the system that it is told to compile for; no chip ran them.
+All figures are Vela's estimates for one configured system; no chip ran the file.
 """
 
 import csv
@@ -15,29 +15,30 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.targets.result import Outcome, tool
+from convert.targets.result import TargetResult, require_tool
 from convert.tflite.ops import ops_of
 from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
 
 TARGET = "ethos-u55-128"
 SYSTEM, MEMORY = "Ethos_U55_High_End_Embedded", "Shared_Sram"
-"""Of Vela's own `Arm/vela.ini`: 500 MHz; tensors in SRAM, weights in flash."""
+"""From Vela's own `Arm/vela.ini`: 500 MHz; tensors in SRAM, weights in flash."""
 
 ON_NPU = "ethos-u"
-"""The custom op that stands for all that the NPU runs, in the file that Vela writes."""
+"""The custom op that replaces everything that the NPU runs, in the file that Vela writes."""
 
-SECONDS = 600
+TIMEOUT = 600
+"""Seconds."""
 
 
-def check(content: bytes, name: str) -> Outcome:
-    """Return what Vela makes of a file called `name`; `ok` if all of it runs on the NPU.
+def check(content: bytes, name: str) -> TargetResult:
+    """Return what Vela reports for a file called `name`; `ok` if all of it runs on the NPU.
 
-    Raises GliosliceError if the file is no TFLite file, or ethos-u-vela is missing or fails.
+    Raises GliosliceError if the file is not a TFLite file, or ethos-u-vela is missing or fails.
     """
     ops = ops_of(read_model(content))
-    tool("ethosu.vela", TARGET, "ethos-u-vela")
-    compiled, summary, said = _compile(content, name)
+    require_tool("ethosu.vela", TARGET, "ethos-u-vela")
+    compiled, summary, output = _compile(content, name)
     left = [op for op in ops_of(schema.ModelT.InitFromPackedBuf(compiled, 0)) if op.name != ON_NPU]
     kinds = Counter(op.name for op in left)
     macs = sum(op.macs for op in ops)
@@ -54,13 +55,13 @@ def check(content: bytes, name: str) -> Outcome:
         "milliseconds": float(summary["inference_time"]) * 1000,
         "sram_bytes": round(float(summary["sram_memory_used"]) * 1024),
         "flash_bytes": round(float(summary["off_chip_flash_memory_used"]) * 1024),
-        "left": [{"op": op, "count": n, "why": _why(op, said)} for op, n in kinds.items()],
+        "left": [{"op": op, "count": n, "why": _why(op, output)} for op, n in kinds.items()],
     }
-    against = "; ".join(
+    problems = "; ".join(
         f"{n['count']} {n['op']} left on the CPU: {n['why']}" for n in report["left"]
     )
     files = {f"{name}-{TARGET}.tflite": compiled}
-    return Outcome(TARGET, not left, _rows(report), report, files, against)
+    return TargetResult(TARGET, not left, _rows(report), report, files, problems)
 
 
 def _rows(report: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -79,7 +80,7 @@ def _rows(report: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _compile(content: bytes, name: str) -> tuple[bytes, dict[str, str], str]:
-    """Return the compiled file, the line of Vela's summary by column, and what Vela printed."""
+    """Return the compiled file, Vela's summary by column, and Vela's output."""
     with tempfile.TemporaryDirectory(prefix="glioslice-") as folder:
         source = Path(folder, f"{name}.tflite")
         source.write_bytes(content)
@@ -87,20 +88,20 @@ def _compile(content: bytes, name: str) -> tuple[bytes, dict[str, str], str]:
         command += ["--config", "Arm/vela.ini", "--system-config", SYSTEM, "--memory-mode", MEMORY]
         command += ["--output-dir", folder, str(source)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+            finished = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise GliosliceError(f"{TARGET}: Vela was not done after {SECONDS} s") from None
-        said = done.stdout + done.stderr
+            raise GliosliceError(f"{TARGET}: Vela did not finish within {TIMEOUT} s") from None
+        output = finished.stdout + finished.stderr
         out, summaries = Path(folder, f"{name}_vela.tflite"), sorted(Path(folder).glob("*.csv"))
-        if done.returncode or not out.is_file() or not summaries:
-            last = " ".join(said.split())[-300:]
+        if finished.returncode or not out.is_file() or not summaries:
+            last = " ".join(output.split())[-300:]
             raise GliosliceError(f"{TARGET}: Vela could not compile the file: {last}")
         with summaries[0].open(newline="") as file:
             [summary] = csv.DictReader(file)
-        return out.read_bytes(), summary, said
+        return out.read_bytes(), summary, output
 
 
-def _why(op: str, said: str) -> str:
-    """Return what Vela gave as its reason for an op of this kind, its blanks made one."""
-    found = re.search(rf"operator: {op}\b.*\n *-? *Reason: (.+(?:\n(?! ?\n).+)?)", said)
+def _why(op: str, output: str) -> str:
+    """Return the reason that Vela gave for an op of this kind, on one line."""
+    found = re.search(rf"operator: {op}\b.*\n *-? *Reason: (.+(?:\n(?! ?\n).+)?)", output)
     return "no reason given" if found is None else " ".join(found[1].split())

@@ -1,47 +1,49 @@
-"""A Raspberry Pi or any other board with LiteRT: is every op taken by XNNPACK?
+"""Raspberry Pi, or any other board with LiteRT: does XNNPACK run every op?
 
-What XNNPACK leaves runs in LiteRT's own kernels, one delegate part before it and one behind. Which
-ops it takes is decided when the interpreter is made, from the file, so this machine can tell.
+An op that XNNPACK does not take runs in LiteRT's own kernels and splits the delegate in two. Which
+ops it takes is decided from the file when the interpreter is made, so any machine can check it.
 """
 
+import os
 import platform
 from collections import Counter
 from importlib import metadata
+from pathlib import Path
 
 from ai_edge_litert.interpreter import Interpreter
 
-from convert.targets.result import Outcome
+from convert.log_capture import redirect_output
+from convert.targets.result import TargetResult
 from convert.tflite.ops import ops_of
 from convert.tflite.reader import read_model
-from device.delegates import Placement, placement_of
+from device.delegates import DelegateReport, inspect_delegates
 from glioslice.errors import GliosliceError
 
-INSTEAD = "use another op"
-MEND = {
+ALTERNATIVES = {
     "RESIZE_NEAREST_NEIGHBOR": "RESIZE_BILINEAR or TRANSPOSE_CONV is taken",
     "CONV_2D": "are the scales of its bias in the file?",
     "DEPTHWISE_CONV_2D": "are the scales of its bias in the file?",
     "FULLY_CONNECTED": "are the scales of its bias in the file?",
 }
-"""What helps with ops that networks of this kind hold."""
+"""What to do about the ops that networks of this kind hold."""
 
 
-def check(content: bytes, name: str) -> Outcome:
+def check(content: bytes, name: str) -> TargetResult:
     """Return which ops of a file run outside XNNPACK; `ok` if there is none.
 
-    Raises GliosliceError if the file is no TFLite file or LiteRT refuses it.
+    Raises GliosliceError if the file is not a TFLite file or LiteRT rejects it.
     """
     ops = ops_of(read_model(content))
-    placement = placed(content)
-    left = [ops[place] for place in placement.places]
+    placement = delegate_ops(content)
+    left = [ops[place] for place in placement.remaining_indices]
     runtime = f"ai-edge-litert {metadata.version('ai-edge-litert')}"
     rows = [
         ("runtime", f"{runtime} with XNNPACK, on {platform.machine()}"),
         ("taken by XNNPACK", f"{placement.taken} of {len(ops)} ops in {placement.parts} parts"),
     ]
-    rows += [(f"left: {op.index} {op.name}", MEND.get(op.name, INSTEAD)) for op in left]
-    against = "; ".join(
-        f"{count} {kind} left to slower kernels ({MEND.get(kind, INSTEAD)})"
+    rows += [(f"left: {op.index} {op.name}", _remedy(op.name)) for op in left]
+    problems = "; ".join(
+        f"{count} {kind} left to slower kernels ({_remedy(kind)})"
         for kind, count in Counter(op.name for op in left).items()
     )
     report = {
@@ -50,17 +52,24 @@ def check(content: bytes, name: str) -> Outcome:
         "ops": len(ops),
         "taken": placement.taken,
         "parts": placement.parts,
-        "left": [{"index": op.index, "op": op.name, "mend": MEND.get(op.name)} for op in left],
+        "left": [
+            {"index": op.index, "op": op.name, "mend": ALTERNATIVES.get(op.name)} for op in left
+        ],
     }
-    return Outcome("pi", not left, tuple(rows), report, against=against)
+    return TargetResult("pi", not left, tuple(rows), report, problems=problems)
 
 
-def placed(content: bytes) -> Placement:
-    """Return which ops LiteRT would run itself; raises GliosliceError if it refuses the file."""
+def _remedy(op: str) -> str:
+    return ALTERNATIVES.get(op, "use another op")
+
+
+def delegate_ops(content: bytes) -> DelegateReport:
+    """Return which ops LiteRT would run itself; raises GliosliceError if it rejects the file."""
     try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
-        interpreter.allocate_tensors()
+        with redirect_output(Path(os.devnull)):  # LiteRT announces the delegate on stderr
+            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise GliosliceError(f"LiteRT refuses the file: {error}") from None
+        raise GliosliceError(f"LiteRT rejects the file: {error}") from None
     outputs = (int(output["index"]) for output in interpreter.get_output_details())
-    return placement_of(interpreter._get_ops_details(), outputs)
+    return inspect_delegates(interpreter._get_ops_details(), outputs)

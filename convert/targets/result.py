@@ -1,4 +1,4 @@
-"""What a check for one target found."""
+"""The result of checking a file for one target."""
 
 import importlib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from glioslice.errors import GliosliceError
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """`ok` if nothing stands against the file on `target`.
+class TargetResult:
+    """`ok` if the file is compatible with `target`.
 
-    `rows` are the lines of a table, `report` the same and more as JSON would hold it, and `files`
-    what was made for the target beside the TFLite file, by name. `against` says which ops stand
-    against it and how to mend it.
+    `rows` are the lines of a table, `report` holds the same and more for `report.json`, and `files`
+    are extra files made for the target, by name. `problems` names the incompatible ops and what to
+    use instead.
     """
 
     target: str
@@ -23,23 +23,23 @@ class Outcome:
     rows: tuple[tuple[str, str], ...]
     report: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=dict)
-    against: str = ""
+    problems: str = ""
 
     @property
     def entry(self) -> dict[str, Any]:
-        """What `report.json` says of the target."""
+        """The target's entry in `report.json`."""
         return {"target": self.target, "ok": self.ok, **self.report}
 
     @property
     def table(self) -> str:
         """The rows as lines of text."""
         width = max((len(what) for what, _ in self.rows), default=0)
-        head = f"{self.target}: {'suits' if self.ok else 'does not suit'}"
+        head = f"{self.target}: {'compatible' if self.ok else 'not compatible'}"
         return "\n".join([head, *(f"  {what:{width}}  {value}" for what, value in self.rows)])
 
 
-def tool(module: str, target: str, package: str) -> ModuleType:
-    """Return a module that a target needs.
+def require_tool(module: str, target: str, package: str) -> ModuleType:
+    """Return the Python module that a target needs.
 
     Raises GliosliceError naming the package to install if it is missing.
     """

@@ -1,8 +1,8 @@
 """Record a flatbuffer as a graph in which equal parts are one node.
 
-The classes that flatc generates write themselves through a `flatbuffers.Builder`. `Recorder` takes
-the builder's place and keeps what they say as nodes instead of bytes: two tables or vectors of one
-content become one node, whoever refers to them. A flatbuffer may refer to one place many times.
+The classes that flatc generates write themselves through a `flatbuffers.Builder`.
+`DeduplicatingBuilder` takes its place and keeps tables and vectors as nodes instead of bytes. Two
+of the same content become one node, which a flatbuffer may refer to any number of times.
 """
 
 import struct
@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONSTANT_ALIGNMENT = 16
-"""Bytes; the TFLite schema's `force_align` of a buffer's data. Kernels read it as it lies there."""
+"""Bytes; the TFLite schema's `force_align` of a buffer's data, which kernels read in place."""
 
 
 class Ref(int):
-    """A node's number, from 1 on: 0 is how generated code says "absent"."""
+    """A node's number, from 1 on; in generated code 0 means "absent"."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Slot number and content of each field that is not at its default, by slot."""
+    """Slot number and content of each field that differs from its default, by slot."""
 
     fields: tuple[tuple[int, bytes | Ref], ...]
 
@@ -39,25 +39,25 @@ class Vector:
 Node = Table | Vector
 
 
-def _slot(layout: str) -> Callable[["Recorder", int, float, float], None]:
-    def prepend(self: "Recorder", slot: int, value: float, default: float) -> None:
+def _slot(layout: str) -> Callable[["DeduplicatingBuilder", int, float, float], None]:
+    def prepend(self: "DeduplicatingBuilder", slot: int, value: float, default: float) -> None:
         if value != default:
             self._fields.append((slot, struct.pack(layout, value)))
 
     return prepend
 
 
-def _element(layout: str) -> Callable[["Recorder", float], None]:
-    def prepend(self: "Recorder", value: float) -> None:
+def _element(layout: str) -> Callable[["DeduplicatingBuilder", float], None]:
+    def prepend(self: "DeduplicatingBuilder", value: float) -> None:
         self._elements.append(struct.pack(layout, value))
 
     return prepend
 
 
-class Recorder:
+class DeduplicatingBuilder:
     """Stands in for `flatbuffers.Builder`, with the methods that TFLite's generated code calls.
 
-    `nodes[ref - 1]` is the node of a reference; what a node refers to has a lower number.
+    `nodes[ref - 1]` is the node of a reference; the nodes that it refers to have lower numbers.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Recorder:
         self._fields = []
 
     def PrependUOffsetTRelativeSlot(self, slot: int, ref: int, default: int) -> None:
-        """Let the table's field refer to a node."""
+        """Make the table's field refer to a node."""
         if ref != default:
             self._fields.append((slot, Ref(ref)))
 
@@ -103,7 +103,7 @@ class Recorder:
         return self._ref(Vector(self._length, self._alignment, refs or numbers))
 
     def CreateNumpyVector(self, values: NDArray[np.generic]) -> Ref:
-        """Return a vector of numbers. Bytes are aligned as constants are, which hurts no others."""
+        """Return a vector of numbers; bytes are aligned like constants, which does no harm."""
         constant = values.dtype == np.uint8
         content = values.astype(values.dtype.newbyteorder("<")).tobytes()
         alignment = CONSTANT_ALIGNMENT if constant else values.dtype.itemsize

@@ -1,4 +1,4 @@
-"""What the conversion reads and changes in a TFLite file, over the classes of `convert.tflite.reader`."""
+"""Read and change parts of a TFLite model, and serialize it again."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.deduplication import Recorder
-from convert.tflite.layout import place
+from convert.tflite.deduplication import DeduplicatingBuilder
+from convert.tflite.layout import build_flatbuffer
 from convert.tflite.reader import IDENTIFIER, list_of
 
 NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items()}
@@ -24,10 +24,10 @@ SAME_SCALE = frozenset(
         *("SPLIT", "SQUEEZE", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE"),
     }
 )
-"""Ops whose int8 kernels want one scale for what they read and write."""
+"""Ops whose int8 kernels need the same scale for inputs and outputs."""
 
-MARKERS = frozenset({"QUANTIZE", "DEQUANTIZE"})
-"""Ops that only change how a value is written down."""
+QUANTIZE_OPS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+"""Ops that only change the representation of a value."""
 
 
 def op_name(model: Any, operator: Any) -> str:
@@ -38,7 +38,7 @@ def op_name(model: Any, operator: Any) -> str:
 
 
 def constant(model: Any, tensor: Any) -> NDArray[Any] | None:
-    """Return what a constant float32, int8 or int32 tensor holds; None of any other."""
+    """Return the values of a constant float32, int8 or int32 tensor; None for any other."""
     data = model.buffers[tensor.buffer].data
     if data is None or not len(data) or tensor.type not in DTYPES:
         return None
@@ -47,7 +47,7 @@ def constant(model: Any, tensor: Any) -> NDArray[Any] | None:
 
 
 def set_constant(model: Any, tensor: Any, values: NDArray[Any]) -> None:
-    """Let a constant hold other values, and no other tensor with it."""
+    """Set the values of a constant, without changing tensors that share its buffer."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(values.astype(DTYPES[tensor.type]).tobytes(), np.uint8)
     model.buffers.append(buffer)
@@ -59,14 +59,14 @@ def shape_of(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in list_of(tensor.shape))
 
 
-def flowing(model: Any, indices: Any) -> list[int]:
-    """Return those of an op's tensors that are no constants, left out ones left out."""
+def non_constant(model: Any, indices: Any) -> list[int]:
+    """Return those of an op's tensors that are not constants; -1 means an omitted tensor."""
     tensors = model.subgraphs[0].tensors
-    there = [int(index) for index in list_of(indices) if index != -1]
-    return [i for i in there if model.buffers[tensors[i].buffer].data is None]
+    present = [int(index) for index in list_of(indices) if index != -1]
+    return [i for i in present if model.buffers[tensors[i].buffer].data is None]
 
 
-def written(model: Any) -> bytes:
-    """Return the file of a `ModelT`."""
-    recorder = Recorder()
-    return place(recorder.nodes, model.Pack(recorder), IDENTIFIER)
+def serialize(model: Any) -> bytes:
+    """Return a `ModelT` as a TFLite file."""
+    builder = DeduplicatingBuilder()
+    return build_flatbuffer(builder.nodes, model.Pack(builder), IDENTIFIER)

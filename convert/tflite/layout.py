@@ -1,4 +1,4 @@
-"""Lay the nodes of a flatbuffer out in as few bytes as their alignments allow.
+"""Lay out the nodes of a flatbuffer in as few bytes as their alignments allow.
 
     0  u32 offset of the root table     4  file identifier, 4 bytes     8  the nodes
 
@@ -6,8 +6,8 @@
     vtable  u16 its own size, u16 the table's size, u16 offset of each field by slot (0: absent)
     vector  u32 number of elements, then the elements, aligned
 
-A reference is an unsigned distance, so what is referred to lies behind. Constants lie at multiples
-of 16 bytes; the gaps before them take the small vectors, which would else be padding.
+A reference is an unsigned distance, so its target lies further back. Constants lie at multiples of
+16 bytes; small vectors fill the gaps before them, which would otherwise be padding.
 """
 
 import struct
@@ -20,7 +20,7 @@ HEADER = 8
 
 @dataclass(frozen=True)
 class _Piece:
-    """Something to place: `start + lead` must be a multiple of `alignment`."""
+    """A part to place: `start + lead` must be a multiple of `alignment`."""
 
     key: Node | bytes
     size: int
@@ -36,7 +36,7 @@ def _width(content: bytes | Ref) -> int:
 
 
 def _offsets(table: Table) -> dict[int, int]:
-    """Return where each slot's field lies in the table, behind the 4 bytes of its vtable."""
+    """Return where each slot's field lies in the table, after the 4 bytes of its vtable."""
     offsets, end = {}, 4
     for slot, content in sorted(table.fields, key=lambda f: (-_width(f[1]), f[0])):
         offsets[slot] = end
@@ -69,18 +69,20 @@ def _refers(node: Node) -> bool:
     return not isinstance(node.content, bytes)
 
 
-def _placed(nodes: list[Node]) -> tuple[dict[Node | bytes, int], int]:
+def _assign_positions(nodes: list[Node]) -> tuple[dict[Node | bytes, int], int]:
     """Return the position of every node and vtable, and the end of the last."""
-    places: dict[Node | bytes, int] = {}
+    positions: dict[Node | bytes, int] = {}
     position = HEADER
 
     def put(piece: _Piece) -> None:
         nonlocal position
         position += piece.padding(position)
-        places[piece.key] = position
+        positions[piece.key] = position
         position += piece.size
 
-    for node in reversed(nodes):  # what is referred to has the lower number: it comes later
+    for node in reversed(
+        nodes
+    ):  # the target of a reference has the lower number, so it comes later
         if _refers(node):
             put(_piece(node))
     vtables = dict.fromkeys(_vtable(node) for node in nodes if isinstance(node, Table))
@@ -88,28 +90,28 @@ def _placed(nodes: list[Node]) -> tuple[dict[Node | bytes, int], int]:
     waiting += [_Piece(vtable, len(vtable), 2, 0) for vtable in vtables]
     waiting.sort(key=lambda piece: (-piece.alignment, -piece.size))
     while waiting:
-        # Least padding first, and of those the hardest to place: `waiting` is sorted by that.
+        # The least padding; among equals the hardest to place, since `waiting` is sorted by that.
         best = min(range(len(waiting)), key=lambda i: waiting[i].padding(position))
         put(waiting.pop(best))
-    return places, position
+    return positions, position
 
 
-def place(nodes: list[Node], root: Ref, identifier: bytes) -> bytes:
-    """Return the flatbuffer whose root is `nodes[root - 1]`; nodes refer to lower numbers only."""
-    places, end = _placed(nodes)
+def build_flatbuffer(nodes: list[Node], root: Ref, identifier: bytes) -> bytes:
+    """Return the flatbuffer whose root is `nodes[root - 1]`; nodes refer only to lower numbers."""
+    positions, end = _assign_positions(nodes)
     out = bytearray(end)
 
     def refer(position: int, ref: Ref) -> None:
-        struct.pack_into("<I", out, position, places[nodes[ref - 1]] - position)
+        struct.pack_into("<I", out, position, positions[nodes[ref - 1]] - position)
 
     refer(0, root)
     out[4:HEADER] = identifier
-    for vtable in (key for key in places if isinstance(key, bytes)):
-        out[places[vtable] : places[vtable] + len(vtable)] = vtable
+    for vtable in (key for key in positions if isinstance(key, bytes)):
+        out[positions[vtable] : positions[vtable] + len(vtable)] = vtable
     for node in nodes:
-        start = places[node]
+        start = positions[node]
         if isinstance(node, Table):
-            struct.pack_into("<i", out, start, start - places[_vtable(node)])
+            struct.pack_into("<i", out, start, start - positions[_vtable(node)])
             offsets = _offsets(node)
             fields = [(start + offsets[slot], content) for slot, content in node.fields]
         else:

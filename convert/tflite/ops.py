@@ -1,4 +1,4 @@
-"""The ops of a TFLite file's main graph and their tensors, as the checks look at them."""
+"""The ops and tensors of a TFLite file's main graph, as plain data for the checks."""
 
 from dataclasses import dataclass
 from math import prod
@@ -14,13 +14,14 @@ from glioslice.errors import GliosliceError
 
 TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
 NUMPY = {name: np.dtype(name.lower()) for name in ("INT8", "UINT8", "INT32", "INT64")}
+WEIGHTED_OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A tensor; `shape` has -1 where a size is open, `values` are those of a dense constant.
 
-    `scale` is 0 unless one holds for the whole tensor.
+    `scale` is 0 unless the whole tensor has a single one.
     """
 
     shape: tuple[int, ...]
@@ -33,9 +34,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Op:
-    """An op by the schema's name; inputs are None where an optional one is left out.
+    """An op, called by its name in the schema; an omitted optional input is None.
 
-    `options` is what the generated code reads, such as a `Conv2DOptionsT`, or None.
+    `options` is an object of the generated code, such as a `Conv2DOptionsT`, or None.
     """
 
     index: int
@@ -47,31 +48,28 @@ class Op:
 
     def value(self, number: int) -> NDArray[Any] | None:
         """Return the constant that is input `number`, or None."""
-        given = self.inputs[number] if number < len(self.inputs) else None
-        return None if given is None else given.values
+        tensor = self.inputs[number] if number < len(self.inputs) else None
+        return None if tensor is None else tensor.values
 
     @property
     def macs(self) -> int:
-        """Multiplications with weights: of convolutions and of fully connected layers."""
+        """Multiply-accumulate operations of a convolution or a fully connected layer, else 0."""
         weights = self.inputs[1] if len(self.inputs) > 1 else None
-        if weights is None or self.name not in WEIGHTED:
+        if weights is None or self.name not in WEIGHTED_OPS:
             return 0
-        places = self.inputs[2] if self.name == "TRANSPOSE_CONV" else self.outputs[0]
-        assert places is not None
+        pixels = self.inputs[2] if self.name == "TRANSPOSE_CONV" else self.outputs[0]
+        assert pixels is not None
         if self.name == "DEPTHWISE_CONV_2D":
-            return prod(places.shape) * prod(weights.shape[1:3])
+            return prod(pixels.shape) * prod(weights.shape[1:3])
         if self.name == "FULLY_CONNECTED":
-            return prod(places.shape[:-1]) * prod(weights.shape)
-        return prod(places.shape[:3]) * prod(weights.shape)
-
-
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
+            return prod(pixels.shape[:-1]) * prod(weights.shape)
+        return prod(pixels.shape[:3]) * prod(weights.shape)
 
 
 def ops_of(model: Any) -> tuple[Op, ...]:
-    """Return the ops of the main graph of a `ModelT`, in their order.
+    """Return the ops of the main graph of a `ModelT`, in order.
 
-    Raises GliosliceError if there is none.
+    Raises GliosliceError if there is no graph.
     """
     if not list_of(model.subgraphs):
         raise GliosliceError("this TFLite file holds no graph; convert it again")
@@ -100,9 +98,9 @@ def tensor_of(model: Any, tensor: Any) -> Tensor:
     values = None
     if constant and dtype in NUMPY and data.nbytes == prod(shape) * NUMPY[dtype].itemsize:
         values = data.view(NUMPY[dtype]).reshape(shape)
-    quantisation = tensor.quantization
-    scales = list_of(quantisation.scale) if quantisation is not None else []
-    points = list_of(quantisation.zeroPoint) if quantisation is not None else []
+    quantization = tensor.quantization
+    scales = list_of(quantization.scale) if quantization is not None else []
+    points = list_of(quantization.zeroPoint) if quantization is not None else []
     return Tensor(
         shape=open_shape or shape,
         dtype=dtype,
@@ -113,8 +111,8 @@ def tensor_of(model: Any, tensor: Any) -> Tensor:
     )
 
 
-def parameters_of(model: Any) -> int:
-    """Return how many float32 numbers the ops of a `ModelT` work with, each constant once."""
+def count_float_weights(model: Any) -> int:
+    """Return the number of float32 weights in a `ModelT`, counting each constant once."""
     graph = model.subgraphs[0]
     used = {int(i) for operator in list_of(graph.operators) for i in list_of(operator.inputs)}
     tensors = [tensor_of(model, graph.tensors[i]) for i in sorted(used - {-1})]

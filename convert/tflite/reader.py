@@ -1,7 +1,7 @@
-"""Read a TFLite file, and refuse what could not be written again without a loss.
+"""Read a TFLite file, and reject what could not be written again without a loss.
 
 The classes that flatc generates skip what they do not know: a field, a kind of options, constants
-that lie behind the flatbuffer. Written again, all that would be gone without a word.
+after the flatbuffer. All that would silently be lost when the file is written again.
 """
 
 import re
@@ -16,8 +16,8 @@ from glioslice.errors import GliosliceError
 IDENTIFIER = b"TFL3"
 
 PORTABLE_CUSTOM = b"Flex"
-"""Custom ops with names that begin like this hold a TensorFlow node, which counts on no place in
-the file. Others may: what a compiler made for an accelerator points at bytes and names."""
+"""Custom ops whose names begin like this hold a TensorFlow node, which may move within the file.
+Others may not: those that a compiler makes for an accelerator refer to offsets and names."""
 
 UNIONS = {
     "BuiltinOptions": schema.BuiltinOptions,
@@ -26,26 +26,26 @@ UNIONS = {
     "ArraySegments": schema.SparseIndexVector,
     "ArrayIndices": schema.SparseIndexVector,
 }
-"""Fields that hold one of several kinds of table, and the numbers of the kinds."""
+"""Fields that hold one of several kinds of table, and the enumeration of the kinds."""
 
 
 class _Strict(bytes):
-    """Bytes that refuse a slice reaching past their end, where `bytes` would return less."""
+    """Bytes that raise for a slice beyond their end, where `bytes` would return less."""
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice) and key.stop is not None and key.stop > len(self):
-            raise IndexError(f"a string ends {key.stop - len(self)} bytes behind the file")
+            raise IndexError(f"a string ends {key.stop - len(self)} bytes after the file")
         return super().__getitem__(key)
 
 
 def read_model(content: bytes) -> Any:
     """Return the `ModelT` of a TFLite file.
 
-    Raises GliosliceError if it is no TFLite file, is damaged, keeps constants outside the
-    flatbuffer, was written for a newer schema, or holds a custom op that may count on its place.
+    Raises GliosliceError if it is not a TFLite file, is damaged, keeps constants outside the
+    flatbuffer, was written for a newer schema, or holds a custom op that may depend on its offset.
     """
     if content[4:8] != IDENTIFIER:
-        raise GliosliceError("this is no TFLite file: it does not bear the mark TFL3")
+        raise GliosliceError("not a TFLite file: the identifier TFL3 is missing")
     try:
         strict = _Strict(content)
         for table in _tables(schema.Model.GetRootAs(strict, 0)):
@@ -54,7 +54,7 @@ def read_model(content: bytes) -> Any:
         _check(model)
     except GliosliceError:
         raise
-    except Exception as error:  # generated code raises whatever the damage leads it to
+    except Exception as error:  # generated code may raise anything on damaged data
         raise GliosliceError(f"this TFLite file is damaged ({error}); convert it again") from None
     return model
 
@@ -65,7 +65,7 @@ def list_of(vector: Any) -> list[Any]:
 
 
 def _tables(table: Any) -> Iterator[Any]:
-    """Yield a table and all that it refers to, each with the class that reads it."""
+    """Yield a table and all tables that it refers to, as objects of the generated classes."""
     yield table
     for name in _fields(type(table).__name__):
         read = getattr(table, name)
@@ -93,7 +93,7 @@ def _fields(kind: str) -> tuple[str, ...]:
 
 
 def _of_union(table: Any, field: str) -> Any:
-    """Return what lies in a field that may hold one of several kinds of table, or None."""
+    """Return the table in a field that may hold one of several kinds, or None."""
     raw, number = getattr(table, field)(), getattr(table, f"{field}Type")()
     if raw is None or number == 0:
         return None
@@ -106,7 +106,7 @@ def _of_union(table: Any, field: str) -> Any:
 
 
 def _check_known(table: Any) -> None:
-    """Check that the table has no field behind those of our schema."""
+    """Check that the table has no field beyond those of our schema."""
     tab, kind = table._tab, type(table).__name__
     vtable = tab.Pos - tab.Get(schema.flatbuffers.number_types.SOffsetTFlags, tab.Pos)
     get = schema.flatbuffers.number_types.VOffsetTFlags
@@ -130,13 +130,13 @@ def _known_slots(kind: str) -> int:
 
 def _newer(what: str) -> str:
     return (
-        f"this TFLite file holds {what}, which is newer than the schema known here; "
+        f"this TFLite file holds {what}, which is newer than the installed schema; "
         "pip install --upgrade ai-edge-litert"
     )
 
 
 def _check(model: Any) -> None:
-    """Check that every index points at something and that nothing lies outside the flatbuffer."""
+    """Check that every index is valid and that nothing lies outside the flatbuffer."""
     _check_inside(model)
     if model.buffers[0].data is not None and len(model.buffers[0].data):
         raise ValueError("buffer 0 is not empty")
@@ -149,19 +149,19 @@ def _check(model: Any) -> None:
         tensors = range(len(model.subgraphs[signature.subgraphIndex].tensors))
         named = [*list_of(signature.inputs), *list_of(signature.outputs)]
         if any(entry.tensorIndex not in tensors for entry in named):
-            raise ValueError("a signature names what is no tensor")
+            raise ValueError("a signature names a missing tensor")
 
 
 def _check_graph(model: Any, graph: Any) -> None:
     tensors = range(len(graph.tensors))
     if any(index not in tensors for index in [*list_of(graph.inputs), *list_of(graph.outputs)]):
-        raise ValueError("an input or output is no tensor")
+        raise ValueError("an input or output is not a tensor")
     for operator in list_of(graph.operators):
         if operator.opcodeIndex not in range(len(model.operatorCodes)):
             raise ValueError(f"an op's code is {operator.opcodeIndex}")
         used = [*list_of(operator.inputs), *list_of(operator.outputs)]
         if any(index != -1 and index not in tensors for index in used):
-            raise ValueError("an op's input or output is no tensor")
+            raise ValueError("an op's input or output is not a tensor")
         _check_custom(model.operatorCodes[operator.opcodeIndex])
 
 
@@ -188,6 +188,6 @@ def _check_custom(code: Any) -> None:
     if not name.startswith(PORTABLE_CUSTOM):
         raise GliosliceError(
             f"this TFLite file holds the custom op {name.decode(errors='replace')}, which may "
-            "count on its place in the file; pack the file before it is compiled for an "
+            "depend on its offset in the file; pack the file before it is compiled for an "
             "accelerator, or convert without custom ops"
         )

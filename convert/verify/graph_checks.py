@@ -1,12 +1,11 @@
-"""Layers that are known to break on the way to int8, named before any work is done.
+"""Check the structure of a network: its layers before conversion, its TFLite graph afterwards.
 
-What is said of each was measured on networks of this size with the tools that are pinned. Of a
-network that is not ours the gate decides about those that are only slow or large.
-
-What the graph inside a TFLite file consists of, and whether it is the one we meant to emit.
+Unsupported layers are named before any work is done. The verdict on each was measured on networks
+of this size with the pinned tools. In an external network, layers that are only slow or large give
+a warning, and the acceptance gate decides.
 
 A converter that pads with an op of its own, or resizes with half-pixel centres, still computes the
-right masks here; an accelerator then refuses the file. So the graph is looked at, not only run.
+right masks here, but an accelerator then refuses the file. So the graph is inspected, not only run.
 """
 
 from collections.abc import Mapping
@@ -18,11 +17,11 @@ from ai_edge_litert import schema_py_generated as schema
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from convert.onnx_model import label
-from convert.tflite.editor import flowing, op_name
+from convert.onnx_model import node_label
+from convert.tflite.editor import non_constant, op_name
 from convert.tflite.ops import Op, Tensor, ops_of, tensor_of
 from convert.tflite.reader import read_model
-from convert.verify.layer_errors import labels_of
+from convert.verify.layer_errors import label_tensors
 from glioslice.errors import GliosliceError
 
 PRELU = "fails or turns into NaN, depending on its slopes; use ReLU"
@@ -31,24 +30,31 @@ HARD_SWISH = "makes int8 4.5 times slower; use ReLU"
 GROUPED_TRANSPOSED = "makes int8 4.5 times slower; use nearest upsampling and a convolution"
 DEPTHWISE = "spends its bytes on scales and runs at half the speed; use a plain convolution"
 BREAKING = frozenset({PRELU, INSTANCE_NORM})
+RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
+EXPECTED = frozenset(
+    {"PAD", "CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
+)
+"""PAD comes only before a convolution of stride 2: TFLite pads one side of it, torch both."""
+
+EXTRA = {"fp16": frozenset({"DEQUANTIZE"})}  # of the weights, once, when the file is loaded
 
 
 def check_layers(network: nn.Module) -> None:
-    """Look at every module of a network.
+    """Check every module of a network.
 
-    Raises GliosliceError naming those that break, why, and what to use instead.
+    Raises GliosliceError naming the unsupported ones, the reason, and what to use instead.
     """
     found = [
-        f"{name or 'the network'} ({type(module).__name__}): {what}"
+        f"{name or 'the network'} ({type(module).__name__}): {problem}"
         for name, module in network.named_modules()
-        if (what := trouble(module))
+        if (problem := problem_with_module(module))
     ]
     if found:
-        raise GliosliceError(f"layers that do not survive conversion: {'; '.join(found)}")
+        raise GliosliceError(f"unsupported layers: {'; '.join(found)}")
 
 
-def trouble(module: nn.Module) -> str:
-    """Return what is wrong with a layer and what to use instead, "" if nothing is known."""
+def problem_with_module(module: nn.Module) -> str:
+    """Return what is wrong with a layer and what to use instead, "" if it is supported."""
     if isinstance(module, nn.PReLU):
         return PRELU
     if isinstance(module, _InstanceNorm):
@@ -63,25 +69,26 @@ def trouble(module: nn.Module) -> str:
 
 
 def check_nodes(model: Any) -> tuple[str, ...]:
-    """Look at every node of an ONNX model and return what is said of those that cost much.
+    """Check every node of an ONNX model and return a warning for each kind of costly node.
 
-    Raises GliosliceError naming those that break, why, and what to use instead.
+    Raises GliosliceError naming the unsupported ones, the reason, and what to use instead.
     """
     found: dict[str, list[str]] = {}
     for node in model.graph.node:
-        if what := _trouble_of(model, node):
-            found.setdefault(what, []).append(f"{label(node)} ({node.op_type})")
-    breaking = [f"{', '.join(found[what])}: {what}" for what in found if what in BREAKING]
+        if problem := _problem_with_node(model, node):
+            found.setdefault(problem, []).append(f"{node_label(node)} ({node.op_type})")
+    messages = {problem: f"{', '.join(nodes)}: {problem}" for problem, nodes in found.items()}
+    breaking = [text for problem, text in messages.items() if problem in BREAKING]
     if breaking:
-        raise GliosliceError(f"layers that do not survive conversion: {'; '.join(breaking)}")
-    return tuple(f"{', '.join(named)}: {what}" for what, named in found.items())
+        raise GliosliceError(f"unsupported layers: {'; '.join(breaking)}")
+    return tuple(messages.values())
 
 
-def _trouble_of(model: Any, node: Any) -> str:
+def _problem_with_node(model: Any, node: Any) -> str:
     plain = {"PRelu": PRELU, "InstanceNormalization": INSTANCE_NORM, "HardSwish": HARD_SWISH}
     if node.op_type in plain:
         return plain[node.op_type]
-    groups = next((of.i for of in node.attribute if of.name == "group"), 1)
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
     if groups > 1 and node.op_type == "ConvTranspose":
         return GROUPED_TRANSPOSED
     weights = [t for t in model.graph.initializer if t.name == node.input[1]] if groups > 1 else []
@@ -90,14 +97,14 @@ def _trouble_of(model: Any, node: Any) -> str:
 
 
 def check_ops(fp32: bytes, names: Mapping[int, str]) -> None:
-    """Look at the ops of a float file; `names` has the layers of its tensors.
+    """Check the ops of a float file; `names` holds the layers of its tensors.
 
-    Raises GliosliceError naming the layers behind ops that this kit does not emit.
+    Raises GliosliceError naming the layers before ops that this kit does not emit.
     """
     model = read_model(fp32)
-    labels = labels_of(model, names)
+    labels = label_tensors(model, names)
     foreign = [
-        f"{op_name(model, operator)} after {labels[flowing(model, operator.inputs)[0]]}"
+        f"{op_name(model, operator)} after {labels[non_constant(model, operator.inputs)[0]]}"
         for operator in model.subgraphs[0].operators
         if op_name(model, operator) not in EXPECTED
     ]
@@ -108,17 +115,9 @@ def check_ops(fp32: bytes, names: Mapping[int, str]) -> None:
         )
 
 
-RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
-EXPECTED = frozenset(
-    {"PAD", "CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
-)
-"""PAD stands before a convolution of stride 2 alone: TFLite pads its other side, torch both."""
-EXTRA = {"fp16": frozenset({"DEQUANTIZE"})}  # of the weights, once, when the file is loaded
-
-
 @dataclass(frozen=True)
 class Graph:
-    """Input, output and the ops in their order."""
+    """The input, the output and the ops of a TFLite file, in order."""
 
     input: Tensor
     output: Tensor
@@ -126,45 +125,47 @@ class Graph:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The ops by the schema's names."""
+        """The ops' names in the TFLite schema."""
         return tuple(op.name for op in self.ops)
 
 
 def read_graph(content: bytes) -> Graph:
     """Return the graph of a TFLite file with one input and one output.
 
-    Raises GliosliceError if it is damaged or has more of them.
+    Raises GliosliceError if it is damaged or has more of either.
     """
     model = read_model(content)
     main = model.subgraphs[0]
     if len(model.subgraphs) != 1 or len(main.inputs) != 1 or len(main.outputs) != 1:
         raise GliosliceError("expected one graph with one input and one output")
-    given, wanted = (main.tensors[of[0]] for of in (main.inputs, main.outputs))
-    return Graph(tensor_of(model, given), tensor_of(model, wanted), ops_of(model))
+    taken, computed = (main.tensors[ends[0]] for ends in (main.inputs, main.outputs))
+    return Graph(tensor_of(model, taken), tensor_of(model, computed), ops_of(model))
 
 
 def check_graph(content: bytes, precision: str, window: tuple[int, int], channels: int) -> Graph:
-    """Return the graph of a file once it is sure that it is what this kit emits.
+    """Return the graph of a file once it is known to be what this kit emits.
 
-    Raises GliosliceError naming what differs: ops, the form of a resize, shapes or types.
+    Raises GliosliceError naming what differs: ops, the kind of a resize, shapes or types.
     """
     graph = read_graph(content)
     foreign = set(graph.names) - EXPECTED - EXTRA.get(precision, frozenset())
     if foreign:
-        raise GliosliceError(f"the {precision} file holds ops not asked for: {sorted(foreign)}")
+        raise GliosliceError(f"the {precision} file holds unexpected ops: {sorted(foreign)}")
     resizes = [op.options for op in graph.ops if isinstance(op.options, RESIZE_OPTIONS)]
     if any(options.halfPixelCenters or options.alignCorners for options in resizes):
-        raise GliosliceError(f"the {precision} file resizes with half-pixel centres, not plainly")
+        raise GliosliceError(
+            f"the {precision} file resizes with half-pixel centres or aligned corners"
+        )
     check_ends(graph, precision, (1, *window, channels))
     return graph
 
 
 def check_ends(graph: Graph, precision: str, shape: tuple[int, ...]) -> None:
-    """Raise GliosliceError unless a graph takes `shape`, and takes and gives the right type."""
+    """Raise GliosliceError unless a graph takes `shape` and its ends have the right type."""
     dtype = "INT8" if precision == "int8" else "FLOAT32"
-    given, wanted = graph.input, graph.output
-    if (given.shape, given.dtype, wanted.dtype) != (shape, dtype, dtype):
+    taken, computed = graph.input, graph.output
+    if (taken.shape, taken.dtype, computed.dtype) != (shape, dtype, dtype):
         raise GliosliceError(
-            f"the {precision} file takes {given.dtype} {given.shape} and gives {wanted.dtype} "
-            f"{wanted.shape}; expected {dtype} of {shape}"
+            f"the {precision} file takes {taken.dtype} {taken.shape} and returns "
+            f"{computed.dtype} {computed.shape}; expected {dtype} of {shape}"
         )

@@ -1,9 +1,9 @@
-"""Whether the float file still is the trained network, layer by layer, before anything is rounded.
+"""Parity of the float file with the network, layer by layer, before anything is rounded.
 
-A converter that misreads an op computes something else without a word, and int8 made of it agrees
-with it perfectly. So each layer of the trained network must be found again among the float file's
-tensors. Of a network that is not ours the output must be, and layers are looked for to name them:
-where an activation is no layer of its own, what is before it is no tensor of the file.
+A converter that misreads an op silently computes something else, and an int8 file made of it agrees
+with it perfectly. So each layer of a network of this kit must be found again among the float file's
+tensors. Of an external network only the output must be found; its layers are matched to name them,
+since an activation that is no layer of its own leaves no tensor before it in the file.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from convert.tflite.editor import flowing
-from convert.tflite.interpreter import snr, values_of
+from convert.tflite.editor import non_constant
+from convert.tflite.interpreter import snr, tensor_values
 from convert.tflite.reader import list_of, read_model
 from glioslice.errors import GliosliceError
 
-LIMIT = 60.0
-"""dB: errors of a thousandth of a layer's values. Float rounding alone leaves 110 and more."""
+MIN_SNR = 60.0
+"""dB: an error of a thousandth of a layer's values. Float rounding alone leaves 110 or more."""
 
-WEIGHTED = (_ConvNd, nn.Linear)
+WEIGHTED_LAYERS = (_ConvNd, nn.Linear)
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Layers that a network runs one after the other: one with weights, its norm and activation.
+    """Consecutive layers of a network: one with weights, its norm and its activation.
 
-    `output` (1, X, Y, C) is that of the last.
+    `output` (1, X, Y, C) is that of the last one.
     """
 
     names: tuple[str, ...]
@@ -44,7 +44,7 @@ class Step:
 class Block:
     """A layer of the network with its norm and activation: `kinds` are their classes.
 
-    `tensor` is the one of the float file that comes nearest, by `snr` in dB.
+    `tensor` is the index of the float file's nearest tensor, at `snr` dB; -1 if there is none.
     """
 
     name: str
@@ -53,68 +53,71 @@ class Block:
     tensor: int
 
 
-def blocks_of(
+def match_blocks(
     runs: Sequence[Sequence[Step]], fp32: bytes, slices: NDArray[np.float32]
 ) -> tuple[Block, ...]:
-    """Return the blocks of a network, in the order in which it runs them.
+    """Return the blocks of a network in order, each with the float file's nearest tensor.
 
-    `runs` has its steps for each of `slices` (N, X, Y, inputs); the worst slice decides how near a
-    tensor comes.
+    `runs` holds the network's steps for each of `slices` (N, X, Y, inputs). A tensor is as
+    near as it is on its worst slice.
     """
-    values = list(values_of(fp32, slices))
+    values = list(tensor_values(fp32, slices))
     weighted, free = _weighted(fp32), set(values[0])
     blocks = []
     for number, step in enumerate(runs[0]):
         nearest = {
-            index: _worst(
+            index: _lowest(
                 snr(run[number].output, of[index]) for run, of in zip(runs, values, strict=True)
             )
             for index, value in values[0].items()
             if value.shape == step.output.shape
         }
         finite = {index: value for index, value in nearest.items() if not np.isnan(value)}
-        # Equal tensors, as where nothing is added to a skip, go to the blocks in their order.
-        fresh = {i: value for i, value in finite.items() if i in free and value >= LIMIT} or finite
-        best = max(fresh, key=lambda i: (fresh[i], i in weighted, -i), default=-1)
+        # Equal tensors, as where zeros are added to a skip, are matched in the order of the blocks.
+        unused = {i: ratio for i, ratio in finite.items() if i in free and ratio >= MIN_SNR}
+        choice = unused or finite
+        best = max(choice, key=lambda i: (choice[i], i in weighted, -i), default=-1)
         free.discard(best)
-        snr_of_best = finite.get(best, float("nan"))
-        blocks.append(Block(_common(step.names), step.kinds, snr_of_best, best))
+        ratio = finite.get(best, float("nan"))
+        blocks.append(Block(_common_path(step.names), step.kinds, ratio, best))
     return tuple(blocks)
 
 
-def check_faithful(blocks: tuple[Block, ...]) -> dict[int, str]:
+def check_parity(blocks: tuple[Block, ...]) -> dict[int, str]:
     """Return the names of the float file's tensors, by index.
 
     Raises GliosliceError naming the first block that the file does not compute.
     """
     for block in blocks:
-        if not block.snr >= LIMIT:
-            found = "no tensor of its shape is finite" if block.tensor < 0 else (
-                f"the nearest tensor is at {block.snr:.0f} dB, {LIMIT:.0f} are asked for"
-            )  # fmt: skip
+        if not block.snr >= MIN_SNR:
+            found = (
+                "no tensor of its shape is finite"
+                if block.tensor < 0
+                else f"the nearest tensor is at {block.snr:.0f} dB, {MIN_SNR:.0f} dB are required"
+            )
             raise GliosliceError(
-                f"the float file is not the trained network from {block.name} "
-                f"({', '.join(block.kinds)}) on: {found}; nothing was written. Put ops in that "
-                "layer that survive conversion: convolution, ReLU, max pooling, nearest resizing"
+                f"the float file differs from the trained network from {block.name} "
+                f"({', '.join(block.kinds)}) on: {found}; nothing was written. Build that layer of "
+                "supported ops: convolution, ReLU, max pooling, nearest or bilinear resizing"
             )
     return {block.tensor: block.name for block in blocks}
 
 
 def torch_steps(network: nn.Module, slices: NDArray[np.float32]) -> list[list[Step]]:
-    """Return what a torch network does with each of the slices (N, X, Y, C)."""
+    """Return the steps of a torch network for each of the slices (N, X, Y, C)."""
     return [_steps(network, one) for one in slices]
 
 
-def merged(steps: Iterable[Step]) -> list[Step]:
-    """Return the steps, those without weights joined to the one before if it has their shape."""
-    done: list[Step] = []
+def merge_steps(steps: Iterable[Step]) -> list[Step]:
+    """Return the steps; one without weights is merged into the one before if it has its shape."""
+    merged: list[Step] = []
     for step in steps:
-        if done and not step.weighted and done[-1].output.shape == step.output.shape:
-            last = done.pop()
+        if merged and not step.weighted and merged[-1].output.shape == step.output.shape:
+            last = merged.pop()
             names, kinds = (*last.names, *step.names), (*last.kinds, *step.kinds)
             step = Step(names, kinds, step.output, last.weighted)
-        done.append(step)
-    return done
+        merged.append(step)
+    return merged
 
 
 def _steps(network: nn.Module, one: NDArray[np.float32]) -> list[Step]:
@@ -127,7 +130,7 @@ def _steps(network: nn.Module, one: NDArray[np.float32]) -> list[Step]:
         def keep(module: nn.Module, _: Any, output: Tensor, name: str = name) -> None:
             last = output.movedim(1, -1) if output.ndim > 1 else output
             kinds = () if isinstance(module, nn.Identity) else (type(module).__name__,)
-            weighted = isinstance(module, WEIGHTED)
+            weighted = isinstance(module, WEIGHTED_LAYERS)
             calls.append(Step((name,), kinds, last.detach().clone().numpy(), weighted))
 
         hooks.append(module.register_forward_hook(keep))
@@ -137,7 +140,7 @@ def _steps(network: nn.Module, one: NDArray[np.float32]) -> list[Step]:
     finally:
         for hook in hooks:
             hook.remove()
-    return merged(calls)
+    return merge_steps(calls)
 
 
 def _weighted(fp32: bytes) -> set[int]:
@@ -146,17 +149,17 @@ def _weighted(fp32: bytes) -> set[int]:
     return {
         index
         for operator in model.subgraphs[0].operators
-        if len(flowing(model, operator.inputs)) < len(list_of(operator.inputs))
-        for index in flowing(model, operator.outputs)
+        if len(non_constant(model, operator.inputs)) < len(list_of(operator.inputs))
+        for index in non_constant(model, operator.outputs)
     }
 
 
-def _worst(ratios: Iterable[float]) -> float:
+def _lowest(ratios: Iterable[float]) -> float:
     return float(np.min(list(ratios)))  # nan where one is nan
 
 
-def _common(names: Sequence[str]) -> str:
-    """Return the path that modules share: encoder.0.1 of encoder.0.1.0 and encoder.0.1.2."""
+def _common_path(names: Sequence[str]) -> str:
+    """Return the common path of modules: encoder.0.1 for encoder.0.1.0 and encoder.0.1.2."""
     if len(names) == 1:
         return names[0]
     paths = [name.split(".") for name in names]

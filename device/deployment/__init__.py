@@ -1,1 +1,1 @@
-"""What `device/deploy.py` does in steps; none of it goes onto the board."""
+"""The steps of `device/deploy.py`, which run on the user's machine and not on boards."""

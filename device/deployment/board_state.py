@@ -1,4 +1,4 @@
-"""What a board is, and what has to change before anything can be installed on it."""
+"""Probe a board, and find the problems that prevent an installation."""
 
 from dataclasses import dataclass
 
@@ -6,37 +6,39 @@ from glioslice.errors import GliosliceError
 
 ROOT = "/opt/glioslice"
 PYTHON = f"{ROOT}/current/venv/bin/python"
-"""Where things stand on a board: everything, and the interpreter of the release that runs."""
+"""The folder of everything on a board, and the interpreter of the release that runs."""
 
-NEEDED = 600_000_000
-"""Bytes free on the board: wheels, environment, and the release before, kept until the end."""
+REQUIRED_SPACE = 600_000_000
+"""Bytes free on the board: wheels and environment, while the previous release is still there."""
 
 GLIBC = {"litert": (2, 28), "tflite": (2, 34), "coral": (2, 34)}
-"""The oldest that a runtime's wheels take."""
+"""The oldest glibc that a runtime's wheels support."""
 
 PYTHONS = {"litert": ((3, 11), (3, 13)), "tflite": ((3, 11), (3, 11)), "coral": ((3, 11), (3, 11))}
-"""The first and last Python that this kit and a runtime have wheels for."""
+"""The first and last Python for which this kit and a runtime have wheels."""
+
+DISABLE_BLUETOOTH = "add dtoverlay=disable-bt to /boot/firmware/config.txt and restart"
 
 PROBE = r"""
-say() { printf '%s=%s\n' "$1" "$2"; }
+report() { printf '%s=%s\n' "$1" "$2"; }
 port=@PORT@
-say model "$(cat /proc/device-tree/model 2>/dev/null | tr -d '\0')"
-say machine "$(uname -m)"
-say bits "$(getconf LONG_BIT 2>/dev/null || true)"
-say python "$(python3 -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null || true)"
-say venv "$(python3 -c 'import ensurepip, venv; print("yes")' 2>/dev/null || true)"
-say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/.* //' || true)"
+report model "$(cat /proc/device-tree/model 2>/dev/null | tr -d '\0')"
+report machine "$(uname -m)"
+report bits "$(getconf LONG_BIT 2>/dev/null || true)"
+report python "$(python3 -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null || true)"
+report venv "$(python3 -c 'import ensurepip, venv; print("yes")' 2>/dev/null || true)"
+report glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/.* //' || true)"
 for place in @ROOT@ /opt /; do [ -d "$place" ] && break; done
-say free "$(df -Pk "$place" | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')"
-say systemd "$([ -d /run/systemd/system ] && echo yes || true)"
-say dialout "$(getent group dialout | cut -d: -f3 || true)"
-say device "$(readlink -f "$port" 2>/dev/null || true)"
-say exists "$([ -e "$port" ] && echo yes || true)"
+report free "$(df -Pk "$place" | awk 'NR == 2 { printf "%.0f", $4 * 1024 }')"
+report systemd "$([ -d /run/systemd/system ] && echo yes || true)"
+report dialout "$(getent group dialout | cut -d: -f3 || true)"
+report device "$(readlink -f "$port" 2>/dev/null || true)"
+report exists "$([ -e "$port" ] && echo yes || true)"
 name=$(basename "$(readlink -f "$port" 2>/dev/null || echo none)")
-say console "$(tr ' ' '\n' < /proc/cmdline | sed -n 's/^console=\([^,]*\).*/\1/p' | tr '\n' ' ')"
-say getty "$(systemctl is-active "serial-getty@$name.service" 2>/dev/null || true)"
-say bluetooth "$([ ! -e /dev/serial1 ] || readlink -f /dev/serial1)"
-say edgetpu "$(ldconfig -p 2>/dev/null | grep -o 'libedgetpu.so.1' | head -n 1 || true)"
+report console "$(tr ' ' '\n' < /proc/cmdline | sed -n 's/^console=\([^,]*\).*/\1/p' | tr '\n' ' ')"
+report getty "$(systemctl is-active "serial-getty@$name.service" 2>/dev/null || true)"
+report bluetooth "$([ ! -e /dev/serial1 ] || readlink -f /dev/serial1)"
+report edgetpu "$(ldconfig -p 2>/dev/null | grep -o 'libedgetpu.so.1' | head -n 1 || true)"
 device=$(readlink -f "$port" 2>/dev/null || echo none)
 pids=$(ls -l /proc/[0-9]*/fd 2>/dev/null |
   awk -v device="$device" -F / '/^\/proc/ { pid = $3 } substr($0, length($0) - length(device) + 1) == device { print pid }')
@@ -46,42 +48,42 @@ for pid in $pids; do
   [ "$pid" != "$own" ] || continue
   holders="$holders $(cat "/proc/$pid/comm" 2>/dev/null || true)"
 done
-say holders "$(echo $holders)"
+report holders "$(echo $holders)"
 """  # noqa: E501
-"""Prints KEY=VALUE lines; run as root, or the holders of a port are not seen."""
+"""Prints KEY=VALUE lines. Without root it does not see which processes hold a port."""
 
 
 @dataclass(frozen=True)
 class BoardState:
-    """What the probe found, by key."""
+    """What the probe printed: `values` by key."""
 
-    found: dict[str, str]
+    values: dict[str, str]
 
     @property
     def python(self) -> tuple[int, int]:
-        """The version of the board's python3; (0, 0) if it has none."""
-        return _version(self.found["python"])
+        """The version of the board's python3, (0, 0) if it has none."""
+        return _parse_version(self.values["python"])
 
     @property
     def machine(self) -> str:
-        """The architecture that its programs are built for: aarch64, or armv7l on 32 bits."""
-        narrow = self.found["machine"] == "aarch64" and self.found["bits"] == "32"
-        return "armv7l" if narrow else self.found["machine"]
+        """The architecture of its programs: armv7l for a 32-bit system on a 64-bit kernel."""
+        is_32_bit = self.values["machine"] == "aarch64" and self.values["bits"] == "32"
+        return "armv7l" if is_32_bit else self.values["machine"]
 
     @property
     def title(self) -> str:
-        """A line that says what the board is."""
-        what = self.found["model"] or "no Raspberry Pi"
+        """One line that describes the board."""
+        model = self.values["model"] or "not a Raspberry Pi"
         return (
-            f"{what}, {self.machine}, Python {self.found['python'] or 'none'}, glibc "
-            f"{self.found['glibc'] or 'none'}, {int(self.found['free'] or 0) / 1e9:.1f} GB free"
+            f"{model}, {self.machine}, Python {self.values['python'] or 'none'}, glibc "
+            f"{self.values['glibc'] or 'none'}, {int(self.values['free'] or 0) / 1e9:.1f} GB free"
         )
 
 
-def probe(port: str) -> str:
-    """Return the script that looks at a board whose line is `port`.
+def probe_script(port: str) -> str:
+    """Return the script that probes a board for a link over its serial port `port`.
 
-    Raises GliosliceError if the port is no path of a device.
+    Raises GliosliceError if the port is not the path of a device.
     """
     if not port.startswith("/dev/") or any(not ("!" <= c <= "~") or c in "'\"\\$`" for c in port):
         raise GliosliceError(f"--port {port}: expected a device of the board such as /dev/serial0")
@@ -89,71 +91,69 @@ def probe(port: str) -> str:
 
 
 def read_state(printed: str) -> BoardState:
-    """Return what a probe printed; raises GliosliceError if lines are missing."""
-    found = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
-    wanted = {line.split()[1] for line in PROBE.splitlines() if line.startswith("say ")}
-    if missing := sorted(wanted - found.keys()):
-        raise GliosliceError(f"the board did not say its {', '.join(missing)}; its login prints?")
-    return BoardState(found)
+    """Return what the probe printed; raises GliosliceError if values are missing."""
+    values = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    keys = {line.split()[1] for line in PROBE.splitlines() if line.startswith("report ")}
+    if missing := sorted(keys - values.keys()):
+        raise GliosliceError(
+            f"the board did not report {', '.join(missing)}; does its login print other text?"
+        )
+    return BoardState(values)
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something to change on the board; nothing is installed while one is `fatal`."""
+class Problem:
+    """A problem on the board and its remedy; a `fatal` one prevents the installation."""
 
     fatal: bool
-    what: str
-    mend: str
+    text: str
+    remedy: str
 
     def __str__(self) -> str:
         """Return both on one line."""
-        return f"{self.what}: {self.mend}"
+        return f"{self.text}: {self.remedy}"
 
 
-def findings(state: BoardState, port: str, runtime: str) -> list[Finding]:
-    """Return what stands between a board and a working service, the worst first."""
-    found = state.found
-    stop = [Finding(True, what, mend) for what, mend in _fatal(state, port, runtime)]
-    warn = []
-    device = found["device"]
-    if device.startswith("/dev/ttyS"):
-        warn.append(
-            Finding(
-                False,
-                f"{port} is the mini UART, whose speed follows the core's clock",
-                "add dtoverlay=disable-bt to /boot/firmware/config.txt and restart",
-            )
-        )
-    return stop + warn
+def find_board_problems(state: BoardState, port: str, runtime: str) -> list[Problem]:
+    """Return what prevents or impairs a working service, the fatal problems first."""
+    system, serial = _system_problems(state, runtime), _port_problems(state.values, port)
+    problems = [Problem(True, text, remedy) for text, remedy in [*system, *serial]]
+    if state.values["device"].startswith("/dev/ttyS"):
+        text = f"{port} is the mini UART, whose speed follows the core's clock"
+        problems.append(Problem(False, text, DISABLE_BLUETOOTH))
+    return problems
 
 
-def _fatal(state: BoardState, port: str, runtime: str) -> list[tuple[str, str]]:
-    found, wrong = state.found, []
+def _system_problems(state: BoardState, runtime: str) -> list[tuple[str, str]]:
+    """Return what is wrong with the board's system and software, each with its remedy."""
+    found, wrong = state.values, []
     if state.machine not in ("aarch64", "x86_64"):
         wrong.append((f"the board runs {state.machine}", "install a 64-bit system"))
     first, last = PYTHONS[runtime]
     if not first <= state.python <= last:
-        span = _dotted(first) if first == last else f"{_dotted(first)} to {_dotted(last)}"
+        span = " to ".join(_format_version(one) for one in dict.fromkeys((first, last)))
         wrong.append((f"its Python is {found['python'] or 'missing'}", f"{runtime} needs {span}"))
     elif not found["venv"]:
-        wrong.append(("it cannot make environments", "sudo apt install python3-venv"))
-    if _version(found["glibc"]) < GLIBC[runtime]:
-        needs = f"{runtime} needs glibc {_dotted(GLIBC[runtime])}"
+        wrong.append(("it cannot create virtual environments", "sudo apt install python3-venv"))
+    if _parse_version(found["glibc"]) < GLIBC[runtime]:
+        needs = f"{runtime} needs glibc {_format_version(GLIBC[runtime])}"
         wrong.append((f"its C library is {found['glibc'] or 'not glibc'}", needs))
     if not found["systemd"]:
         wrong.append(("it does not run systemd", "the service needs it"))
-    if int(found["free"] or 0) < NEEDED:
+    if int(found["free"] or 0) < REQUIRED_SPACE:
         free = int(found["free"] or 0) / 1e6
-        wrong.append((f"{free:.0f} MB are free", f"{NEEDED / 1e6:.0f} MB are needed in {ROOT}"))
+        wrong.append(
+            (f"{free:.0f} MB are free", f"{REQUIRED_SPACE / 1e6:.0f} MB are needed in {ROOT}")
+        )
     if not found["dialout"]:
         wrong.append(("it has no group dialout", "sudo groupadd --system dialout"))
     if runtime == "coral" and not found["edgetpu"]:
         wrong.append(("libedgetpu.so.1 is missing", "sudo apt install libedgetpu1-std"))
-    return wrong + _line(found, port)
+    return wrong
 
 
-def _line(found: dict[str, str], port: str) -> list[tuple[str, str]]:
-    """Return who else uses the serial line, and how to make them leave."""
+def _port_problems(found: dict[str, str], port: str) -> list[tuple[str, str]]:
+    """Return what else uses the serial port, each with its remedy."""
     if not found["exists"]:
         return [(f"{port} does not exist", "see docs/raspberry-pi.md for GPIO UART and USB gadget")]
     name = found["device"].removeprefix("/dev/")
@@ -163,30 +163,21 @@ def _line(found: dict[str, str], port: str) -> list[tuple[str, str]]:
             (f"the kernel's console is on {port}", "sudo raspi-config nonint do_serial_cons 1")
         )
     if found["getty"] == "active":
-        wrong.append(
-            (
-                f"a login prompt holds {port}",
-                f"sudo systemctl disable --now serial-getty@{name}.service",
-            )
-        )
+        remedy = f"sudo systemctl disable --now serial-getty@{name}.service"
+        wrong.append((f"a login prompt uses {port}", remedy))
     elif found["holders"]:
-        wrong.append((f"{found['holders']} holds {port}", "stop it, or choose another --port"))
+        wrong.append((f"{found['holders']} uses {port}", "stop it, or choose another --port"))
     if found["bluetooth"] == found["device"] and port != "/dev/serial1":
-        wrong.append(
-            (
-                f"Bluetooth holds {port}",
-                "add dtoverlay=disable-bt to /boot/firmware/config.txt and restart",
-            )
-        )
+        wrong.append((f"Bluetooth uses {port}", DISABLE_BLUETOOTH))
     return wrong
 
 
-def _version(text: str) -> tuple[int, int]:
+def _parse_version(text: str) -> tuple[int, int]:
     parts = text.split(".")[:2]
     if len(parts) == 2 and all(part.isdigit() for part in parts):
         return int(parts[0]), int(parts[1])
     return 0, 0
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def _format_version(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))

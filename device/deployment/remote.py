@@ -1,4 +1,4 @@
-"""A board at the far end of ssh, with the user's own keys, configuration and known hosts."""
+"""Run scripts on a board over ssh, with the user's own keys, configuration and known hosts."""
 
 import shlex
 import subprocess
@@ -6,23 +6,25 @@ from dataclasses import dataclass
 
 from glioslice.errors import GliosliceError
 
-LOST = 255
-"""The exit code of ssh itself; any other is the board's."""
+SSH_FAILED = 255
+"""The exit code of ssh itself; any other is that of the script."""
 
-MEND = {
-    "Permission denied": "the board takes none of your keys; ssh-copy-id puts one there",
-    "Host key verification failed": "its host key is unknown or has changed; ssh to it by hand "
-    "and compare the fingerprint with the board's",
-    "Could not resolve hostname": "no such name in this network; try its address",
+UNREACHABLE = "no reply; is the board switched on and in this network?"
+ADVICE = {
+    "Permission denied": "the board accepts none of your keys; ssh-copy-id installs one",
+    "Host key verification failed": "its host key is unknown or has changed; connect with ssh and "
+    "compare the fingerprint with the board's",
+    "Could not resolve hostname": "no such name in this network; try its IP address",
     "Connection refused": "nothing listens there; enable ssh on the board (raspi-config)",
-    "timed out": "no answer; is the board on, and in this network?",
-    "No route to host": "no answer; is the board on, and in this network?",
+    "timed out": UNREACHABLE,
+    "No route to host": UNREACHABLE,
 }
+"""What ssh prints, and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """`target` is what ssh takes, such as pi@raspberrypi.local; `options` go to every `ssh -o`."""
+    """A board: `target` such as pi@raspberrypi.local; each of `options` is passed to `ssh -o`."""
 
     target: str
     options: tuple[str, ...] = ()
@@ -33,34 +35,35 @@ class Remote:
             raise GliosliceError(f"'{self.target}': expected a board such as pi@raspberrypi.local")
 
     def run(self, script: str, *, root: bool = False, send: bytes = b"") -> str:
-        """Run a POSIX shell script on the board, with `send` as its input; return what it prints.
+        """Run a POSIX shell script on the board with `send` as its input; return its output.
 
         `root` runs it with sudo, which must not ask for a password. Raises GliosliceError if the
-        board cannot be reached or the script fails: the error ends with the last line it said.
+        board cannot be reached or the script fails; the error ends with the script's last line.
         """
         shell = f"sh -eu -c {shlex.quote(script)}"
         if root:
             shell = f'if [ "$(id -u)" = 0 ]; then {shell}; else sudo -n {shell}; fi'
-        words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
-        words += [word for option in self.options for word in ("-o", option)]
+        command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
+        command += [part for option in self.options for part in ("-o", option)]
         done = subprocess.run(
-            [*words, "--", self.target, shell], input=send, capture_output=True, check=False
+            [*command, "--", self.target, shell], input=send, capture_output=True, check=False
         )
         if done.returncode:
             raise GliosliceError(
-                self._failed(done.returncode, done.stderr.decode(errors="replace"))
+                self._explain(done.returncode, done.stderr.decode(errors="replace"))
             )
         return done.stdout.decode(errors="replace")
 
-    def _failed(self, code: int, errors: str) -> str:
-        said = [line.strip() for line in errors.splitlines() if line.strip()] or ["no reason given"]
-        if code == LOST:
-            for sign, mend in MEND.items():
-                if sign in errors:
-                    return f"{self.target}: {mend}"
-        if any(line.startswith("sudo:") for line in said):
+    def _explain(self, code: int, stderr: str) -> str:
+        """Return what failed, and what to do where that is known."""
+        lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+        if code == SSH_FAILED:
+            for symptom, advice in ADVICE.items():
+                if symptom in stderr:
+                    return f"{self.target}: {advice}"
+        if any(line.startswith("sudo:") for line in lines):
             return (
                 f"{self.target}: sudo asks for a password there; log in once and run "
                 "'sudo visudo' to allow NOPASSWD, or deploy as root"
             )
-        return f"{self.target}: {said[-1]}"
+        return f"{self.target}: {(lines or ['no reason given'])[-1]}"

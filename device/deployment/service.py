@@ -1,11 +1,12 @@
-"""The scripts that change a board, and the unit that systemd runs there.
+"""The scripts that change a board, and the systemd unit that runs there.
 
-    /opt/glioslice/releases/<digest>/   wheels/, model/, venv/, and `complete` once all of it stands
-    /opt/glioslice/current              the release that runs
+    /opt/glioslice/releases/<digest>/   wheels/, model/, venv/, and `complete` when all are in place
+    /opt/glioslice/current              a link to the release that runs
     /etc/systemd/system/glioslice.service
 
-A release is made beside the one that runs and is `complete` only when it is on the disk: a lost
-line or lost power leaves the old one in place, and the next deployment begins the new one again.
+A release is installed beside the one that runs, and is marked `complete` only when it is on the
+disk. If the connection or the power is lost, the old release keeps running and the next deployment
+starts the new one again.
 """
 
 from device.deployment.board_state import PYTHON, ROOT
@@ -15,18 +16,19 @@ UNIT = "/etc/systemd/system/glioslice.service"
 MEMORY = "400M"
 
 
-def unit(port: str, model: str, *, coral: bool) -> str:
+def make_unit(port: str, model: str, *, coral: bool) -> str:
     """Return the unit's text. `model` is a path within the release.
 
-    The process is a user of its own making, sees no network and no home, writes nothing, and may
-    open one device; a Coral stick is a USB device that appears anew when it is first used.
+    The process runs as a dynamic user without network or home directories, on a read-only system,
+    and may open one device. `coral` allows all USB devices, because a Coral stick re-enumerates on
+    its first use.
     """
     delegate = " --delegate libedgetpu.so.1" if coral else ""
     devices = [f"DeviceAllow={port} rw", *(["DeviceAllow=char-usb_device rw"] if coral else [])]
     lines = [
-        "# Written by device/deploy.py; it is written anew by each deployment.",
+        "# Written by device/deploy.py; each deployment overwrites it.",
         "[Unit]",
-        "Description=glioslice: brain tumour segmentation over a serial line (research software)",
+        "Description=glioslice: brain tumour segmentation over a serial link (research software)",
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
@@ -68,8 +70,12 @@ def unit(port: str, model: str, *, coral: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def standing(release: str) -> str:
-    """Return a script that prints `complete`, `current` and `active` for what stands already."""
+def status_script(release: str) -> str:
+    """Return a script that prints what is in place already.
+
+    `complete`: the release is installed, `current`: it is the selected one, `active`: the service
+    runs; then the digest of the unit.
+    """
     return f"""
 [ ! -e {ROOT}/releases/{release}/complete ] || echo complete
 [ "$(readlink {ROOT}/current || true)" != releases/{release} ] || echo current
@@ -78,17 +84,17 @@ def standing(release: str) -> str:
 """
 
 
-def installing(release: str) -> str:
-    """Return a script that makes a release of the archive on its input."""
+def install_script(release: str) -> str:
+    """Return a script that installs a release from the archive on its input."""
     new = f"{ROOT}/releases/{release}"
     return f"""
 rm -rf {new}
 mkdir -p {new}
 trap 'rm -rf {new}' EXIT
 cd {new}
-tar -x -f - || {{ echo "the files did not arrive whole (no space left?)" >&2; exit 1; }}
+tar -x -f - || {{ echo "the files arrived incomplete (no space left?)" >&2; exit 1; }}
 sha256sum --check --strict --quiet SHA256SUMS >&2 ||
-  {{ echo "a file was damaged on its way; deploy again" >&2; exit 1; }}
+  {{ echo "a file was damaged in transit; deploy again" >&2; exit 1; }}
 python3 -m venv venv
 venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps wheels/*.whl
 rm -rf wheels
@@ -99,8 +105,8 @@ trap - EXIT
 """
 
 
-def starting(release: str) -> str:
-    """Return a script that lets a release run, by the unit on its input; older ones are removed."""
+def start_script(release: str) -> str:
+    """Return a script that starts a release with the unit on its input and removes older ones."""
     return f"""
 cat > {UNIT}.new
 mv {UNIT}.new {UNIT}
@@ -115,21 +121,21 @@ done
 """
 
 
-def checking(model: str) -> str:
-    """Return a script that tests the release that runs."""
+def test_script(model: str) -> str:
+    """Return a script that runs the self-test of the current release and checks the service."""
     return f"""
 cd /
 {PYTHON} -m device selftest --model {ROOT}/current/{model}
 systemctl is-active glioslice.service >/dev/null ||
-  {{ echo "the service does not run: journalctl -u glioslice.service says why" >&2; exit 1; }}
+  {{ echo "the service does not run; see journalctl -u glioslice.service" >&2; exit 1; }}
 """
 
 
-REMOVING = f"""
+UNINSTALL = f"""
 systemctl disable --now --quiet glioslice.service 2>/dev/null || true
 rm -f {UNIT} {UNIT}.new
 systemctl daemon-reload
 systemctl reset-failed glioslice.service 2>/dev/null || true
 rm -rf {ROOT}
 """
-"""Leaves nothing of a deployment, finished or not."""
+"""Removes every trace of a deployment, finished or not."""

@@ -1,1 +1,1 @@
-"""The live page: a server of this machine alone, and what it shows."""
+"""The live page of a run, served to this machine's browser alone."""

@@ -1,8 +1,8 @@
-"""What every tab is told, kept whole, so that one that is reloaded or comes late hears all of it.
+"""The messages of a run for the browser's tabs, kept so that a late or reloaded tab gets them all.
 
-begin   {"kind": "case", ...}                       text, once the run is known
+case    {"kind": "case", ...}                       text, once the run is known
 slice   u32 index, f32 milliseconds, labels         binary, in the order of arrival
-numbers {"kind": "numbers", ...}                    text, always the latest
+numbers {"kind": "numbers", ...}                    text, the latest only
 """
 
 import json
@@ -15,7 +15,10 @@ from typing import Any
 SLICE = struct.Struct("<If")
 
 IDLE = 1.0
-"""Seconds after which a follower without news may look whether its tab is still there."""
+"""Seconds without a message after which a follower may check whether its tab still exists."""
+
+Position = tuple[str | None, int, str | None]
+"""What a follower has had: the case, the number of its slices, the numbers."""
 
 
 class Feed:
@@ -29,8 +32,8 @@ class Feed:
         self._rounds = 0
         self._closed = False
 
-    def begin(self, case: Mapping[str, Any]) -> None:
-        """Say what the run is about; again, if its slices come anew from the first."""
+    def start_case(self, case: Mapping[str, Any]) -> None:
+        """Publish the case; once more if its slices start again from the first."""
         with self._changed:
             self._rounds += 1
             self._case = json.dumps({"kind": "case", **case, "round": self._rounds})
@@ -38,14 +41,14 @@ class Feed:
             self._changed.notify_all()
 
     def add(self, index: int, milliseconds: float | None, labels: bytes) -> None:
-        """Pass a slice's labels on, as the page's voxels; its time is NaN where it is not known."""
+        """Publish a slice's labels, as the page's voxels; its time is NaN if unknown."""
         time = math.nan if milliseconds is None else milliseconds
         with self._changed:
             self._slices.append(SLICE.pack(index, time) + labels)
             self._changed.notify_all()
 
-    def say(self, numbers: Mapping[str, Any]) -> None:
-        """Pass the latest numbers on, if they have changed."""
+    def publish_numbers(self, numbers: Mapping[str, Any]) -> None:
+        """Publish the latest numbers, if they have changed."""
         text = json.dumps({"kind": "numbers", **numbers})
         with self._changed:
             if text != self._numbers:
@@ -53,35 +56,30 @@ class Feed:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Let every follower end once it has all."""
+        """Let every follower end once it has all messages."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def follow(self) -> Iterator[str | bytes | None]:
-        """Yield all messages so far and then those that come; None after a second without any."""
-        told: Told = (None, 0, None)
+        """Yield all messages so far and then new ones; None after a second without any."""
+        seen: Position = (None, 0, None)
         while True:
             with self._changed:
-                if self._now == told and not self._closed:
+                if self._position == seen and not self._closed:
                     self._changed.wait(IDLE)
-                case, done, numbers = told
-                told = self._now
+                case, done, numbers = seen
+                seen = self._position
                 closed = self._closed
                 fresh: list[str | bytes | None] = []
-                if told[0] is not None:
-                    fresh += [told[0]] if told[0] != case else []
-                    fresh += self._slices[done if told[0] == case else 0 :]
-                fresh += [told[2]] if told[2] != numbers else []
+                if seen[0] is not None:
+                    fresh += [seen[0]] if seen[0] != case else []
+                    fresh += self._slices[done if seen[0] == case else 0 :]
+                fresh += [seen[2]] if seen[2] != numbers else []
             yield from fresh or [None]
             if closed:
                 return
 
     @property
-    def _now(self) -> "Told":
-        """What a follower who has all has been told."""
+    def _position(self) -> Position:
         return self._case, len(self._slices), self._numbers
-
-
-Told = tuple[str | None, int, str | None]
-"""The case, how many slices of it, the numbers."""

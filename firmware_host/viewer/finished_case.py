@@ -1,10 +1,13 @@
-"""The page of a finished case: a mask, its images where they are at hand, its report's numbers.
+"""Show a finished mask in the browser.
 
-python firmware_host/stream.py --open mask.nii.gz [--input CASE] [--report report.json]
+    glioslice view CASE-mask.nii.gz --case CASE [--report CASE-report.json]
+    python firmware_host/stream.py --open CASE-mask.nii.gz --input CASE
+
+Without the case the masks are shown without images.
 """
 
-import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,23 +15,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_host.inputs import case_at
-from firmware_host.mask_files import read_mask, same_space
-from firmware_host.viewer.page import opened
+from firmware_host.inputs import load_case
+from firmware_host.mask_files import check_same_space, read_mask
+from firmware_host.options import SCHEME_NAMES
+from firmware_host.progress import Reporter
+from firmware_host.stream import end_like_ctrl_c
+from firmware_host.viewer.page import open_page
 from firmware_host.viewer.scene import Scene
-from firmware_host.volumetry import Tally
+from firmware_host.volumetry import Volumetry
+from glioslice import cli
 from glioslice.cases import Case, phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.preprocessing import Crop, brain_of, crop_of, cut
-from glioslice.sanity_checks import oddities
+from glioslice.malloc import configure_malloc
+from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
+from glioslice.sanity_checks import find_warnings
 
 PHANTOM = re.compile(r"phantom-(\d{1,4})")
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A finished case: the kit's labels (X, Y, Z), what surrounds them, and the report if any."""
+class FinishedCase:
+    """A finished case: labels (X, Y, Z), their crop, the case if known, and the JSON report."""
 
     labels: NDArray[np.uint8]
     crop: Crop
@@ -37,57 +45,93 @@ class Finished:
     report: dict[str, Any]
 
 
-def show(arguments: argparse.Namespace) -> None:
-    """Open the page of the mask that the command line names, until Ctrl-C."""
-    found = read(arguments.open, arguments.input, arguments.report, arguments.labels)
-    masks, tally = cut(found.labels, found.crop), Tally()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and show the page."""
+    parser = cli.parser(
+        "Show a finished mask in the browser, until Ctrl-C.",
+        "glioslice view CASE-mask.nii.gz --case CASE",
+    )
+    parser.add_argument("mask", type=Path, metavar="MASK", help="a mask as .nii.gz or .nii")
+    parser.add_argument(
+        "--case", "--input", type=Path, metavar="CASE", help="the case, for its images"
+    )
+    parser.add_argument(
+        "--report", type=Path, action="append", default=[], metavar="FILE",
+        help="the JSON report of the run, for its numbers",
+    )  # fmt: skip
+    parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
+    parser.add_argument("--http-port", type=int, default=0, help="port of the page; default: any")
+    end_like_ctrl_c()
+    configure_malloc()
+    cli.run(
+        lambda given: show(given.mask, given.case, given.report, given.labels, given.http_port),
+        parser.parse_args(argv),
+    )
+
+
+def show(
+    mask: Path, case: Path | None, reports: Sequence[Path], scheme: str | None, port: int = 0
+) -> None:
+    """Serve the page of a mask at HTTP port `port` (0: any) until Ctrl-C; raises GliosliceError."""
+    found = read_finished(mask, case, reports, scheme)
+    slices, volumetry = extract_slices(found.labels, found.crop), Volumetry()
     images = found.case.images if found.case else None
-    model = found.report.get("model")
-    about = {"name": found.name, "mode": "finished case", "port": "", "model": model}
-    about["warnings"] = warnings_of(found)
-    with opened(arguments.view or 0, "finished") as page:
+    details = {
+        "name": found.name,
+        "mode": "finished case",
+        "port": "",
+        "model": found.report.get("model"),
+        "warnings": case_warnings(found),
+    }
+    with open_page(port, Reporter(), "finished") as page:
         assert page is not None
-        page.begin(Scene(found.crop, images), about, dict)
-        for index, mask in enumerate(masks):
-            tally.add(index, mask)
-            page.add(index, None, mask)
-        counted = {"slices": len(masks), "masks": len(masks)}
-        measured = {"volumes_ml": tally.volumes_ml(), "diameters_mm": tally.diameters_mm()}
-        page.settle(lambda: {**counted, **found.report, **measured})
+        page.start_case(Scene(found.crop, images), details, dict)
+        for index, labels in enumerate(slices):
+            volumetry.add(index, labels)
+            page.add(index, None, labels)
+        counts = {"slices": len(slices), "masks": len(slices)}
+        sizes = {"volumes_ml": volumetry.volumes_ml(), "diameters_mm": volumetry.diameters_mm()}
+        page.set_numbers(lambda: {**counts, **found.report, **sizes})
 
 
-def read(mask: Path, case: Path | None, reports: list[Path], form: str | None) -> Finished:
+def read_finished(
+    mask: Path, case: Path | None, reports: Sequence[Path], scheme: str | None
+) -> FinishedCase:
     """Return the finished case in these files.
 
-    A report of the phantom brings the phantom, which lies on no disk. Raises GliosliceError if the
-    mask and the case do not belong together, or a file is not what it should be.
+    If the report is of the phantom, which is in no file, the phantom is made. Raises GliosliceError
+    if mask and case do not belong together, or a file is not valid.
     """
     report = next((read_json(path) for path in reports if path.suffix == ".json"), {})
-    labels, space, _ = read_mask(mask, form or report.get("labels"))
+    labels, space, _ = read_mask(mask, scheme or report.get("labels"))
     phantom = PHANTOM.fullmatch(str(report.get("case")))
-    images = phantom_case(int(phantom[1])) if phantom and not case else None
+    loaded = phantom_case(int(phantom[1])) if phantom and not case else None
     if case:
-        images = case_at(case)
-        same_space(mask, space, case, images.space)
-    if images is None:
-        return Finished(labels, around(labels), None, mask.name, report)
-    if images.images.shape[1:] != labels.shape:
-        raise GliosliceError(f"{mask}: its shape {labels.shape} is not that of {images.name}")
-    crop = crop_of(brain_of(images.images))
-    if cut(labels, crop).sum() != labels.sum():  # a mask that reaches past the brain
-        crop = around(labels)
-    return Finished(labels, crop, images, images.name, report)
+        loaded = load_case(case)
+        check_same_space(mask, space, case, loaded.space)
+    if loaded is None:
+        return FinishedCase(labels, whole_volume(labels), None, mask.name, report)
+    if loaded.images.shape[1:] != labels.shape:
+        raise GliosliceError(f"{mask}: its shape {labels.shape} is not that of {loaded.name}")
+    crop = find_crop(brain_mask(loaded.images))
+    if extract_slices(labels, crop).sum() != labels.sum():  # a mask that reaches beyond the brain
+        crop = whole_volume(labels)
+    return FinishedCase(labels, crop, loaded, loaded.name, report)
 
 
-def warnings_of(found: Finished) -> list[str]:
-    """Return what the report warns of, else what the images do, where they are at hand."""
-    told = found.report.get("warnings")
-    if isinstance(told, list):
-        return [str(line) for line in told]
-    return oddities(found.case.images) if found.case else []
+def case_warnings(found: FinishedCase) -> list[str]:
+    """Return the warnings of the report, or else those of the images if they are known."""
+    reported = found.report.get("warnings")
+    if isinstance(reported, list):
+        return [str(line) for line in reported]
+    return find_warnings(found.case.images) if found.case else []
 
 
-def around(labels: NDArray[np.uint8]) -> Crop:
-    """Return a window that is the whole volume."""
+def whole_volume(labels: NDArray[np.uint8]) -> Crop:
+    """Return a crop that is the whole volume."""
     x, y, z = labels.shape
     return Crop((x, y, z), (0, 0), (0, z), (x, y))
+
+
+if __name__ == "__main__":
+    main()

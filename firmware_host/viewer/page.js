@@ -1,4 +1,4 @@
-// The page: what comes over the WebSocket, and what hands do.
+// The page: messages from the WebSocket, and the controls.
 
 import { drawLatency, drawProfile, showCase, showNumbers, showState } from "./panel.js";
 import { VIEWS, Viewer } from "./viewer.js";
@@ -6,47 +6,47 @@ import { VIEWS, Viewer } from "./viewer.js";
 const $ = (id) => document.getElementById(id);
 const NAMES = { flair: "FLAIR", t1: "T1", t1ce: "T1ce", t2: "T2" };
 const HEAD = 8; // bytes before a slice's labels: u32 index, f32 milliseconds
-const AGAIN = 1500; // milliseconds until a lost desk is called again
+const RECONNECT = 1500; // milliseconds until a lost host is tried again
 
 const viewer = new Viewer($("volume"));
-let given = null; // the case
-let numbers = { state: "waiting", told: "" };
+let given = null; // the case shown
+let numbers = { state: "waiting", message: "" };
 let areas = []; // pixels of each region in each slice that has arrived
 const times = new Map(); // device milliseconds by slice, in the order of arrival
 let newest = null;
 let modality = null;
 const volumes = new Map(); // grey volumes by modality, as promises
 
-// Messages are taken one after the other: a case must be open before its slices are put in.
+// Messages are handled in order: a case must be open before its slices are added.
 let queue = Promise.resolve();
 let arrivals = 0;
 
 function connect() {
   const socket = new WebSocket(new URL("feed", location.href.replace(/^http/, "ws")));
   socket.binaryType = "arraybuffer";
-  socket.onmessage = ({ data }) => { queue = queue.then(() => take(data)).catch(console.error); };
+  socket.onmessage = ({ data }) => { queue = queue.then(() => handle(data)).catch(console.error); };
   socket.onclose = () => {
     queue = queue.then(() => {
       const over = ["complete", "ended", "finished"].includes(numbers.state);
-      showState("lost", over ? `${numbers.told} What is here stays until this page is closed.`.trim()
-        : "The desk's program has ended, or its line to this page has. Trying again.");
+      showState("lost", over ? `${numbers.message} The page keeps its contents until it is closed.`.trim()
+        : "The program on the host has ended or cannot be reached. Reconnecting.");
     });
-    setTimeout(connect, AGAIN);
+    setTimeout(connect, RECONNECT);
   };
 }
 
-async function take(data) {
-  if (data instanceof ArrayBuffer) return takeSlice(data);
+async function handle(data) {
+  if (data instanceof ArrayBuffer) return addSlice(data);
   const message = JSON.parse(data);
-  if (message.kind === "case") return takeCase(message);
+  if (message.kind === "case") return openCase(message);
   numbers = message;
-  showState(numbers.state, numbers.told);
+  showState(numbers.state, numbers.message);
   if (given) showNumbers(numbers);
-  if (!["waiting", "running"].includes(numbers.state) && $("follow").checked) settle();
+  if (!["waiting", "running"].includes(numbers.state) && $("follow").checked) showLargest();
   paint();
 }
 
-async function takeCase(message) {
+async function openCase(message) {
   given = message;
   [areas, newest, arrivals] = [[], null, 0];
   times.clear();
@@ -58,11 +58,11 @@ async function takeCase(message) {
   choices("modalities", given.modalities.map((name) => [name, NAMES[name]]), shade);
   $("modalities").hidden = !given.modalities.length;
   if (given.modalities.length) shade(modality ?? given.modalities[0]).then(fetchAll).catch(console.error);
-  else showHint("The images are not here: masks alone.");
+  else showHint("The images are not on this host: only masks are shown.");
   viewer.goTo({ x: given.grid[0] / 2, y: given.grid[1] / 2, z: Math.floor(given.grid[2] / 2) });
 }
 
-function takeSlice(data) {
+function addSlice(data) {
   const view = new DataView(data);
   const index = view.getUint32(0, true);
   const labels = new Uint8Array(data, HEAD);
@@ -77,9 +77,9 @@ function takeSlice(data) {
   paint();
 }
 
-// Pixels of each region, and the middle of the whole tumour.
+// Pixels of each region, and the centre of the whole tumour.
 function measure(labels) {
-  const wide = given.grid[0];
+  const width = given.grid[0];
   const area = { WT: 0, TC: 0, ET: 0 };
   let [x, y] = [0, 0];
   for (let at = 0; at < labels.length; at++) {
@@ -88,8 +88,8 @@ function measure(labels) {
     area.WT += 1;
     area.TC += label !== 2;
     area.ET += label === 3;
-    x += at % wide;
-    y += Math.floor(at / wide);
+    x += at % width;
+    y += Math.floor(at / width);
   }
   if (area.WT) area.middle = { x: Math.round(x / area.WT), y: Math.round(y / area.WT) };
   return area;
@@ -99,23 +99,23 @@ function follow(index, area) {
   viewer.goTo({ ...(area.middle ?? {}), z: index });
 }
 
-// Once all is here, the slice with most tumour says more than the last.
-function settle() {
+// At the end, show the slice with most tumour rather than the last one.
+function showLargest() {
   let best = -1;
   areas.forEach((area, index) => { if (area.WT > (areas[best]?.WT ?? 0)) best = index; });
   if (best >= 0) follow(best, areas[best]);
 }
 
-function showHint(words) {
-  $("hint").textContent = words;
+function showHint(text) {
+  $("hint").textContent = text;
   $("hint").hidden = false;
 }
 
 function grey(name) {
   if (!volumes.has(name)) {
-    volumes.set(name, fetch(`volume/${name}`).then((answer) => {
-      if (!answer.ok) throw new Error(`volume ${name}: ${answer.status}`);
-      return answer.arrayBuffer();
+    volumes.set(name, fetch(`volume/${name}`).then((response) => {
+      if (!response.ok) throw new Error(`volume ${name}: ${response.status}`);
+      return response.arrayBuffer();
     }));
   }
   return volumes.get(name);
@@ -129,7 +129,7 @@ async function shade(name) {
   if (modality === name) viewer.shade(new Uint8Array(bytes));
 }
 
-// So that the page has every modality when the desk has gone.
+// So that the page has every modality when the host has disconnected.
 async function fetchAll() {
   for (const name of given.modalities) await grey(name);
 }
@@ -164,18 +164,18 @@ function paint() {
   });
 }
 viewer.onMoved = () => {
-  if (given && viewer.place.z !== viewer.sent) stay(); // by hand; turning the 3-D view moves nothing
+  if (given && viewer.place.z !== viewer.sent) unfollow(); // moved by the user; rotating the 3-D view does not move it
   paint();
 };
 new ResizeObserver(paint).observe(document.body);
 
-function stay() {
+function unfollow() {
   $("follow").checked = false;
 }
 
 function goToSlice(z) {
   if (!given) return;
-  stay();
+  unfollow();
   const within = Math.max(0, Math.min(given.grid[2] - 1, z));
   viewer.goTo({ ...(areas[within]?.middle ?? {}), z: within });
   paint();
@@ -193,7 +193,7 @@ function fade(percent) {
   viewer.setOpacity(within / 100);
 }
 
-let hidden = null; // opacity to come back to
+let hidden = null; // opacity to restore
 function toggleMasks() {
   const now = Number($("opacity").value);
   fade(now ? 0 : hidden ?? 50);
@@ -245,7 +245,7 @@ $("profile").onpointermove = point;
 choices("views", Object.entries(VIEWS), show);
 document.querySelector("#views input").checked = true;
 
-// For tests and the curious: what the page holds.
+// For tests and debugging.
 window.glioslice = {
   viewer,
   get numbers() { return numbers; },

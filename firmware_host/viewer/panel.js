@@ -3,18 +3,18 @@
 const $ = (id) => document.getElementById(id);
 const STATES = {
   waiting: "waiting for the board", running: "streaming", complete: "complete", ended: "ended early",
-  lost: "the desk has gone", finished: "finished case",
+  lost: "host disconnected", finished: "finished case",
 };
 const text = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
-export function showState(state, told) {
+export function showState(state, message) {
   const chip = document.querySelector("#state .chip");
   if (chip.dataset.state !== state) {
     chip.dataset.state = state;
     chip.textContent = STATES[state] ?? state;
   }
-  $("told").hidden = !told;
-  if ($("told").textContent !== told) $("told").textContent = told;
+  $("message").hidden = !message;
+  if ($("message").textContent !== message) $("message").textContent = message;
 }
 
 export function showCase(given) {
@@ -41,14 +41,14 @@ export function showCase(given) {
   $("regions").tBodies[0].replaceChildren(...rows);
 }
 
-// What in the input looks unlike what the networks know.
+// What looks unusual in the input.
 function showWarnings(found) {
   $("warnings").hidden = !found.length;
   $("warnings").querySelector("summary").textContent = found.length === 1 ? "Warning" : `Warnings: ${found.length}`;
-  $("warnings").querySelector("ul").replaceChildren(...found.map((words) => {
-    const line = document.createElement("li");
-    line.textContent = words;
-    return line;
+  $("warnings").querySelector("ul").replaceChildren(...found.map((warning) => {
+    const item = document.createElement("li");
+    item.textContent = warning;
+    return item;
   }));
 }
 
@@ -71,16 +71,16 @@ export function showNumbers(numbers) {
     ? `${numbers.masks} of ${numbers.slices} slices${left(numbers)}` : "";
   for (const key of ["p50", "p90", "p99"]) $(key).textContent = text(numbers.device_ms?.[key], 2);
   $("rate").textContent = text(numbers.slices_per_second, 1);
-  const line = lineOf(numbers);
-  $("use").value = line?.use ?? 0;
-  $("share").textContent = !line || line.use === null ? "–" : `${Math.round(100 * line.use)} %`;
-  $("up").textContent = text(line && line.up / 1000, 1);
-  $("down").textContent = text(line && line.down / 1000, 1);
-  $("again").textContent = numbers.retransmits ?? "–";
+  const link = linkUse(numbers);
+  $("use").value = link?.use ?? 0;
+  $("share").textContent = !link || link.use === null ? "–" : `${Math.round(100 * link.use)} %`;
+  $("up").textContent = text(link && link.up / 1000, 1);
+  $("down").textContent = text(link && link.down / 1000, 1);
+  $("retransmitted").textContent = numbers.retransmits ?? "–";
 }
 
-// What crosses now; once the run is over, its average.
-function lineOf({ state, line, bytes_up: up, bytes_down: down, seconds }) {
+// The current rate of bytes; once the run is over, its average.
+function linkUse({ state, line, bytes_up: up, bytes_down: down, seconds }) {
   if (!line || state === "running" || !seconds) return line;
   const mean = { up: up / seconds, down: down / seconds };
   return { ...mean, use: line.baud ? Math.min(1, (10 * Math.max(mean.up, mean.down)) / line.baud) : null };
@@ -134,7 +134,7 @@ export function drawLatency(canvas, times, slices) {
   pen.setLineDash([]);
   pen.fillStyle = "#7cc4ff";
   times.forEach((ms, order) => {
-    if (ms > most) pen.fillRect(x(order) - 1, top - 4, 2, 5); // beyond the scale: a mark at the top
+    if (ms > most) pen.fillRect(x(order) - 1, top - 4, 2, 5); // off the scale: a mark at the top
     else pen.fillRect(x(order) - 1.2, y(ms) - 1.2, 2.4, 2.4);
   });
 }
@@ -152,28 +152,28 @@ function line(pen, colour, x, y, toX, toY) {
   pen.stroke();
 }
 
-// A column for each slice, feet to head: how much of each region it holds, what is missing, and a
-// triangle over those of which the network is unsure.
+// A column for each slice, feet to head: the area of each region, slices that failed, and a triangle
+// over those of which the network is unsure.
 export function drawProfile(canvas, slices, areas, failed, unsure, regions, here) {
   const sheet = paper(canvas);
   if (!sheet) return;
   const { pen, width, height } = sheet;
-  const wide = width / slices;
+  const column = width / slices;
   const most = Math.max(400, ...areas.map((area) => area?.WT ?? 0));
   const base = height - 14;
   for (let index = 0; index < slices; index++) {
     const area = areas[index];
     pen.fillStyle = area ? "#33404e" : failed.has(index) ? "#ffb454" : "#1d2530";
-    pen.fillRect(index * wide, base, Math.ceil(wide), 3);
+    pen.fillRect(index * column, base, Math.ceil(column), 3);
     for (const { name, colour } of area ? regions : []) {
       const tall = ((base - 10) * area[name]) / most;
-      pen.fillStyle = `rgb(${colour})`; // the smaller ones over the larger: they nest
-      pen.fillRect(index * wide, base - tall, Math.ceil(wide), tall);
+      pen.fillStyle = `rgb(${colour})`; // smaller regions over the larger, as they are nested
+      pen.fillRect(index * column, base - tall, Math.ceil(column), tall);
     }
   }
   pen.fillStyle = "#ffdca8";
   for (const index of unsure) {
-    const middle = (index + 0.5) * wide;
+    const middle = (index + 0.5) * column;
     pen.beginPath();
     pen.moveTo(middle - 3.5, 1);
     pen.lineTo(middle + 3.5, 1);
@@ -181,7 +181,7 @@ export function drawProfile(canvas, slices, areas, failed, unsure, regions, here
     pen.fill();
   }
   pen.strokeStyle = "#ffffff";
-  pen.strokeRect(Math.floor(here * wide) + 0.5, 1.5, Math.max(2, wide), base + 1);
+  pen.strokeRect(Math.floor(here * column) + 0.5, 1.5, Math.max(2, column), base + 1);
   pen.fillStyle = "#a3b1bf";
   pen.fillText("feet", 4, height - 1);
   pen.textAlign = "right";

@@ -1,13 +1,14 @@
-"""A server for one page on 127.0.0.1: its files, the grey volumes and one WebSocket.
+"""The HTTP server of the page on 127.0.0.1: its files, the grey volumes and one WebSocket.
 
-`websockets` serves all of it: it has no dependencies, and a few files need no framework. What keeps
-a patient's volume from others:
+`websockets` serves all of it: it has no dependencies, and a few files need no framework. A
+patient's volume is protected from others as follows:
 
-- it listens on 127.0.0.1 alone, and every address begins with a random token, which other users of
-  the machine and other pages do not know;
-- a request that names another host is refused (a foreign name that resolves to 127.0.0.1), and so
-  is one from another page's origin;
-- the page may load nothing but its own files, talk to nobody else, and be framed by nobody.
+- it listens on 127.0.0.1 alone, and every path begins with a random token, which other users of the
+  machine and other pages do not know;
+- a request for another host is refused (a foreign name that resolves to 127.0.0.1), and so is one
+  from another origin;
+- the page's policy lets it load only its own files, connect only to this server, and appear in no
+  frame.
 """
 
 import hmac
@@ -37,12 +38,12 @@ FILES = {
 VOLUME = "volume/"
 FEED = "feed"
 
-PATIENCE = 2.0
-"""Seconds that the tabs get to say goodbye."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds that tabs get to close their WebSocket."""
 
 
 class Server:
-    """Serves one page at `url` until it is closed; `scene` is asked for when a tab wants images."""
+    """Serves one page at `url` until it is closed; `scene` is called when a tab requests images."""
 
     def __init__(self, feed: Feed, scene: Callable[[], Scene | None], port: int = 0) -> None:
         try:
@@ -53,7 +54,7 @@ class Server:
             ) from None
         self._feed, self._scene = feed, scene
         self._token = secrets.token_urlsafe(24)
-        quiet = logging.getLogger("glioslice.view")
+        quiet = logging.getLogger(f"{__name__}.websockets")
         quiet.addHandler(logging.NullHandler())
         quiet.propagate = False
         try:
@@ -61,37 +62,36 @@ class Server:
                 self._follow,
                 HOST,
                 port,
-                process_request=self._answer,
+                process_request=self._respond,
                 compression=None,
                 server_header=None,
-                close_timeout=PATIENCE,
+                close_timeout=CLOSE_TIMEOUT,
                 max_size=1024,
                 logger=quiet,
             )
         except OSError as error:
             raise GliosliceError(
-                f"port {port} of this machine cannot serve the page ({error.strerror}); name "
-                "another: --view PORT"
+                f"the page cannot be served at port {port} ({error.strerror}); name another port"
             ) from None
         self.port = int(self._server.socket.getsockname()[1])
         self._hosts = [f"{name}:{self.port}" for name in NAMES]
-        # Its threads are daemons too: a tab that hangs must not hold the command.
+        # Its threads are daemons too: a tab that hangs must not block the command.
         threading.Thread(target=self._server.serve_forever, name="page", daemon=True).start()
 
     @property
     def url(self) -> str:
-        """The page's address; whoever knows it can read the patient."""
+        """The page's address; whoever knows it can read the patient's images."""
         return f"http://{HOST}:{self.port}/{self._token}/"
 
     def close(self) -> None:
-        """Give every tab what it has not heard yet, and end; a tab that hangs is left behind."""
+        """Send every tab its remaining messages and stop; a tab that hangs is abandoned."""
         self._feed.close()
         ending = threading.Thread(target=self._server.shutdown, daemon=True)
         ending.start()
-        ending.join(2 * PATIENCE)
+        ending.join(2 * CLOSE_TIMEOUT)
 
     def _follow(self, connection: Any) -> None:
-        """Send a tab all there is, and what comes."""
+        """Send a tab all messages, old and new."""
         from websockets.exceptions import ConnectionClosed
 
         try:
@@ -101,23 +101,23 @@ class Server:
                 elif connection.close_code is not None:
                     return
         except ConnectionClosed:
-            pass  # the tab is gone: the run does not care
+            pass  # a closed tab must not end the run
 
-    def _answer(self, connection: Any, request: Any) -> Any:
-        """Return the answer to a request; None lets a WebSocket open."""
+    def _respond(self, connection: Any, request: Any) -> Any:
+        """Return the response to a request; None lets a WebSocket open."""
         headers = request.headers
         origins = headers.get_all("Origin")
-        ours = [f"http://{host}" for host in self._hosts]
+        own = [f"http://{host}" for host in self._hosts]
         if headers.get_all("Host") not in [[host] for host in self._hosts]:
-            return self._reply(http.HTTPStatus.MISDIRECTED_REQUEST, b"another host was asked for")
-        if not set(origins) <= set(ours):
-            return self._reply(http.HTTPStatus.FORBIDDEN, b"this page belongs to another origin")
+            return self._reply(http.HTTPStatus.MISDIRECTED_REQUEST, b"wrong host")
+        if not set(origins) <= set(own):
+            return self._reply(http.HTTPStatus.FORBIDDEN, b"wrong origin")
         _, token, path = (*str(request.path).split("/", 2), "", "")[:3]
         if not hmac.compare_digest(token.encode(), self._token.encode()):
             return self._reply(http.HTTPStatus.FORBIDDEN, b"the address lacks its token")
         if path == FEED:
             if not origins:
-                return self._reply(http.HTTPStatus.FORBIDDEN, b"no origin was named")
+                return self._reply(http.HTTPStatus.FORBIDDEN, b"no origin")
             return None
         return self._content(path)
 
@@ -131,7 +131,7 @@ class Server:
         if path.startswith(VOLUME) and scene is not None and modality in scene.modalities:
             content = scene.volume(modality)
             return self._reply(http.HTTPStatus.OK, content, "application/octet-stream")
-        return self._reply(http.HTTPStatus.NOT_FOUND, b"there is nothing here")
+        return self._reply(http.HTTPStatus.NOT_FOUND, b"not found")
 
     def _reply(self, status: http.HTTPStatus, body: bytes, kind: str = "text/plain") -> Any:
         from websockets.datastructures import Headers
@@ -151,7 +151,7 @@ class Server:
         return Response(status.value, status.phrase, Headers(headers), body)
 
     def _policy(self) -> str:
-        """Return what the page may do: NiiVue keeps its font and its shading as data: images."""
+        """Return the content security policy; NiiVue keeps font and shading as data: images."""
         sockets = " ".join(f"ws://{host}" for host in self._hosts)
         return "; ".join(
             (

@@ -1,13 +1,13 @@
-// NiiVue with one grey volume and, over it, the masks of the slices that have arrived.
+// NiiVue with one grey volume and the masks of the slices so far as an overlay.
 // Voxels are bytes with X fastest; X grows to the patient's right, Y to the front, Z to the head.
 
 const { Niivue, NVImage, SLICE_TYPE } = window.niivue;
 const UINT8 = 2; // NIfTI's code of the data type
-const LABEL_OF = { TC: 1, WT: 2, ET: 3 }; // the kit's label is drawn in the colour of the smallest region that holds it
+const LABEL_OF = { TC: 1, WT: 2, ET: 3 }; // a label is drawn in the colour of the smallest region that contains it
 
 export const VIEWS = { all: "All", axial: "Axial", render: "3-D" };
 const { AXIAL, CORONAL, SAGITTAL, RENDER } = SLICE_TYPE;
-// Left, top, width and height of each picture as shares of the canvas: one large axial slice, as they arrive.
+// Left, top, width and height of each view as shares of the canvas; the axial slice is the largest.
 const TILES = {
   all: [[AXIAL, 0, 0, 0.5, 1], [CORONAL, 0.5, 0, 0.25, 0.4], [SAGITTAL, 0.75, 0, 0.25, 0.4], [RENDER, 0.5, 0.4, 0.5, 0.6]],
   tall: [[AXIAL, 0, 0, 1, 0.6], [CORONAL, 0, 0.6, 0.3, 0.4], [SAGITTAL, 0.3, 0.6, 0.35, 0.4], [RENDER, 0.65, 0.6, 0.35, 0.4]],
@@ -29,9 +29,9 @@ export class Viewer {
       isNearestInterpolation: false,
       sliceType: SLICE_TYPE.MULTIPLANAR,
       clipPlaneColor: [0, 0, 0, 0],
-      isClipAllVolumes: true, // the 3-D picture is cut at the slice, tumour and all
+      isClipAllVolumes: true, // the 3-D view is cut at the slice, including the tumour
       dragAndDropEnabled: false,
-      clipPlaneHotKey: "", // keys are the page's own
+      clipPlaneHotKey: "", // the page has its own keys
       cycleClipPlaneHotKey: "",
       viewModeHotKey: "",
       loadingText: "",
@@ -39,13 +39,13 @@ export class Viewer {
     });
     this.nv.onLocationChange = () => this.onMoved?.();
     this.grid = null;
-    this.next = 0; // when the overlay may be drawn again
+    this.next = 0; // when the overlay may be redrawn
     this.opacity = 0.5;
     this.view = "all";
     new ResizeObserver(() => this.grid && this.show(this.view)).observe(canvas);
   }
 
-  // Make room for a volume of `grid` voxels; called again only if another case comes.
+  // Make room for a volume of `grid` voxels; another grid means another case.
   async open(grid, regions) {
     if (this.grid && String(this.grid) === String(grid)) {
       this.clear();
@@ -62,13 +62,13 @@ export class Viewer {
       table.R[label] = r; table.G[label] = g; table.B[label] = b;
       table.A[label] = 255; table.I[label] = label; table.labels[label] = name;
     }
-    // Not with NIfTI's intent of labels: NiiVue's atlas shader fades the voxels of small regions.
+    // Without NIfTI's label intent: NiiVue's atlas shader fades the voxels of small regions.
     this.overlay.setColormapLabel(table);
     this.nv.addVolume(this.base);
     this.nv.addVolume(this.overlay);
     this.nv.opts.showLegend = false; // the page has its own
     this.nv.setRenderAzimuthElevation(140, 35);
-    this.nv.setScale(1.3); // of the 3-D picture
+    this.nv.setScale(1.3); // of the 3-D view
     this.show(this.view);
   }
 
@@ -90,13 +90,13 @@ export class Viewer {
     this.redraw(true);
   }
 
-  // Take in the labels of one slice; they are drawn at the next moment that the machine can afford.
+  // Add the labels of one slice; they are drawn when the machine has time.
   put(index, labels) {
     this.overlay.img.set(labels, index * labels.length);
     this.redraw(true);
   }
 
-  // Draw soon, `masks` anew too; however often it is asked for, the page stays usable.
+  // Redraw soon, with the masks if `masks`; frequent calls must not make the page unusable.
   redraw(masks) {
     this.stale ||= masks;
     if (this.waiting) return;
@@ -106,9 +106,9 @@ export class Viewer {
       const began = performance.now();
       if (this.stale) this.nv.refreshLayers(this.overlay, 1);
       this.stale = this.waiting = false;
-      const depth = (this.place.z + 0.5) / this.grid[2] - 0.5; // of the cut, from the middle
+      const depth = (this.place.z + 0.5) / this.grid[2] - 0.5; // of the cut, from the centre
       this.nv.setClipPlanes([[depth, 0, 90]]); // draws
-      // Where WebGL is slow, a frame comes late: drawing must not take all of the machine.
+      // Where WebGL is slow, a frame is late: drawing must not use the whole machine.
       requestAnimationFrame(() => { this.next = 2 * performance.now() - began; });
     }), wait);
   }

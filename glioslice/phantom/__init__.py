@@ -1,1 +1,1 @@
-"""A synthetic head with a tumour, so that demo and tests need no patient."""
+"""A synthetic head with a tumour, for the demo and tests that must not need patients."""

@@ -1,8 +1,8 @@
-"""Where things lie in the phantom's head. numpy only.
+"""Positions and sizes of the phantom's structures. numpy only.
 
 Coordinates are mm from the anterior commissure: x to the left, y to the back, z to the head. Most
-places are given for one side and mirrored. They were read off the mean of the 39 aligned training
-cases; no patient's outline is in them. Distances are in mm, positive inside.
+positions are given for one side and mirrored. They were measured on the mean image of the 39
+aligned training cases, so they contain no individual anatomy. Distances are in mm, positive inside.
 """
 
 from functools import reduce
@@ -11,8 +11,8 @@ import numpy as np
 
 from glioslice.phantom.fields import Field, capsule, ellipsoid, soft_union
 
-# Ellipsoids whose soft union is the brain's hull: centre (x mirrored), semi-axes, tilt in radians.
-# Fitted to the mean mask of the training cases: Dice with it 0.976.
+# Ellipsoids whose smooth union is the brain's outline: centre (x mirrored), semi-axes, tilt in rad.
+# Fitted to the mean brain mask of the training cases with a Dice of 0.976.
 HULL = (
     ((4.9, 1.4, 31.2), (53.1, 73.1, 40.6), 0.06),
     ((6.6, -26.8, 19.8), (49.1, 48.8, 25.5), 0.16),
@@ -31,7 +31,7 @@ CEREBELLUM = (
 TENT = (-3.0, 0.5)
 STEM = ((1.8, 17.8, -31.5), (12.0, 14.7, 28.6), 0.46)
 
-# Stations (x, y, z, radius): frontal horn, body, atrium, occipital horn; then the temporal horn.
+# Points (x, y, z, radius): frontal horn, body, atrium, occipital horn; then the temporal horn.
 LATERAL_VENTRICLE = (
     (13.0, -37.0, 11.0, 2.5),
     (9.0, -22.0, 16.0, 6.0),
@@ -56,13 +56,13 @@ NUCLEI = {
     "pallidum": (((19.0, 1.0, 4.0), (3.5, 8.0, 5.0)),),
 }
 
-# Where the stem passes the tentorium.
+# The opening of the tentorium around the brain stem.
 MIDBRAIN = ((0.0, 14.0, -10.0), (17.0, 17.0, 14.0))
 
-# Where both hemispheres join: no fissure inside. The first axis reaches past the head.
+# Where the hemispheres join: no fissure inside. The first axis extends beyond the head.
 CALLOSUM = ((0.0, 3.0, 6.0), (400.0, 40.0, 26.0))
 
-# Between the insulae, above the base: nuclei and capsules, which no sulcus reaches.
+# Deep nuclei and capsules between the insulae, which no sulcus reaches.
 CENTRAL = ((0.0, 4.0, 6.0), (36.0, 36.0, 30.0))
 
 SAGITTAL_SINUS = (15.0, 62.0)
@@ -79,22 +79,22 @@ ARTERIES = (
 
 
 def mirrored(points: Field) -> Field:
-    """Return the points of both sides on the left one: (|x|, y, z)."""
+    """Map the points of both sides to the left side: (|x|, y, z)."""
     return np.stack([np.abs(points[0]), points[1], points[2]])
 
 
 def union(distances: list[Field]) -> Field:
-    """Return the distance into any of several shapes."""
+    """Return the distance into the union of shapes."""
     return reduce(np.maximum, distances)
 
 
-def hull_of(points: Field) -> Field:
-    """Return the distance into the brain's hull."""
+def brain_outline(points: Field) -> Field:
+    """Return the distance into the brain's outline."""
     half = mirrored(points)
     return soft_union([ellipsoid(half, *shape) for shape in HULL], SEAM)
 
 
-def hindbrain_of(half: Field) -> Field:
+def hindbrain(half: Field) -> Field:
     """Return the distance into cerebellum and brain stem."""
     height, slope = TENT
     from_apex = np.hypot(half[0], 0.7 * (half[1] - 42))
@@ -104,7 +104,7 @@ def hindbrain_of(half: Field) -> Field:
     return soft_union([under, ellipsoid(half, *STEM)], 2)
 
 
-def ventricles_of(half: Field, size: float) -> Field:
+def ventricles(half: Field, size: float) -> Field:
     """Return the distance into the ventricles; `size` scales their width."""
 
     def tube(path: tuple[tuple[float, float, float, float], ...], width: float = size) -> Field:
@@ -116,10 +116,10 @@ def ventricles_of(half: Field, size: float) -> Field:
     return union([*found, capsule(slit, third)])
 
 
-def lateral_fissure_of(half: Field, bend: Field) -> Field:
+def lateral_fissure(half: Field, bend: Field) -> Field:
     """Return the distance into the lateral fissure: a cleft from the side, and the insula.
 
-    `bend` moves both by so many mm.
+    `bend` displaces both, in mm.
     """
     x, y, z = half
     plane = z - np.float32(5) - np.float32(0.45) * y + bend

@@ -1,8 +1,8 @@
-"""Grids, smooth random fields and soft shapes, the stuff that the phantom is made of. numpy only.
+"""Grids, smooth random fields and signed distances: what the phantom is built from. numpy only.
 
-Fields are float32 on the grid (X, Y, Z) of a `Grid`; distances are in mm of the full-size head and
-positive inside. Along each axis a field is blurred or interpolated by one small dense matrix: three
-matrix products a field, which BLAS does faster than any gathering of neighbours.
+Fields are float32 on the grid (X, Y, Z) of a `Grid`. Distances are in mm of the full-size head and
+positive inside. Blur and interpolation multiply a field by one small dense matrix per axis: three
+matrix products, which BLAS computes faster than numpy gathers neighbours.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from glioslice.errors import GliosliceError
 Field = NDArray[np.float32]
 
 EXTENT = (152.0, 188.0, 150.0)
-"""Box in mm that holds any of our heads; its first two sides stay within `slices.WINDOW`."""
+"""Box in mm that contains every phantom; its first two sides are within `preprocessing.WINDOW`."""
 
-BELOW = (76.0, 93.0, 62.5)
-"""How much of the box lies to the right of, in front of and below the origin, the AC-PC line."""
+ORIGIN = (76.0, 93.0, 62.5)
+"""Position of the origin, the anterior commissure, in the box in mm."""
 
-COARSEST = 4.0
-"""Largest voxel in mm in which ventricles and rim are still more than one voxel wide."""
+MAX_VOXEL = 4.0
+"""Largest voxel in mm at which ventricles and rim are still more than one voxel wide."""
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Voxels of `voxel` mm over the box; anatomy is computed on every `stride`-th and refined."""
+class VoxelGrid:
+    """Voxels of `voxel` mm over the box; smooth fields are computed on every `stride`-th one."""
 
     shape: tuple[int, ...]
     voxel: float
@@ -36,93 +36,98 @@ class Grid:
 
     @property
     def coarse(self) -> tuple[int, ...]:
-        """Shape of the coarse grid; its last point lies on or past the last voxel."""
+        """Shape of the coarse grid; its last point lies on or beyond the last voxel."""
         return tuple(-(-(size - 1) // self.stride) + 1 for size in self.shape)
 
     def points(self) -> Field:
-        """Return the coarse points in mm, (3, X, Y, Z)."""
+        """Return the coordinates of the coarse grid in mm, (3, X, Y, Z)."""
         axes = [
-            np.arange(size, dtype=np.float32) * (self.voxel * self.stride) - below
-            for size, below in zip(self.coarse, BELOW, strict=True)
+            np.arange(size, dtype=np.float32) * (self.voxel * self.stride) - origin
+            for size, origin in zip(self.coarse, ORIGIN, strict=True)
         ]
         return np.stack(np.meshgrid(*axes, indexing="ij"))
 
     def refine(self, field: Field) -> Field:
-        """Return a coarse field on all voxels, linearly interpolated."""
+        """Interpolate a coarse field linearly to all voxels."""
         if self.stride == 1:
             return field
         return along_axes(
-            [linear(n, self.stride, size) for n, size in zip(self.coarse, self.shape, strict=True)],
+            [
+                interpolation_matrix(n, self.stride, size)
+                for n, size in zip(self.coarse, self.shape, strict=True)
+            ],
             field,
         )
 
     def noise(self, rng: np.random.Generator, scale: float) -> Field:
-        """Return smooth noise on the coarse grid: mean 0, deviation 1, grains of `scale` mm."""
+        """Return smooth noise of `scale` mm on the coarse grid, mean 0 and standard deviation 1."""
         spacing = max(scale / (self.voxel * self.stride), 1.0)
         return spline_noise(rng, self.coarse, spacing)
 
 
-def grid_for(shape: tuple[int, int, int]) -> Grid:
-    """Return the grid of a head as large as `shape` admits, 1 mm where it has the room.
+def grid_for(shape: tuple[int, int, int]) -> VoxelGrid:
+    """Return the grid of the largest head that fits `shape`, with voxels of at least 1 mm.
 
-    Raises GliosliceError if voxels would be larger than `COARSEST`.
+    Raises GliosliceError if its voxels would be larger than `MAX_VOXEL`.
     """
-    least = tuple(int(np.ceil(extent / COARSEST)) for extent in EXTENT)
+    least = tuple(int(np.ceil(extent / MAX_VOXEL)) for extent in EXTENT)
     if len(shape) != 3 or any(n < low for n, low in zip(shape, least, strict=True)):
         raise GliosliceError(
             f"a phantom of {' x '.join(map(str, shape))} voxels cannot hold a head; "
-            f"ask for at least {' x '.join(map(str, least))}"
+            f"choose at least {' x '.join(map(str, least))}"
         )
     voxel = max(1.0, *(extent / n for extent, n in zip(EXTENT, shape, strict=True)))
-    # Where a voxel is small, what is smooth is computed on every second one: an eighth of the work.
+    # With small voxels, smooth fields are computed on every second one: an eighth of the work.
     box = tuple(int(extent / voxel + 1e-6) for extent in EXTENT)
-    return Grid(box, voxel, 2 if voxel < 1.5 else 1)
+    return VoxelGrid(box, voxel, 2 if voxel < 1.5 else 1)
 
 
 def along_axes(matrices: list[Field], field: Field) -> Field:
-    """Return `field` (X, Y, Z) with a matrix (new, old) applied along each axis."""
+    """Multiply `field` (X, Y, Z) by a matrix (new, old) along each axis."""
     x, y, z = matrices
     field = np.matmul(y, field @ z.T)
     flat: Field = x @ field.reshape(len(field), -1)
     return flat.reshape(-1, *field.shape[1:])
 
 
-def linear(n: int, stride: int, size: int) -> Field:
-    """Return the (size, n) matrix of linear interpolation from every `stride`-th voxel."""
+def interpolation_matrix(n: int, stride: int, size: int) -> Field:
+    """Return the matrix (size, n) of linear interpolation from every `stride`-th voxel."""
     distance = np.abs(np.arange(size)[:, None] / stride - np.arange(n))
     return np.maximum(0, 1 - distance).astype(np.float32)
 
 
-def gaussian(size: int, sigma: float) -> Field:
-    """Return the (size, size) matrix of a Gaussian blur, `sigma` in voxels, ends renormalised."""
+def gaussian_matrix(size: int, sigma: float) -> Field:
+    """Return the matrix (size, size) of a Gaussian blur of `sigma` voxels, rows of sum 1."""
     steps = np.arange(size, dtype=np.float32)
     weights = np.exp(-0.5 * ((steps[:, None] - steps) / max(sigma, 1e-3)) ** 2)
     return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)
 
 
 def blur(field: Field, sigmas: tuple[float, float, float]) -> Field:
-    """Return `field` blurred by Gaussians of `sigmas` voxels along X, Y and Z."""
+    """Blur `field` by Gaussians of `sigmas` voxels along X, Y and Z."""
     pairs = zip(field.shape, sigmas, strict=True)
-    return along_axes([gaussian(size, sigma) for size, sigma in pairs], field)
+    return along_axes([gaussian_matrix(size, sigma) for size, sigma in pairs], field)
 
 
 def spline_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: float) -> Field:
-    """Return a cubic B-spline through N(0, 1) knots every `spacing` voxels, of unit variance."""
+    """Return a cubic B-spline with N(0, 1) knots every `spacing` voxels, of unit variance."""
     matrices = []
     for size in shape:
         knots = int(np.ceil((size - 1) / spacing)) + 3
         t = np.abs(np.arange(size)[:, None] / spacing + 1 - np.arange(knots))
         weights = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.maximum(0, 2 - t) ** 3 / 6)
-        # A row of norm 1 gives variance 1 everywhere, on knots and between them.
+        # Rows of norm 1 give variance 1 everywhere, at knots and between them.
         matrices.append((weights / np.sqrt((weights**2).sum(1, keepdims=True))).astype(np.float32))
     knots_shape = [m.shape[1] for m in matrices]
     return along_axes(matrices, rng.standard_normal(knots_shape, np.float32))
 
 
-def waves(rng: np.random.Generator, points: Field, wavelength: float, count: int = 48) -> Field:
-    """Return a sum of plane waves at `points` (3, X, Y, Z), deviation 1: noise of one wavelength.
+def plane_waves(
+    rng: np.random.Generator, points: Field, wavelength: float, count: int = 48
+) -> Field:
+    """Return a sum of random plane waves at `points` (3, X, Y, Z), standard deviation 1.
 
-    Its zeros are a labyrinth of evenly spaced walls, as sulci are.
+    All have about the same wavelength, so that the zeros are evenly spaced surfaces, like sulci.
     """
     directions = rng.standard_normal((count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -141,7 +146,7 @@ def ellipsoid(
 ) -> Field:
     """Return the distance to an ellipsoid, exact to first order at its surface.
 
-    `tilt` turns it about the left-right axis, in radians. Formula: I. Quilez, "ellipsoid sdf".
+    `tilt` is a rotation about the left-right axis in radians. Formula: I. Quilez, "ellipsoid sdf".
     """
     x, y, z = (p - np.float32(c) for p, c in zip(points, centre, strict=True))
     cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
@@ -153,7 +158,7 @@ def ellipsoid(
 
 
 def capsule(points: Field, path: tuple[tuple[float, float, float, float], ...]) -> Field:
-    """Return the distance to a tube through the stations (x, y, z, radius) of `path`, tapering."""
+    """Return the distance to a tapered tube through the points (x, y, z, radius) of `path`."""
     found = []
     for (*start, r0), (*stop, r1) in pairwise(path):
         axis = np.subtract(stop, start).astype(np.float32)
@@ -166,17 +171,17 @@ def capsule(points: Field, path: tuple[tuple[float, float, float, float], ...]) 
 
 
 def soft_union(distances: list[Field], width: float) -> Field:
-    """Return the distance to the union, its seams filled over `width` mm (log-sum-exp)."""
+    """Return the distance to the union, smoothed over `width` mm at seams (log-sum-exp)."""
     top = reduce(np.maximum, distances)
     total = sum(np.exp((d - top) / np.float32(width)) for d in distances)
     return np.asarray(top + np.float32(width) * np.log(total), np.float32)
 
 
 def inside(distance: Field, width: float) -> Field:
-    """Return how much of each voxel is inside: 0 to 1 over `width` mm around distance 0."""
+    """Return the fraction of each voxel that is inside: 0 to 1 over `width` mm around 0."""
     return np.clip(distance / np.float32(width) + np.float32(0.5), 0, 1)
 
 
 def sheet(distance: Field, half: Field | float, width: float) -> Field:
-    """Return how much of each voxel of `width` mm a sheet of half thickness `half` mm fills."""
+    """Return the fraction of each voxel of `width` mm in a sheet of half thickness `half` mm."""
     return inside(distance + half, width) - inside(distance - half, width)

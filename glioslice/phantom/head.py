@@ -1,8 +1,7 @@
-"""A procedural head with or without a glioma: images as from a scanner, and the truth.
+"""A procedural head with or without a glioma: simulated MR images and their ground truth.
 
-For tests and the demo, where real patients must not go; networks never train on it. numpy only, so
-that a board can make one too. The anatomy is `phantom_anatomy`, the tumour `phantom_tumour`; here
-they are joined and scanned. The same seed gives the same bytes on the same machine.
+For tests and the demo; networks never train on it. numpy only, so that a board can make one too.
+The same seed gives the same bytes on the same machine.
 """
 
 from dataclasses import dataclass
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 
 from glioslice.labels import CORE, EDEMA, ENHANCING
 from glioslice.phantom.anatomy import Head, make_head
-from glioslice.phantom.atlas import NUCLEI, hull_of
-from glioslice.phantom.fields import Field, Grid, blur, grid_for
-from glioslice.phantom.tumour import Tumour, draw_seat, make_tumour, pushed
+from glioslice.phantom.atlas import NUCLEI, brain_outline
+from glioslice.phantom.fields import Field, VoxelGrid, blur, grid_for
+from glioslice.phantom.tumour import Tumour, displace, draw_site, make_tumour
 
 SEEDS: tuple[int, ...] = tuple(range(10))
-"""The heads that tests and benchmarks use."""
+"""The phantoms that tests and benchmarks use."""
 
-# Tissues in standard deviations of the brain from its mean, as (flair, t1, t1ce, t2).
-# Measured on the 39 training cases: medians of eroded tissue classes, of places in the mean image,
-# and of the expert's labels.
+# Intensity of each tissue as a z-score over the brain: (flair, t1, t1ce, t2).
+# Medians over the 39 training cases, of eroded tissue classes, positions in the mean image, and the
+# ground truth.
 CONTRAST = {
     "white": (-0.15, 0.97, 0.60, -0.62),
     "stem": (-0.35, 0.30, 0.25, -0.40),
@@ -39,17 +38,17 @@ CONTRAST = {
     "enhancing": (1.70, 0.05, 2.30, 0.90),
 }
 
-# Mean over deviation of the brain's raw intensities, and noise in deviations: medians of the same.
+# Mean of the raw intensities and noise, both in standard deviations: medians over the same cases.
 LEVEL = (3.1, 4.0, 3.7, 2.4)
 NOISE = (0.11, 0.09, 0.10, 0.09)
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """A skull-stripped case in LPS axes: X to the patient's left, Y to the back, Z to the head.
+    """A skull-stripped case in LPS orientation.
 
     `images` (4, X, Y, Z) float32 are flair, t1, t1ce, t2 in raw units: positive in the brain, 0
-    outside. `labels` (X, Y, Z) uint8 are the kit's: 1 core, 2 edema, 3 enhancing.
+    outside. `labels` (X, Y, Z) uint8 are 1 core, 2 edema, 3 enhancing tumour.
     """
 
     images: NDArray[np.float32]
@@ -59,52 +58,52 @@ class Phantom:
 def make_phantom(
     seed: int, *, tumour: bool = True, shape: tuple[int, int, int] = (240, 240, 155)
 ) -> Phantom:
-    """Return the head of `seed` in a volume of `shape`, at 1 mm if it fits, else a smaller one.
+    """Return the phantom of `seed` in a volume of `shape`, at 1 mm if it fits, else smaller.
 
-    Without tumour it is the same head. Raises GliosliceError if `shape` is too small for one.
+    With `tumour` False it is the same head, healthy. Raises GliosliceError if `shape` is too small.
     """
     grid = grid_for(shape)
-    # A stream for each part: leaving the tumour out changes no other draw.
+    # One random generator per part, so that a head without tumour has the same anatomy.
     anatomy, growth, scanner = (np.random.default_rng([seed, part]) for part in range(3))
-    still = posed(anatomy, grid)
-    skull = hull_of(still) + np.float32(0.8) * grid.noise(anatomy, 12)
+    undisplaced = draw_pose(anatomy, grid)
+    skull = brain_outline(undisplaced) + np.float32(0.8) * grid.noise(anatomy, 12)
     if tumour:
-        seat = draw_seat(growth)
-        head = make_head(anatomy, grid, pushed(still, seat, skull), skull)
-        grown = make_tumour(growth, grid, still, seat, head)
+        site = draw_site(growth)
+        head = make_head(anatomy, grid, displace(undisplaced, site, skull), skull)
+        lesion = make_tumour(growth, grid, undisplaced, site, head)
     else:
-        head, grown = make_head(anatomy, grid, still, skull), None
-    images = scan(scanner, grid, head, grown)
-    labels = np.zeros(grid.shape, np.uint8) if grown is None else truth(head, grown)
+        head, lesion = make_head(anatomy, grid, undisplaced, skull), None
+    images = simulate_images(scanner, grid, head, lesion)
+    labels = np.zeros(grid.shape, np.uint8) if lesion is None else ground_truth(head, lesion)
     box = tuple(
         slice((n - size) // 2, (n - size) // 2 + size)
         for n, size in zip(shape, grid.shape, strict=True)
     )
-    whole = Phantom(np.zeros((4, *shape), np.float32), np.zeros(shape, np.uint8))
-    whole.images[(slice(None), *box)] = images
-    whole.labels[box] = labels
-    return whole
+    phantom = Phantom(np.zeros((4, *shape), np.float32), np.zeros(shape, np.uint8))
+    phantom.images[(slice(None), *box)] = images
+    phantom.labels[box] = labels
+    return phantom
 
 
-def posed(rng: np.random.Generator, grid: Grid) -> Field:
-    """Return the coarse points in a head of its own size, pose and shape, (3, X, Y, Z) in mm."""
+def draw_pose(rng: np.random.Generator, grid: VoxelGrid) -> Field:
+    """Return the coarse points in a head of random size, pose and shape, (3, X, Y, Z) in mm."""
     points = grid.points()
     size = rng.uniform(0.95, 1.03, 3)
-    angles = rng.normal(0, 0.025, 3)  # registration leaves a degree or two
-    turn = np.eye(3)
+    angles = rng.normal(0, 0.025, 3)  # as after registration
+    rotation = np.eye(3)
     for (i, j), angle in zip(((0, 1), (0, 2), (1, 2)), angles, strict=True):
         plane = np.eye(3)
         plane[[i, j], [i, j]] = np.cos(angle)
         plane[i, j], plane[j, i] = -np.sin(angle), np.sin(angle)
-        turn = turn @ plane
-    matrix = (turn / size[:, None]).astype(np.float32)
+        rotation = rotation @ plane
+    matrix = (rotation / size[:, None]).astype(np.float32)
     moved = (matrix @ points.reshape(3, -1)).reshape(points.shape)
     bend = np.stack([grid.noise(rng, 45) for _ in range(3)])
     return np.asarray(moved + np.float32(1.5) * bend, np.float32)
 
 
-def truth(head: Head, tumour: Tumour) -> NDArray[np.uint8]:
-    """Return the labels: the part that fills most of a voxel, edema only where there is tissue."""
+def ground_truth(head: Head, tumour: Tumour) -> NDArray[np.uint8]:
+    """Return the labels: the largest fraction of each voxel, and edema only in tissue."""
     labels = np.zeros(head.depth.shape, np.uint8)
     fluid = np.maximum(head.fraction("fluid"), head.fraction("ventricle"))
     labels[(tumour.edema > 0.5) & (fluid < 0.6)] = EDEMA
@@ -115,8 +114,10 @@ def truth(head: Head, tumour: Tumour) -> NDArray[np.uint8]:
     return labels
 
 
-def scan(rng: np.random.Generator, grid: Grid, head: Head, tumour: Tumour | None) -> Field:
-    """Return the four raw images, (4, X, Y, Z): contrast, texture, blur, bias, noise, 0 outside."""
+def simulate_images(
+    rng: np.random.Generator, grid: VoxelGrid, head: Head, tumour: Tumour | None
+) -> Field:
+    """Return the raw images (4, X, Y, Z) with contrast, texture, blur, bias field and noise."""
     images = np.empty((4, *grid.shape), np.float32)
     layers = list(head.tissues)
     uneven: Field | float = 0.15
@@ -126,7 +127,7 @@ def scan(rng: np.random.Generator, grid: Grid, head: Head, tumour: Tumour | None
         layers.insert(wet, ("edema", tumour.wetness))
         layers += [("core", tumour.core), ("enhancing", tumour.enhancing)]
     shift = {name: rng.normal(0, 0.12, 4) for name in CONTRAST}
-    for name in NUCLEI:  # grey matter full of fibres: it goes with both
+    for name in NUCLEI:  # grey matter with many fibres: between white and grey
         shift[name] = (shift["white"] + shift["grey"]) / 2
     for modality, image in enumerate(images):
         image[:] = CONTRAST["white"][modality] + shift["white"][modality]

@@ -1,13 +1,13 @@
-"""The wire: slices to a board and masks back over a serial line, floor by floor.
+"""The serial protocol: slices to a board and masks back over a serial link, in five layers.
 
-    codecs       images and masks as bytes (vp8l)
-    messages     what the two ends say (hello, volume, digest, layout)
-    connection   a link that runs over a port: open, send, receive, flush, close
-    link         frames to a reliable ordered stream of messages (sender, receiver, tuning, packets,
-                 state)
-    frames       bytes to frames
-    ports        where bytes come from (sim, sim_url, cable, lane, pair, transport)
+    codecs     images and masks as bytes (image_codecs, mask_codecs, context_coder)
+    messages   what the two ends exchange (hello)
+    link       frames to a reliable ordered stream of messages (packets, sender, receiver,
+               baud_negotiation); `connection` runs it over a port
+    framing    bytes to frames
+    transport  the contract of a port (ports, simulator)
 
-Each floor knows only those below it. `virtual` joins two links in virtual time, with what `faults`
-makes of their frames, for tests and soak runs. `docs/wire.md` is the specification.
+Each layer knows only those below it. `layout` holds what several of them share. Beside them are
+`capture`, `replay`, `sniffer`, `redaction` and `dump`, which record sessions and read recordings.
+`docs/wire.md` is the specification.
 """

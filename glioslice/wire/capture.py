@@ -1,11 +1,11 @@
 """A session in a file: what a port read and wrote, and when.
 
-    keep = Recording(path)                      # hidden until it is closed
-    keep.add(Kind.UP, frame)
-    keep.close()                                # whole under its name, however the session ended
+    port = RecordedPort(open_port("/dev/ttyUSB0"), Recording(path))
+    port = RecordedPort(open_port("/dev/ttyUSB0"), Recording(path), Redactor())  # without images
+    ...                                         # closing the port completes the recording
     for record in records(path): ...            # raises GliosliceError where the file is damaged
 
-A file begins with 5 bytes, then come records until one of the kind END:
+A file begins with 5 bytes. Then come records, the last one of the kind END:
 
     0  4 x u8  "GLWR"
     4  u8      version 1
@@ -16,16 +16,10 @@ A file begins with 5 bytes, then come records until one of the kind END:
     9          n bytes
     .  u32     CRC-32 of all bytes of this record before
 
-Numbers are little-endian.
-
-A port that keeps what it reads and writes in a recording.
-
-    port = RecordedPort(open_port("/dev/ttyUSB0"), Recording(path))
-    port = RecordedPort(open_port("/dev/ttyUSB0"), Recording(path), Blinder())  # without images
-
-Closing the port closes the recording.
+Numbers are little-endian. The file has a hidden name until it is complete.
 """
 
+import logging
 import os
 import threading
 import time
@@ -38,53 +32,58 @@ from io import BufferedReader
 from pathlib import Path
 
 from glioslice.errors import GliosliceError
-from glioslice.files import whole
+from glioslice.files import atomic_path
 from glioslice.wire.messages import Volume
-from glioslice.wire.redaction import Blinder
+from glioslice.wire.redaction import Redactor
 from glioslice.wire.transport import AdjustablePort, Port, PortError
+
+logger = logging.getLogger(__name__)
 
 MAGIC = b"GLWR"
 VERSION = 1
 
 HEAD = 9
 CRC_SIZE = 4
-MOST = 0xFFFF
-"""Bytes of one record."""
+MAX_CONTENT = 0xFFFF
+"""Bytes of one record's content."""
 
 MAX_SIZE = 1 << 28
-"""Bytes of a file: an hour of a full line at 115200 baud both ways, or ten raw volumes."""
+"""Bytes of a file: an hour of a busy line at 115200 baud both ways, or ten raw volumes."""
 
 FLUSH = 1.0
-"""Seconds after which what was recorded is handed to the disk: a host that is killed leaves it."""
+"""Seconds after which recorded bytes are flushed to the disk: a killed host leaves them there."""
 
-UNPACKED = 4096
-"""Bytes of a frame whose images were left out, far more than any has."""
+MAX_UNPACKED = 4096
+"""Bytes of a redacted record before compression, far more than any frame has."""
+
+LOST, BACK = b"\0", b"\1"
+"""Content of a LINE record."""
 
 
 class Kind(IntEnum):
     """What a record holds."""
 
     END = 0
-    """Nothing: the recording is whole."""
+    """Nothing: the recording is complete."""
     DOWN = 1
     """Bytes that were read from the port."""
     UP = 2
     """Bytes that were written to it."""
-    DOWN_BLANK = 3
-    """The same, as a zlib stream: what may have been of an image is zeros or FFs."""
-    UP_BLANK = 4
+    DOWN_REDACTED = 3
+    """The same, as a zlib stream in which possible images are zeros or FFs."""
+    UP_REDACTED = 4
     """The same of bytes written."""
     RATE = 5
-    """u32, the baud rate that the port has from now on."""
+    """u32, the baud rate of the port from now on."""
     LINE = 6
     """u8: 0 the line was lost, 1 it is back."""
     VOLUME = 7
-    """Where the masks of a served run belong, as a playing board's Start says it."""
+    """Where the masks of a served run belong, as in a playing board's Start."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One of a recording; `time` in seconds since it began."""
+    """One record; `time` in seconds since the recording began."""
 
     kind: Kind
     time: float
@@ -92,13 +91,13 @@ class Record:
 
 
 class Recording:
-    """Writes a recording. Any thread may add to it; a disk that takes no more ends it early."""
+    """Writes a recording. Any thread may add to it; a full disk ends it early, with a `problem`."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
-        self.trouble = ""
+        self.problem = ""
         self._stack = ExitStack()
-        self._file = self._stack.enter_context(whole(path)).open("wb")
+        self._file = self._stack.enter_context(atomic_path(path)).open("wb")
         self._size = self._file.write(MAGIC + bytes([VERSION]))
         self._clock, self._began = clock, clock()
         self._flushed = self._began
@@ -106,58 +105,58 @@ class Recording:
         self._closed = False
 
     def add(self, kind: Kind, data: bytes = b"") -> None:
-        """Add what happened now; never raises, for the session matters more."""
+        """Add a record; never raises, because the session matters more."""
         with self._lock:
-            if self._closed or self.trouble:
+            if self._closed or self.problem:
                 return
             now = self._clock()
-            with self._troubled():
-                for place in range(0, max(len(data), 1), MOST):
-                    self._write(kind, now, data[place : place + MOST])
+            with self._disk_errors():
+                for place in range(0, max(len(data), 1), MAX_CONTENT):
+                    self._write(kind, now, data[place : place + MAX_CONTENT])
                 if now - self._flushed >= FLUSH:
                     self._flushed = now
                     self._file.flush()
 
     def close(self) -> None:
-        """End the recording and let it appear under its name; twice does no harm."""
+        """Complete the recording, which then appears under its name; twice is harmless."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            with self._troubled(), self._file:
+            with self._disk_errors(), self._file:
                 self._write(Kind.END, self._clock(), b"")
-            with self._troubled():  # what a full disk took of it is worth keeping
+            with self._disk_errors():  # the part that fitted on a full disk is worth keeping
                 self._stack.close()
 
     @contextmanager
-    def _troubled(self) -> Iterator[None]:
-        """Keep what the disk said; the session matters more."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Keep an error of the disk instead of raising it."""
         try:
             yield
         except OSError as error:
-            self.trouble = self.trouble or error.strerror or str(error)
+            self.problem = self.problem or error.strerror or str(error)
 
     def _write(self, kind: Kind, now: float, data: bytes) -> None:
-        record = packed(kind, now - self._began, data)
+        record = pack_record(kind, now - self._began, data)
         if self._size + len(record) + HEAD + CRC_SIZE > MAX_SIZE and kind is not Kind.END:
-            self.trouble = f"it has reached {MAX_SIZE:,} bytes"
+            self.problem = f"it has reached {MAX_SIZE:,} bytes"
             return
         self._size += len(record)
         self._file.write(record)
 
 
-def packed(kind: Kind, seconds: float, data: bytes) -> bytes:
-    """Return a record as it stands in the file."""
+def pack_record(kind: Kind, seconds: float, data: bytes) -> bytes:
+    """Return a record as it is in the file."""
     head = bytes([kind]) + round(seconds * 1e6).to_bytes(6, "little")
     record = head + len(data).to_bytes(2, "little") + data
     return record + zlib.crc32(record).to_bytes(CRC_SIZE, "little")
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Yield the records of a file, without its END; blanks are yielded as the bytes they stand for.
+    """Yield the records of a file, without its END; redacted ones as the bytes they stand for.
 
-    Raises GliosliceError for a file that is no recording, or of a newer version, and where it is
-    damaged or cut short: the records before that place are good.
+    Raises GliosliceError for a file that is not a recording, or of a newer version, and where it is
+    damaged or cut short: the records before that position are good.
     """
     try:
         file = path.open("rb")
@@ -181,21 +180,23 @@ def records(path: Path) -> Iterator[Record]:
             microseconds = int.from_bytes(head[1:7], "little")
             good = zlib.crc32(head + data) == int.from_bytes(crc, "little")
             if not good or head[0] not in list(Kind) or microseconds < before:
-                raise damaged(path, place)
+                raise damage_error(path, place)
             before = microseconds
             kind = Kind(head[0])
             if kind is Kind.END:
                 if file.read(1) or data:
-                    raise damaged(path, place)
+                    raise damage_error(path, place)
                 return
-            yield unpacked(path, place, Record(kind, microseconds / 1e6, data))
+            yield unpack_record(path, place, Record(kind, microseconds / 1e6, data))
 
 
 def check_head(path: Path, file: BufferedReader) -> None:
-    """Raise GliosliceError unless `file` begins as a recording and is of a size that one has."""
+    """Raise GliosliceError unless `file` begins like a recording and is not too large."""
     head = file.read(len(MAGIC) + 1)
     if head[:-1] != MAGIC:
-        raise GliosliceError(f"{path}: this is no recording; stream.py --record makes one")
+        raise GliosliceError(
+            f"{path}: this is not a recording; `glioslice stream --record` makes one"
+        )
     if head[-1] != VERSION:
         raise GliosliceError(
             f"{path}: a recording of version {head[-1]}, this side reads {VERSION}; install the "
@@ -205,57 +206,45 @@ def check_head(path: Path, file: BufferedReader) -> None:
         raise GliosliceError(f"{path}: a recording has at most {MAX_SIZE:,} bytes")
 
 
-def unpacked(path: Path, place: int, record: Record) -> Record:
-    """Return a record with what it stands for: blanks as bytes. Lengths are checked."""
+def unpack_record(path: Path, place: int, record: Record) -> Record:
+    """Return a record with redacted content unpacked; raises GliosliceError for a wrong length."""
     sizes = {Kind.RATE: 4, Kind.LINE: 1}
     if record.kind in sizes and len(record.data) != sizes[record.kind]:
-        raise damaged(path, place)
-    blanks = {Kind.DOWN_BLANK: Kind.DOWN, Kind.UP_BLANK: Kind.UP}
-    if record.kind not in blanks:
+        raise damage_error(path, place)
+    redacted = {Kind.DOWN_REDACTED: Kind.DOWN, Kind.UP_REDACTED: Kind.UP}
+    if record.kind not in redacted:
         return record
     stream = zlib.decompressobj()
     try:
-        data = stream.decompress(record.data, UNPACKED)
+        data = stream.decompress(record.data, MAX_UNPACKED)
     except zlib.error:
-        raise damaged(path, place) from None
+        raise damage_error(path, place) from None
     if not stream.eof or stream.unused_data:
-        raise damaged(path, place)
-    return Record(blanks[record.kind], record.time, data)
+        raise damage_error(path, place)
+    return Record(redacted[record.kind], record.time, data)
 
 
-def damaged(path: Path, place: int) -> GliosliceError:
-    """Return the error for a record that is not as it was written."""
+def damage_error(path: Path, place: int) -> GliosliceError:
+    """Return the error for a record that has changed since it was written."""
     return GliosliceError(f"{path}: this recording is damaged at byte {place:,}; copy it again")
 
 
-LOST, BACK = b"\0", b"\1"
-
-
 class RecordedPort:
-    """Another port, and a recording of it: without images if there is a `blinder`.
+    """Another port, and a recording of it: without images if there is a `redactor`."""
 
-    `say` takes a line for people if the recording had to end before the session.
-    """
-
-    def __init__(
-        self,
-        port: Port,
-        recording: Recording,
-        blinder: Blinder | None = None,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
+    def __init__(self, port: Port, recording: Recording, redactor: Redactor | None = None) -> None:
         self.name = port.name
-        self.port, self._recording, self._blinder, self._say = port, recording, blinder, say
+        self.port, self._recording, self._redactor = port, recording, redactor
         self._adjustable = port if isinstance(port, AdjustablePort) else None
         self._lost = False
 
     @property
     def rates(self) -> tuple[int, ...]:
-        """The baud rates that the port can take."""
+        """The baud rates that the port can change to."""
         return self._adjustable.rates if self._adjustable else ()
 
     def read(self, timeout: float) -> bytes:
-        """Return what has arrived, and keep it."""
+        """Return what has arrived, and record it."""
         try:
             data = self.port.read(timeout)
         except PortError:
@@ -263,20 +252,20 @@ class RecordedPort:
             raise
         if not data:
             return data
-        if self._blinder is None:
+        if self._redactor is None:
             self._recording.add(Kind.DOWN, data)
         else:
-            for piece in self._blinder.down(data):
-                self._add_blank(Kind.DOWN_BLANK, piece)
+            for piece in self._redactor.down(data):
+                self._add_redacted(Kind.DOWN_REDACTED, piece)
         return data
 
     def write(self, data: bytes) -> None:
-        """Hand `data` to the line, and keep it, with the time at which that began."""
-        if self._blinder is None:
+        """Write `data`, and record it with the time at which that began."""
+        if self._redactor is None:
             self._recording.add(Kind.UP, data)
         else:
-            for piece in self._blinder.up(data):
-                self._add_blank(Kind.UP_BLANK, piece)
+            for piece in self._redactor.up(data):
+                self._add_redacted(Kind.UP_REDACTED, piece)
         try:
             self.port.write(data)
         except PortError:
@@ -284,37 +273,39 @@ class RecordedPort:
             raise
 
     def set_rate(self, baud: int) -> None:
-        """Use another rate from now on."""
+        """Change the baud rate."""
         if self._adjustable:
             self._adjustable.set_rate(baud)
             self._recording.add(Kind.RATE, baud.to_bytes(4, "little"))
 
     def reopen(self) -> None:
-        """Open the same line again; raises PortError while it is not there, or cannot be."""
+        """Open the same port again; raises PortError while it is missing, or if it cannot be."""
         if self._adjustable is None:
-            raise PortError(f"{self.name}: this port cannot be opened again", "ended")
+            raise PortError(f"{self.name}: this port cannot be reopened", "ended")
         self._adjustable.reopen()
         self._lost = False
         self._recording.add(Kind.LINE, BACK)
 
-    def note(self, volume: Volume) -> None:
-        """Keep where the masks of this run belong, which a served run does not say."""
+    def record_volume(self, volume: Volume) -> None:
+        """Record where the masks of this run belong, which no message of a served run contains."""
         self._recording.add(Kind.VOLUME, volume.to_bytes())
 
     def close(self) -> None:
-        """Give the port back and end the recording; twice does no harm."""
+        """Release the port and complete the recording; twice is harmless."""
         self.port.close()
-        if self._blinder:
-            self._add_blank(Kind.DOWN_BLANK, self._blinder.rest())
+        if self._redactor:
+            self._add_redacted(Kind.DOWN_REDACTED, self._redactor.rest())
         self._recording.close()
-        if self._recording.trouble:
-            self._say(f"{self._recording.path}: not all was recorded: {self._recording.trouble}")
+        if self._recording.problem:
+            logger.warning(
+                "%s: the recording is incomplete: %s", self._recording.path, self._recording.problem
+            )
 
     def _note_lost(self) -> None:
         if not self._lost:
             self._lost = True
             self._recording.add(Kind.LINE, LOST)
 
-    def _add_blank(self, kind: Kind, data: bytes) -> None:
-        for place in range(0, len(data), UNPACKED):
-            self._recording.add(kind, zlib.compress(data[place : place + UNPACKED]))
+    def _add_redacted(self, kind: Kind, data: bytes) -> None:
+        for place in range(0, len(data), MAX_UNPACKED):
+            self._recording.add(kind, zlib.compress(data[place : place + MAX_UNPACKED]))

@@ -1,36 +1,34 @@
-"""The regions of a mask as planes of ones and zeros, and what the slice before says of each pixel.
+"""The context model of the mask codec: bit planes, a prediction, and trees of probabilities.
 
-A plane is flat, row after row, with `REACH` zeros around the image, so that a neighbour is always a
-fixed distance away. The mask codec codes WT, then TC in it, then ET in that. What a region is
-expected to be is what it was in the previous slice, as far as the larger region still holds it. A
-pixel of the larger region is
+A mask is three bit planes, its regions WT, TC and ET. A plane is flat, row after row, with `REACH`
+zeros around the image, so that a neighbour is always a fixed distance away. The codec codes WT,
+then TC within it, then ET within that. The prediction of a region is that region in the previous
+slice, as far as the larger region still holds it. A pixel of the larger region is
 
-    open    if not all of the 3 x 3 pixels around it are expected to be alike,
-    touched if one of the four before it (left, and the three above) has changed, which means that
-            it is not as expected.
+    open     if the 3 x 3 pixels around it are not all predicted to be equal,
+    touched  if one of the four before it (left, and the three above) has changed, which means that
+             it is not as predicted.
 
-Each open or touched pixel is coded. A change of any other is rare; it is a seed, which is coded by
+Every open or touched pixel is coded. A change of any other is rare. It is a seed, which is coded by
 its place among the pixels of its class.
 
-What the mask codec learnt: for each region a tree of questions that ends in chances.
+The probability that a pixel changes is the leaf of a context tree, one tree a region. Each node
+reads one pixel near the coded one, from one of six planes: WT, TC, ET of this slice, then those of
+the previous one. The file, which `benchmarks/mask_codecs.py --learn` writes:
 
-A question asks for one pixel, near the one that is coded, of one of six planes: WT, TC, ET of this
-slice, then those of the slice before. The file, which `benchmarks/mask_codecs.py --learn` writes:
-
-    u16       number of questions, n
+    u16       number of contexts, n
     n x       u8 plane, 0 to 5 | i8 rows down | i8 columns to the right
-    48 x u16  chances that another seed follows: 3 regions x 4 classes x 4 counts
-    3 x       a tree in preorder, u16 a node: the number of a question and then its branches for 0
-              and for 1, or 0x8000 + the chance that the pixel changes
+    48 x u16  probabilities that another seed follows: 3 regions x 4 classes x 4 counts
+    3 x       a tree in preorder, u16 a node: the number of a context and then the branches for 0
+              and for 1, or 0x8000 + the probability that the pixel changes
 
 Both ends must have the same tables: they are a part of the format, others are another codec.
 """
 
 import struct
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,39 +36,54 @@ from numpy.typing import NDArray
 from glioslice.labels import EDEMA
 
 Plane = NDArray[np.uint8]
+MaskArray = NDArray[np.uint8]
+"""(rows, columns) of labels 0 to 3."""
 
-REGIONS = 3
-LABELS = REGIONS + 1
+REGION_COUNT = 3
+LABELS = REGION_COUNT + 1
 """Of a mask: 0 to 3."""
 REACH = 4
 
 CLASSES = 4
-"""Of pixels that are not open: expected 0 or 1 (times 2), and plus 1 if the 7 x 7 pixels around are
-expected to be alike too."""
+"""Of pixels that are not open: 2 if predicted to be 1, else 0, plus 1 if the 7 x 7 pixels around
+are predicted to be equal too."""
 
 COUNTS = 4
-"""How many seeds of a class were there already: 0, 1, 2, or more."""
+"""How many seeds of a class came before: 0, 1, 2, or more."""
+
+PATH = Path(__file__).with_name("mask_tables.bin")
+LEAF = 0x8000
+CONTEXT = struct.Struct("<Bbb")
+
+Context = tuple[int, int, int]
+"""A plane, rows down and columns to the right."""
 
 
-class Grid(NamedTuple):
+@dataclass(frozen=True)
+class MaskGrid:
     """Rows and columns of a mask, and how its planes lie in memory."""
 
     rows: int
     columns: int
 
-    @property
+    @cached_property
     def stride(self) -> int:
         """Distance from a pixel to the one below."""
         return self.columns + 2 * REACH
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of a plane."""
         return (self.rows + 2 * REACH) * self.stride
 
-    def image(self, plane: Plane) -> Plane:
-        """Return the pixels of the image in a flat plane, or in several, as a view."""
-        square = plane.reshape(*plane.shape[:-1], -1, self.stride)
+    @cached_property
+    def next_pixels(self) -> tuple[int, int, int, int]:
+        """Distances to the pixels that a changed one touches: right, and the three below."""
+        return 1, self.stride - 1, self.stride, self.stride + 1
+
+    def image(self, planes: Plane) -> Plane:
+        """Return a view of the pixels within the image of a flat plane, or of several."""
+        square = planes.reshape(*planes.shape[:-1], -1, self.stride)
         return square[..., REACH:-REACH, REACH:-REACH]
 
     def inside(self) -> Plane:
@@ -81,11 +94,11 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What is known of a region before the first of its pixels is.
+class Prediction:
+    """What is known of a region before the first of its pixels is coded.
 
-    `larger` is the region that holds it, `values` are the pixels as expected, `open` those that are
-    coded in any case, `classes` the class of each that is not, or CLASSES outside of `larger`.
+    `larger` is the region that holds it, `values` are the predicted pixels, `open` the pixels that
+    are coded in any case, `classes` the class of every other, or CLASSES outside of `larger`.
     """
 
     larger: Plane
@@ -94,7 +107,7 @@ class Expected:
     classes: Plane
 
 
-def planes_of(mask: NDArray[np.uint8], grid: Grid, planes: Plane) -> None:
+def split_planes(mask: MaskArray, grid: MaskGrid, planes: Plane) -> None:
     """Write the regions of a mask (rows, columns) into planes (3, size), which are 0 around."""
     wt, tc, et = grid.image(planes)
     wt[:] = mask > 0
@@ -102,23 +115,23 @@ def planes_of(mask: NDArray[np.uint8], grid: Grid, planes: Plane) -> None:
     et[:] = mask > EDEMA
 
 
-def mask_of(planes: Plane, grid: Grid) -> NDArray[np.uint8]:
+def join_planes(planes: Plane, grid: MaskGrid) -> MaskArray:
     """Return the mask (rows, columns) whose regions are planes (3, size)."""
     wt, tc, et = grid.image(planes)
-    mask: NDArray[np.uint8] = (wt + et) * EDEMA - tc
+    mask: MaskArray = (wt + et) * EDEMA - tc
     return mask
 
 
-def expect(previous: Plane, larger: Plane, grid: Grid) -> Expected:
-    """Return what a region is expected to be, where `larger` holds it and it was `previous`."""
+def predict(previous: Plane, larger: Plane, grid: MaskGrid) -> Prediction:
+    """Return the prediction of a region that lies in `larger` and was `previous` before."""
     values = previous & larger
-    unlike = mixed(values, 1, grid)
-    classes = (values << 1) + (mixed(values, 3, grid) ^ 1)
+    unlike = is_mixed(values, 1, grid)
+    classes = (values << 1) + (is_mixed(values, 3, grid) ^ 1)
     classes[(unlike | (larger ^ 1)).view(bool)] = CLASSES
-    return Expected(larger, values, unlike & larger, classes)
+    return Prediction(larger, values, unlike & larger, classes)
 
 
-def mixed(plane: Plane, reach: int, grid: Grid) -> Plane:
+def is_mixed(plane: Plane, reach: int, grid: MaskGrid) -> Plane:
     """Return where some but not all pixels up to `reach` rows and columns away are 1."""
     if not plane.any():  # a shortcut: many slices lack a region
         return np.zeros_like(plane)
@@ -134,98 +147,74 @@ def mixed(plane: Plane, reach: int, grid: Grid) -> Plane:
     return (total < (2 * reach + 1) ** 2 - 1).view(np.uint8)
 
 
-def touched(changed: Plane, grid: Grid) -> Plane:
-    """Return the pixels of which one of the four before has changed."""
-    result = np.zeros_like(changed)
-    for step in ahead(grid):
-        result[step:] |= changed[:-step]
-    return result
-
-
-def ahead(grid: Grid) -> tuple[int, int, int, int]:
-    """Return how far the four pixels lie that a changed one touches: right, and the three below."""
-    return 1, grid.stride - 1, grid.stride, grid.stride + 1
-
-
-PATH = Path(__file__).with_name("mask_tables.bin")
-LEAF = 0x8000
-QUESTION = struct.Struct("<Bbb")
-
-Question = tuple[int, int, int]
-
-
 @dataclass(frozen=True, eq=False)
 class Tables:
     """The file's content; `trees` holds the nodes of all three in preorder, as in the file."""
 
-    questions: tuple[Question, ...]
+    contexts: tuple[Context, ...]
     seeds: tuple[int, ...]
     trees: tuple[int, ...]
 
     def to_bytes(self) -> bytes:
         """Return the file."""
-        head = struct.pack("<H", len(self.questions))
-        asked = b"".join(QUESTION.pack(*question) for question in self.questions)
-        return head + asked + np.array((*self.seeds, *self.trees), "<u2").tobytes()
+        head = struct.pack("<H", len(self.contexts))
+        packed = b"".join(CONTEXT.pack(*context) for context in self.contexts)
+        return head + packed + np.array((*self.seeds, *self.trees), "<u2").tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tables":
         """Return the tables in a file."""
         (count,) = struct.unpack_from("<H", data)
-        end = 2 + count * QUESTION.size
+        end = 2 + count * CONTEXT.size
         numbers = np.frombuffer(data[end:], "<u2").tolist()
-        chances = REGIONS * CLASSES * COUNTS
-        questions = tuple(QUESTION.iter_unpack(data[2:end]))
-        return cls(questions, tuple(numbers[:chances]), tuple(numbers[chances:]))
-
-    def another_seed(self, region: int, kind: int, count: int) -> int:
-        """Return the chance that a seed follows the first `count` of a class in a region."""
-        return self.seeds[(region * CLASSES + kind) * COUNTS + min(count, COUNTS - 1)]
+        seeds = REGION_COUNT * CLASSES * COUNTS
+        contexts = tuple(CONTEXT.iter_unpack(data[2:end]))
+        return cls(contexts, tuple(numbers[:seeds]), tuple(numbers[seeds:]))
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class FlatTrees:
     """The trees for planes of one size, laid out to be walked from `roots`.
 
-    Node n asks for the pixel `offsets[n]` away; `branches[2 n]` and `[2 n + 1]` go on from there. A
-    leaf leads back to itself and has a chance. For a walk of one pixel at a time the same stands in
-    lists: from `starts`, a step is 2 n, or -chance at the end.
+    Node n reads the pixel `offsets[n]` away; `branches[2 n]` and `[2 n + 1]` go on from there. A
+    leaf leads back to itself and has a probability. For a walk of one pixel at a time the same is
+    in lists: from `starts`, a step is 2 n, or -probability at the end.
     """
 
     roots: NDArray[np.intp]
     depth: int
     offsets: NDArray[np.intp]
     branches: NDArray[np.intp]
-    chances: NDArray[np.intp]
+    probabilities: NDArray[np.intp]
     starts: tuple[int, ...]
     reads: list[int]
     steps: list[int]
 
 
 @cache
-def shipped() -> Tables:
-    """Return the tables of this version."""
+def codec_tables() -> Tables:
+    """Return the tables of this version of the codec."""
     return Tables.from_bytes(PATH.read_bytes())
 
 
 @lru_cache(maxsize=8)
-def walk_of(tables: Tables, grid: Grid) -> Walk:
+def flatten_trees(tables: Tables, grid: MaskGrid) -> FlatTrees:
     """Return the trees laid out for planes of `grid`."""
-    flat = [
-        plane * grid.size + row * grid.stride + column for plane, row, column in tables.questions
+    distances = [
+        plane * grid.size + row * grid.stride + column for plane, row, column in tables.contexts
     ]
     nodes = len(tables.trees)
-    offsets, chances = np.zeros((2, nodes), np.intp)
+    offsets, probabilities = np.zeros((2, nodes), np.intp)
     branches = np.repeat(np.arange(nodes, dtype=np.intp), 2)
     steps = np.zeros(2 * nodes, np.intp)
     roots: list[int] = []
     starts: list[int] = []
-    wanted: list[tuple[int, int]] = []
+    expected: list[tuple[int, int]] = []
     depth = 0
     for node, value in enumerate(tables.trees):
         step = LEAF - value if value >= LEAF else 2 * node
-        if wanted:
-            branch, level = wanted.pop()
+        if expected:
+            branch, level = expected.pop()
             branches[branch] = node
             steps[branch] = step
         else:
@@ -234,11 +223,17 @@ def walk_of(tables: Tables, grid: Grid) -> Walk:
             starts.append(step)
         depth = max(depth, level)
         if value >= LEAF:
-            chances[node] = value - LEAF
+            probabilities[node] = value - LEAF
         else:
-            offsets[node] = flat[value]
-            wanted += [(2 * node + 1, level + 1), (2 * node, level + 1)]
-    reads = np.repeat(offsets, 2).tolist()
-    return Walk(
-        np.array(roots), depth, offsets, branches, chances, tuple(starts), reads, steps.tolist()
+            offsets[node] = distances[value]
+            expected += [(2 * node + 1, level + 1), (2 * node, level + 1)]
+    return FlatTrees(
+        np.array(roots),
+        depth,
+        offsets,
+        branches,
+        probabilities,
+        tuple(starts),
+        np.repeat(offsets, 2).tolist(),
+        steps.tolist(),
     )

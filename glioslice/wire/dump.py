@@ -1,17 +1,16 @@
-"""A session in lines for people: one for each frame, and at the end what they come to.
-
-Print a session for people: a recording, or a line on which others talk.
+"""Print a recorded session, or one that crosses a serial link now, a line a frame.
 
     glioslice dump session.rec
-    glioslice dump /dev/ttyUSB1 --baud 921600     # until Ctrl-C; nothing is written to it
+    glioslice dump /dev/ttyUSB1 --baud 921600     # until Ctrl-C; nothing is written to the port
 
-Where both directions of a line are wired to one receiver, both are told apart.
+If both directions of a link are wired to one receiver, the output distinguishes them.
 """
 
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from glioslice import cli
@@ -30,20 +29,23 @@ from glioslice.wire.messages import (
     Start,
     parse,
 )
-from glioslice.wire.packets import PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
+from glioslice.wire.packets import describe_packet
 from glioslice.wire.ports import open_port
-from glioslice.wire.sniffer import Seen, Tap, Totals
+from glioslice.wire.sniffer import SniffedFrame, Sniffer, Totals
 from glioslice.wire.transport import PortError
 
 HEAD = "   seconds   bytes  from    what"
-FROM = {True: "host ", False: "board", None: "     "}
+SENDER = {True: "host ", False: "board", None: "     "}
+
+WAIT = 0.5
+"""Seconds of one read of a port."""
 
 
-class Printer:
-    """Turns a session into lines, as it goes; `closing` says what it came to."""
+class Formatter:
+    """Turns a session into lines of text; `summary` adds it up."""
 
     def __init__(self) -> None:
-        self._tap = Tap()
+        self._sniffer = Sniffer()
         self._totals = {True: Totals(), False: Totals()}
         self._messages: Counter[tuple[bool, str]] = Counter()
         self._seconds = 0.0
@@ -56,93 +58,70 @@ class Printer:
                 yield from self.bytes(record.kind is Kind.UP, record.data, record.time)
             case Kind.RATE:
                 baud = int.from_bytes(record.data, "little")
-                yield line(record.time, None, None, f"the host's port is set to {baud} baud")
+                yield format_line(record.time, None, None, f"the host's port is set to {baud} baud")
             case Kind.LINE:
                 what = "the line is back" if record.data[0] else "the line is lost"
-                yield line(record.time, None, None, what)
+                yield format_line(record.time, None, None, what)
             case _:
-                what = "where the masks belong, as the host knows it"
-                yield line(record.time, None, None, what)
+                what = "where the masks belong, recorded by the host"
+                yield format_line(record.time, None, None, what)
 
     def bytes(self, up: bool | None, data: bytes, time: float) -> Iterator[str]:
-        """Yield a line for each frame, or run of bytes that are none, which `data` completes."""
+        """Yield a line for each frame, or run of skipped bytes, which `data` completes."""
         self._seconds = time
-        for seen in self._tap.feed(up, data, time):
-            self._totals[seen.up].add(seen)
-            kinds = [kind_of(message) for message in seen.messages]
-            self._messages.update((seen.up, kind) for kind in kinds)
-            yield line(time, seen.up, seen.size, what_of(seen))
+        for frame in self._sniffer.feed(up, data, time):
+            self._totals[frame.up].add(frame)
+            self._messages.update((frame.up, kind_of(message)) for message in frame.messages)
+            yield format_line(time, frame.up, frame.size, describe_frame(frame))
 
-    def closing(self) -> Iterator[str]:
+    def summary(self) -> Iterator[str]:
         """Yield the summary."""
-        yield f"{self._seconds:.3f} s, {self._tap.session} sessions"
+        yield f"{self._seconds:.3f} s, {self._sniffer.session} sessions"
         for up, name in ((True, "host to board"), (False, "board to host")):
-            one = self._totals[up]
+            totals = self._totals[up]
             kinds = [f"{n} {kind}" for (way, kind), n in self._messages.items() if way is up]
             yield (
-                f"{name}: {one.bytes:,} bytes in {one.frames:,} frames, {one.payload:,} of "
-                f"messages, {one.again:,} repeated, {one.skipped:,} skipped; "
+                f"{name}: {totals.bytes:,} bytes in {totals.frames:,} frames, {totals.payload:,} "
+                f"of messages, {totals.repeated:,} repeated, {totals.skipped:,} skipped; "
                 f"{', '.join(kinds) or 'no message'}"
             )
-        if self._tap.unfinished:
-            yield f"{self._tap.unfinished:,} bytes at the end belong to no frame"
+        if self._sniffer.unfinished:
+            yield f"{self._sniffer.unfinished:,} bytes at the end belong to no frame"
 
 
-def printed(record: Iterable[Record]) -> Iterator[str]:
-    """Yield a recording line by line, then the summary, which comes also before an error."""
-    printer = Printer()
+def format_recording(recording: Iterable[Record]) -> Iterator[str]:
+    """Yield a recording line by line, then the summary, which also comes before an error."""
+    formatter, rest = Formatter(), iter(recording)
+    first = next(rest, None)  # what is no recording at all fails here, before anything is printed
     yield HEAD
     try:
-        for one in record:
-            yield from printer.record(one)
+        for record in () if first is None else chain([first], rest):
+            yield from formatter.record(record)
     except Exception:
-        yield from printer.closing()
+        yield from formatter.summary()
         raise
-    yield from printer.closing()
+    yield from formatter.summary()
 
 
-def line(time: float, up: bool | None, size: int | None, what: str) -> str:
-    """Return a line; `up` is None for what the host did itself."""
-    return f"{time:10.6f}  {'' if size is None else size:>6}  {FROM[up]}  {what}"
+def format_line(time: float, up: bool | None, size: int | None, what: str) -> str:
+    """Return a line; `up` is None for events at the host itself."""
+    return f"{time:10.6f}  {'' if size is None else size:>6}  {SENDER[up]}  {what}"
 
 
-def what_of(seen: Seen) -> str:
-    """Return what a frame is, or what was skipped."""
-    if seen.packet is None:
-        text = seen.text.decode("ascii", "replace")
+def describe_frame(frame: SniffedFrame) -> str:
+    """Return the content of a frame, or of skipped bytes."""
+    if frame.packet is None:
+        text = frame.text.decode("ascii", "replace")
         shown = "".join(c if c.isascii() and c.isprintable() else "." for c in text[-48:])
         return f"skipped: {shown}"
-    if seen.echo:
-        return f"skipped: an echo of {packet_text(seen.packet)}"
-    words = [packet_text(seen.packet)]
-    if seen.again:
-        words.append(f"{seen.again} bytes again")
-    if seen.late:
-        words.append("late")
-    return "; ".join([", ".join(words), *(message_text(one) for one in seen.messages)])
-
-
-def packet_text(packet: Packet) -> str:
-    """Return what a packet says."""
-    match packet:
-        case Open(session, peer, payload, window, rates, version):
-            known = f" to {peer:08x}" if peer else ""
-            return (
-                f"OPEN {session:08x}{known}, version {version}, frames of {payload}, window "
-                f"{window}, {rates.bit_count()} rates"
-            )
-        case Data(_, offset, acknowledged, payload):
-            return f"DATA {len(payload)} from {offset}, has {acknowledged}"
-        case Ack(_, acknowledged, edge, pairs):
-            missing = sum(gap for gap, _ in pairs)
-            lacks = f", lacks {missing} in {len(pairs)} gaps" if pairs else ""
-            return f"ACK has {acknowledged}, takes up to {edge}{lacks}"
-        case Close():
-            return "CLOSE"
-        case Rate(_, step, rate, _):
-            return f"RATE {'propose' if step == PROPOSE else 'accept'} {rate} baud"
-        case Probe(_, number, _):
-            return f"PROBE {number}"
+    if frame.echo:
+        return f"skipped: an echo of {describe_packet(frame.packet)}"
+    parts = [describe_packet(frame.packet)]
+    if frame.repeated:
+        parts.append(f"{frame.repeated} bytes repeated")
+    if frame.late:
+        parts.append("late")
+    return "; ".join([", ".join(parts), *(describe_message(data) for data in frame.messages)])
 
 
 def kind_of(message: bytes) -> str:
@@ -150,20 +129,21 @@ def kind_of(message: bytes) -> str:
     try:
         return type(parse(message)).__name__
     except MessageError:
-        return "not understood"
+        return "unreadable"
 
 
-def message_text(data: bytes) -> str:
-    """Return what a message says."""
+def describe_message(data: bytes) -> str:
+    """Return the type, fields and size of a message."""
     try:
         message = parse(data)
     except MessageError as error:
-        return f"a message of {len(data)} bytes that is not understood: {error}"
-    return f"{type(message).__name__} {said(message)}".rstrip() + f" ({len(data)} bytes)"
+        return f"an unreadable message of {len(data)} bytes: {error}"
+    fields = describe_fields(message)
+    return f"{type(message).__name__} {fields}".rstrip() + f" ({len(data)} bytes)"
 
 
-def said(message: Message) -> str:
-    """Return what a message says beside its type."""
+def describe_fields(message: Message) -> str:
+    """Return the fields of a message that a reader wants to see."""
     match message:
         case BoardHello(modes=modes, window=window, model=model):
             names = " and ".join(sorted(mode.name.lower() for mode in modes))
@@ -184,53 +164,53 @@ def said(message: Message) -> str:
             return f"{code.name.lower()}, slice {index}: {text}"
 
 
-WAIT = 0.5
-"""Seconds of one look at a port."""
-
-
-def main() -> None:
-    """Do what the command line says."""
-    parser = cli.parser(
-        "Print a recorded session, or one that crosses a line now, a line a frame.",
-        "glioslice dump session.rec",
-    )
-    parser.prog = "glioslice dump"
-    parser.add_argument("what", metavar="FILE-or-PORT", help="of stream.py --record, or a port")
-    parser.add_argument("--baud", type=int, help="of the port; default: 115200")
-    cli.run(work, parser.parse_args())
-
-
-def work(arguments: argparse.Namespace) -> None:
-    """Print the file, or listen at the port."""
-    path = Path(arguments.what)
+def dump(arguments: argparse.Namespace) -> None:
+    """Print a recording, or what crosses a port."""
+    path = Path(arguments.source)
     if path.is_file():
-        for line in printed(records(path)):
+        for line in format_recording(records(path)):
             print(line)
     else:
-        listen(arguments.what, arguments.baud)
+        dump_port(arguments.source, arguments.baud)
 
 
-def listen(name: str, baud: int | None) -> None:
-    """Print what others say on a port until Ctrl-C, or until the line is lost; writes nothing."""
+def dump_port(name: str, baud: int | None) -> None:
+    """Print what others send on a port until Ctrl-C, or until the line is lost."""
     try:
         port = open_port(name, baud)
     except PortError as error:
         if error.reason == "missing" and "://" not in name:
             raise GliosliceError(f"{name}: there is no such recording and no such port") from None
         raise
-    printer, began = Printer(), time.monotonic()
+    formatter, began = Formatter(), time.monotonic()
     print(HEAD, flush=True)
     try:
         while True:
             data = port.read(WAIT)
-            for line in printer.bytes(None, data, time.monotonic() - began):
+            for line in formatter.bytes(None, data, time.monotonic() - began):
                 print(line, flush=True)
     except KeyboardInterrupt:
         pass
     finally:
         port.close()
-        for line in printer.closing():
+        for line in formatter.summary():
             print(line)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    parser = cli.parser(
+        "Print a recorded session, or one that crosses a serial link now, a line a frame.",
+        "glioslice dump session.rec",
+    )
+    parser.prog = "glioslice dump"
+    parser.add_argument(
+        "source",
+        metavar="FILE-or-PORT",
+        help="a recording of `glioslice stream --record`, or a port",
+    )
+    parser.add_argument("--baud", type=int, help="baud rate of the port; default: 115200")
+    cli.run(dump, parser.parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the two ends introduce themselves: a board with what it offers, a host with its choice."""
+"""The handshake: what a board offers, and what the host chooses of it."""
 
 import math
 import struct
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
-from glioslice.wire.layout import MAX_SIDE, VersionError, check, unpack
+from glioslice.wire.layout import MAX_SIDE, VersionError, require, unpack_fields
 
 VERSION = 3
-MODALITIES = ("t1", "t1ce", "t2", "flair")
+WIRE_MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Numbered from 1 on the wire; 0 is none."""
 
 KIT_LABELS = 1
@@ -17,43 +17,43 @@ KIT_LABELS = 1
 
 
 class Mode(IntEnum):
-    """Who holds the volume: the host, and the board serves; or the board, and it plays."""
+    """Who holds the volume: the host (the board serves) or the board (it plays)."""
 
     SERVE = 1
     PLAY = 2
 
 
 def check_version(data: bytes) -> None:
-    """Raise VersionError unless a hello, whose second byte is its version, has ours."""
+    """Raise VersionError if a hello, whose second byte is its version, is of another version."""
     if len(data) >= 2 and data[1] != VERSION:
         older = "far end" if data[1] < VERSION else "near end"
         raise VersionError(
-            f"the far end speaks version {data[1]} of the protocol, this side version {VERSION}; "
+            f"the far end uses version {data[1]} of the protocol, this side version {VERSION}; "
             f"install the newer glioslice at the {older}"
         )
 
 
 @dataclass(frozen=True)
 class BoardHello:
-    """What a board is and can do, and what it remembers of a run that its host left. 92 bytes.
+    """What a board is and can do, and what it remembers of an interrupted run. 92 bytes.
 
     0   u8       type 1
     1   u8       version 3
-    2   u8       what it can do: bit 0 serve, bit 1 play
+    2   u8       modes: bit 0 serve, bit 1 play
     3   u8       labels of its masks: 1 = the kit's
     4   u16 x 2  window X, Y in voxels of 1 mm
     8   u8       slices that the network sees at once (1: no neighbours)
     9   u8 x 4   modalities in the order of the channels: 1 t1, 2 t1ce, 3 t2, 4 flair, 0 none
     13  i8       zero point of the input
     14  f32      scale of the input: int8 = round(z-score / scale) + zero point
-    18  f32      clip: z-scores are cut here before
+    18  f32      clip: z-scores are clipped to this before
     22  u16      image codecs offered: bit n is codec n
     24  u16      mask codecs offered
     26  u8 x 32  SHA-256 of the model file
-    58  u8 x 16  name of the model, ASCII, zeros behind
-    74  u64      boot: a random number of this start of the runner
+    58  u8 x 16  name of the model, ASCII, padded with zeros
+    74  u64      boot: a random number, drawn when the server starts
     82  u64      key of the run that it remembers, 0 for none
-    90  u16      leading slices of that run which have their answer
+    90  u16      leading slices of that run whose results are known
     """
 
     TYPE: ClassVar[int] = 1
@@ -68,7 +68,7 @@ class BoardHello:
     mask_codecs: int
     sha256: str
     model: str
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = WIRE_MODALITIES
     slices_at_once: int = 1
     labels: int = KIT_LABELS
     boot: int = 0
@@ -76,8 +76,8 @@ class BoardHello:
     answered: int = 0
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line; scale and clip are rounded to float32."""
-        codes = [MODALITIES.index(name) + 1 for name in self.modalities]
+        """Return the message as bytes; scale and clip are rounded to float32."""
+        codes = [WIRE_MODALITIES.index(name) + 1 for name in self.modalities]
         return self.LAYOUT.pack(
             self.TYPE,
             VERSION,
@@ -103,22 +103,26 @@ class BoardHello:
     def from_bytes(cls, data: bytes) -> "BoardHello":
         """Return the message in `data`; raises MessageError, VersionError for another version."""
         check_version(data)
-        fields = iter(unpack(cls.LAYOUT, data, "BoardHello")[2:])
+        fields = iter(unpack_fields(cls.LAYOUT, data, "BoardHello")[2:])
         modes, labels, x, y, at_once = (next(fields) for _ in range(5))
         codes = [next(fields) for _ in range(4)]
         zero_point, scale, clip, images, masks = (next(fields) for _ in range(5))
         _, _, boot, kept, answered = fields
         model = data[58:74].rstrip(b"\0")
         named = [code for code in codes if code]
-        check(1 <= modes <= 3, f"a BoardHello that can do {modes}")
-        check(labels == KIT_LABELS, f"a BoardHello with labels {labels}, which are not the kit's")
-        check(1 <= x <= MAX_SIDE and 1 <= y <= MAX_SIDE, f"a window of {x} x {y}")
-        check(codes[: len(named)] == named and bool(named), f"modalities {codes}")
-        check(max(named) <= len(MODALITIES) == len(set(MODALITIES)), f"modalities {codes}")
-        check(len(set(named)) == len(named) and at_once >= 1, f"modalities {codes} x {at_once}")
-        check(0 < scale < math.inf and 0 < clip < math.inf, f"an input scale {scale}, clip {clip}")
-        check(bool(images and masks), "a BoardHello without codecs")
-        check(bool(model) and all(0x20 < byte < 0x7F for byte in model), "a model without a name")
+        require(1 <= modes <= 3, f"a BoardHello that can do {modes}")
+        require(labels == KIT_LABELS, f"a BoardHello with labels {labels}, which are not the kit's")
+        require(1 <= x <= MAX_SIDE and 1 <= y <= MAX_SIDE, f"a window of {x} x {y}")
+        require(codes[: len(named)] == named and bool(named), f"modalities {codes}")
+        require(
+            max(named) <= len(WIRE_MODALITIES) == len(set(WIRE_MODALITIES)), f"modalities {codes}"
+        )
+        require(len(set(named)) == len(named) and at_once >= 1, f"modalities {codes} x {at_once}")
+        require(
+            0 < scale < math.inf and 0 < clip < math.inf, f"an input scale {scale}, clip {clip}"
+        )
+        require(bool(images and masks), "a BoardHello without codecs")
+        require(bool(model) and all(0x20 < byte < 0x7F for byte in model), "a model without a name")
         return cls(
             modes=frozenset(mode for mode in Mode if modes & mode),
             window=(x, y),
@@ -129,7 +133,7 @@ class BoardHello:
             mask_codecs=masks,
             sha256=data[26:58].hex(),
             model=model.decode("ascii"),
-            modalities=tuple(MODALITIES[code - 1] for code in named),
+            modalities=tuple(WIRE_MODALITIES[code - 1] for code in named),
             slices_at_once=at_once,
             labels=labels,
             boot=boot,
@@ -140,7 +144,7 @@ class BoardHello:
 
 @dataclass(frozen=True)
 class HostHello:
-    """What the host has chosen. 5 bytes.
+    """The host's choice. 5 bytes.
 
     0  u8  type 2
     1  u8  version 3
@@ -157,14 +161,14 @@ class HostHello:
     mask_codec: int
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
+        """Return the message as bytes."""
         return self.LAYOUT.pack(self.TYPE, VERSION, self.mode, self.image_codec, self.mask_codec)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "HostHello":
         """Return the message in `data`; raises MessageError, VersionError for another version."""
         check_version(data)
-        _, _, mode, image, mask = unpack(cls.LAYOUT, data, "HostHello")
-        check(mode in (Mode.SERVE, Mode.PLAY), f"the unknown mode {mode}")
-        check(image < 16 and mask < 16, f"the unknown codecs {image} and {mask}")
+        _, _, mode, image, mask = unpack_fields(cls.LAYOUT, data, "HostHello")
+        require(mode in (Mode.SERVE, Mode.PLAY), f"the unknown mode {mode}")
+        require(image < 16 and mask < 16, f"the unknown codecs {image} and {mask}")
         return cls(Mode(mode), image, mask)

@@ -1,7 +1,4 @@
-"""What all messages share: their error, and the check of what a peer has sent.
-
-Numbers of as many bytes as they need: in a stream, in messages and in payloads.
-"""
+"""What several layers share: errors, checks of received bytes, and numbers of variable length."""
 
 import struct
 
@@ -12,40 +9,33 @@ MAX_SIDE = 1024
 
 
 class MessageError(GliosliceError):
-    """Bytes that are no message of this version."""
+    """Bytes that are not a message of this version."""
 
 
 class VersionError(MessageError):
-    """The peer speaks another version of the messages."""
+    """The peer uses another version of the messages."""
 
 
-def check(condition: bool, what: str) -> None:
-    """Raise MessageError with `what` unless `condition` holds."""
+class CodecError(GliosliceError):
+    """A payload that does not decode to what was expected, or an unknown codec."""
+
+
+def refusal(what: str) -> MessageError:
+    """Return the error for `what` was received."""
+    return MessageError(f"the far end sent {what}; both ends need the same version of glioslice")
+
+
+def require(condition: bool, what: str) -> None:
+    """Raise MessageError, naming `what` was received, unless `condition` holds."""
     if not condition:
-        raise MessageError(f"the far end sent {what}; both ends need the same version of glioslice")
+        raise refusal(what)
 
 
-def unpack(layout: struct.Struct, data: bytes, name: str) -> tuple[int, ...]:
-    """Return the fields of a message of fixed length."""
-    check(len(data) == layout.size, f"a {name} of {len(data)} bytes, not {layout.size}")
+def unpack_fields(layout: struct.Struct, data: bytes, name: str) -> tuple[int, ...]:
+    """Return the fields of a message of fixed length; raises MessageError for another length."""
+    if len(data) != layout.size:
+        raise refusal(f"a {name} of {len(data)} bytes, not {layout.size}")
     return layout.unpack(data)
-
-
-def read_varint(data: bytes, at: int, most: int, name: str) -> tuple[int, int]:
-    """Return the number at a place of `data`, and the place behind it.
-
-    Raises MessageError, with the message's `name`, if it is cut or more than `most`.
-    """
-    value = shift = 0
-    while True:
-        check(at < len(data), f"{name} that ends within a number")
-        check(shift < most.bit_length(), f"{name} with a number of more than {shift // 7} bytes")
-        value |= (data[at] & 0x7F) << shift
-        shift += 7
-        at += 1
-        if not data[at - 1] & 0x80:
-            check(value <= most, f"{name} with the number {value}")
-            return value, at
 
 
 def varint(value: int) -> bytes:
@@ -56,3 +46,16 @@ def varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
+
+
+def read_varint(data: bytes | bytearray, start: int, max_bytes: int) -> tuple[int, int] | None:
+    """Return the number at `start` of `data` and the position after it.
+
+    None if no number of at most `max_bytes` bytes ends there.
+    """
+    value = 0
+    for position in range(start, min(start + max_bytes, len(data))):
+        value |= (data[position] & 0x7F) << 7 * (position - start)
+        if not data[position] & 0x80:
+            return value, position + 1
+    return None

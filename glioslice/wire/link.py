@@ -1,25 +1,20 @@
-"""What a link is told, where it stands and what it has counted.
-
-What crosses while a session is open: pieces of both streams, acknowledgements, baud rates.
-
-A flow decides which packet leaves next and when; who its peer is and whether the session stands is
-for `link`. Like it, it has no threads and no clock.
-
-Frames to a reliable ordered stream of messages, in both directions, without threads or a clock.
+"""Frames to a reliable ordered stream of messages, in both directions, without threads or a clock.
 
 Bytes and the time go in, bytes come out: `connection` runs a link over a port, tests run it in
-virtual time. A link is one session between an active end, which calls, and a passive end, which
-answers and says nothing before it is called. `State` lists where it can stand.
+virtual time. A link is one session between an active end, which requests it, and a passive end,
+which sends nothing before that. `Link` opens and closes the session; `Flow` decides which packet an
+open session sends next.
 """
 
+import logging
 import math
 import secrets
 from dataclasses import asdict, dataclass
 from enum import Enum
 
 from glioslice.wire import packets
-from glioslice.wire.baud_negotiation import BASE, Tuner, offered
-from glioslice.wire.framing import FrameCounts, FrameReader, encode
+from glioslice.wire.baud_negotiation import BASE, EXCLUSIVE, BaudNegotiation, Phase, offered_rates
+from glioslice.wire.framing import FrameCounts, FrameReader, encode_frame
 from glioslice.wire.packets import (
     Ack,
     Close,
@@ -30,20 +25,38 @@ from glioslice.wire.packets import (
     PacketError,
     Probe,
     Rate,
+    describe_packet,
     expand,
 )
 from glioslice.wire.receiver import MAX_MESSAGE, Receiver, StreamError
 from glioslice.wire.sender import Sender
 
+__all__ = ["MAX_MESSAGE", "Counts", "Link", "LinkError", "Settings", "State"]
+
+logger = logging.getLogger(__name__)
+
+OPEN_INTERVAL = 0.25
+KEEP_ALIVE = 1.0
+"""Seconds after which an end that has sent nothing sends an ACK."""
+
+ACK_DELAY = 0.02
+"""Seconds that an acknowledgement waits for data to travel with."""
+
+ACK_BYTES = 4096
+"""Bytes that may arrive before an acknowledgement is sent without waiting."""
+
+CLOSES = 3
+"""CLOSE is not acknowledged; three copies are sent."""
+
 
 class State(Enum):
-    """Where a session stands.
+    """The state of a session.
 
     OPENING    no session yet: the active end sends OPEN four times a second
     OPEN       messages flow; each end sends something at least once a second
-    RESTARTED  the peer has begun a new session: this one is dead; what has arrived can be taken
-    CLOSED     one of the ends has said goodbye
-    REFUSED    the peer speaks another version, or its stream holds no messages
+    RESTARTED  the peer has begun a new session: this one is over; received messages can be read
+    CLOSED     one of the ends has closed the session
+    REFUSED    the peer uses another version, or its stream holds no messages
     """
 
     OPENING = "opening"
@@ -55,9 +68,9 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Settings:
-    """What an end offers: bytes of payload in its largest frame, and of the window it holds.
+    """What an end offers: the payload of its largest frame and its receive window, in bytes.
 
-    `rates` are the baud rates that its port can change to; none: it keeps the one it has.
+    `rates` are the baud rates that its port can change to; empty if the rate is fixed.
     """
 
     payload: int = 1024
@@ -65,7 +78,7 @@ class Settings:
     rates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise LinkError for sizes that the packets cannot say."""
+        """Raise LinkError for sizes that packets cannot express."""
         if not packets.MIN_PAYLOAD <= self.payload <= packets.MAX_PAYLOAD:
             raise LinkError(
                 f"a frame carries {packets.MIN_PAYLOAD} to {packets.MAX_PAYLOAD} bytes, "
@@ -92,154 +105,120 @@ class Counts:
     skipped: int = 0
     bad_frames: int = 0
     bad_packets: int = 0
-    strangers: int = 0
+    foreign_packets: int = 0
     echoes: int = 0
 
-    def plus(self, other: "Counts") -> "Counts":
+    def __add__(self, other: "Counts") -> "Counts":
         """Return the sums of both."""
         theirs = asdict(other)
         return Counts(**{name: value + theirs[name] for name, value in asdict(self).items()})
 
 
-KEEP_ALIVE = 1.0
-ACK_DELAY = 0.02
-"""Seconds that an acknowledgement waits for data to travel with."""
-
-ACK_BYTES = 4096
-"""Bytes that may arrive before an acknowledgement leaves without waiting."""
-
-
 class Flow:
-    """One end of what crosses; `sender`, `receiver` and `tuner` do the work."""
+    """One end's data transfer: which of data, acknowledgements and baud-rate packets comes next.
+
+    Data arrives at `receiver` and leaves from `sender`.
+    """
 
     def __init__(self, settings: Settings, active: bool) -> None:
         self.sender = Sender(settings.payload)
         self.receiver = Receiver(settings.window)
-        self.tuner = Tuner(active, settings.rates)
+        self.negotiation = BaudNegotiation(active, settings.rates)
         self._window = settings.window
-        self._rates = 0
+        self._peer_rates = 0
         self._ack_at = math.inf
         self._acknowledged = 0
         self._edge = 0
 
-    def meet(self, peer: Open) -> None:
-        """Take in what a peer offers that calls or answers."""
+    def set_peer(self, peer: Open) -> None:
+        """Adopt what the peer offers."""
         self.sender.limit(peer.payload)
         self.sender.edge = peer.window
         self._edge = self._window
-        self._rates = peer.rates
+        self._peer_rates = peer.rates
 
-    def opened(self, trip: float, now: float) -> None:
-        """Begin, now that both ends know each other; `trip` is a round trip."""
+    def start(self, round_trip: float, now: float) -> None:
+        """Start, now that both ends know each other."""
         self.acknowledge(now)
-        self.tuner.opened(self._rates, trip, now)
+        self.negotiation.start(self._peer_rates, round_trip, now)
 
     def acknowledge(self, now: float) -> None:
-        """Let an acknowledgement leave now."""
+        """Send an acknowledgement now."""
         self._ack_at = now
 
-    def next_message(self, now: float) -> bytes | None:
-        """Return the next message that has arrived, None if there is none."""
-        message = self.receiver.next_message()
-        if message is not None and self._edge_moved:
-            self._ack_at = min(self._ack_at, now)
-        return message
-
-    def next_time(self, heard_at: float, sent_at: float) -> float:
+    def next_time(self, last_received: float, last_sent: float) -> float:
         """Return when `next_packet` has to be called if nothing arrives."""
-        tuner = self.tuner
-        rates = tuner.next_time(self.sender.idle, heard_at)
-        if tuner.silent:
+        negotiation, sender, receiver = self.negotiation, self.sender, self.receiver
+        negotiating = negotiation.phase is not Phase.STEADY
+        rates = negotiation.next_time(negotiating and sender.idle, last_received)
+        if negotiation.phase in EXCLUSIVE:
             return rates
-        if self.sender.ready(tuner.holding) or tuner.announcements:
+        edge_moved = receiver.edge - self._edge >= self._window // 4
+        if negotiation.announcements or edge_moved or sender.sendable(new=not negotiating):
             return -math.inf
-        return min(rates, self.sender.next_time(), self._ack_at, sent_at + KEEP_ALIVE)
+        return min(rates, sender.next_time(), self._ack_at, last_sent + KEEP_ALIVE)
 
     def next_packet(
-        self, tag: int, heard: FrameCounts, heard_at: float, sent_at: float, now: float
+        self, tag: int, received: FrameCounts, last_received: float, last_sent: float, now: float
     ) -> Data | Ack | Rate | Probe | None:
-        """Return what leaves now, None if nothing has to; it may have changed the rate.
+        """Return what to send now, None if nothing is due; the baud rate may have changed.
 
-        `heard` counts the frames that came, the last good one of them at `heard_at`.
+        `received` counts the frames received, the last good one of them at `last_received`.
         """
-        about_rates = self._next_about_rates(tag, heard, heard_at, now)
-        tuner = self.tuner
-        if about_rates is not None or tuner.silent:
-            return about_rates
-        if tuner.announcements:
-            tuner.announcements -= 1
-            return self._ack(tag)
-        self.sender.check_time(now)
-        due = now >= min(self._ack_at, sent_at + KEEP_ALIVE)
-        ready = self.sender.ready(tuner.holding)
-        if self._edge_moved or (due and (self.receiver.gap or not ready)):
-            return self._ack(tag)
-        segment = self.sender.next_segment(now) if ready else None
+        negotiation, sender, receiver = self.negotiation, self.sender, self.receiver
+        bad = received.malformed + received.bad_crc + received.too_long
+        traffic = sender.lost, sender.arrived, bad, received.frames
+        negotiation.check(traffic, last_received, now)
+        negotiating = negotiation.phase is not Phase.STEADY
+        if negotiating:
+            packet = negotiation.next_packet(tag, sender.idle, now)
+            if packet is not None or negotiation.phase in EXCLUSIVE:
+                return packet
+        if now >= sender.next_time() and not negotiation.announcements:
+            sender.time_out()
+        due = now >= min(self._ack_at, last_sent + KEEP_ALIVE)
+        ready = sender.sendable(new=not negotiating)
+        edge_moved = receiver.edge - self._edge >= self._window // 4  # only ACK carries the edge
+        if negotiation.announcements or edge_moved or (due and (receiver.runs or not ready)):
+            negotiation.announcements = max(0, negotiation.announcements - 1)
+            self._ack_at = math.inf
+            self._acknowledged, self._edge = receiver.expected, receiver.edge
+            return Ack(tag, receiver.expected, receiver.edge, receiver.pairs())
+        segment = sender.next_segment(now) if ready else None
         if segment is None:
             return None
-        if not self.receiver.gap:
+        if not receiver.runs:
             self._ack_at = math.inf
-        self._acknowledged = self.receiver.expected
+        self._acknowledged = receiver.expected
         return Data(tag, segment[0], self._acknowledged, segment[1])
 
-    def _next_about_rates(
-        self, tag: int, heard: FrameCounts, heard_at: float, now: float
-    ) -> Rate | Probe | None:
-        tuner, sender = self.tuner, self.sender
-        tuner.tick(now, heard_at)
-        tuner.weigh(sender.lost, sender.arrived, heard.bad, heard.frames, now)
-        return tuner.next_packet(tag, sender.idle, now)
-
-    @property
-    def _edge_moved(self) -> bool:
-        """Whether the peer may send much more than it has been told: only ACK says so."""
-        return self.receiver.edge - self._edge >= self._window // 4
-
-    def _ack(self, tag: int) -> Ack:
-        receiver = self.receiver
-        self._ack_at = math.inf
-        self._acknowledged, self._edge = receiver.expected, receiver.edge
-        return Ack(tag, receiver.expected, receiver.edge, receiver.pairs())
-
     def receive(self, packet: Data | Ack | Rate | Probe, now: float) -> None:
-        """Take in a packet of the session; raises StreamError for a stream without messages."""
-        sender = self.sender
+        """Process a packet of the session; raises StreamError for a stream without messages."""
+        sender, receiver = self.sender, self.receiver
         if isinstance(packet, Rate | Probe):
-            self.tuner.heard(packet, now)
+            self.negotiation.receive(packet, now)
             return
-        self.tuner.heard(None, now)
+        self.negotiation.receive(None, now)
         upto = expand(packet.acknowledged, sender.base)
-        if isinstance(packet, Data):
-            sender.acknowledge(upto, [], False, now)
-            self._receive_data(packet, now)
+        if isinstance(packet, Ack):
+            runs, at = [], upto
+            for gap, run in packet.pairs:
+                runs.append((at + gap, at + gap + run))
+                at += gap + run
+            sender.edge = max(sender.edge, expand(packet.edge, sender.base))
+            sender.acknowledge(upto, runs, len(packet.pairs) < packets.MAX_PAIRS, now)
             return
-        runs, at = [], upto
-        for gap, run in packet.pairs:
-            runs.append((at + gap, at + gap + run))
-            at += gap + run
-        sender.edge = max(sender.edge, expand(packet.edge, sender.base))
-        sender.acknowledge(upto, runs, len(packet.pairs) < packets.MAX_PAIRS, now)
-
-    def _receive_data(self, packet: Data, now: float) -> None:
-        receiver = self.receiver
+        sender.acknowledge(upto, [], False, now)
         urgent = receiver.add(expand(packet.offset, receiver.expected), packet.payload)
-        if urgent or receiver.expected - self._acknowledged >= ACK_BYTES:
-            self._ack_at = min(self._ack_at, now)
-        else:
-            self._ack_at = min(self._ack_at, now + ACK_DELAY)
-
-
-__all__ = ["MAX_MESSAGE", "Counts", "Link", "LinkError", "Settings", "State"]
-
-CALL_INTERVAL = 0.25
-GOODBYES = 3
-"""CLOSE is not acknowledged; three copies leave."""
+        urgent = urgent or receiver.expected - self._acknowledged >= ACK_BYTES
+        self._ack_at = min(self._ack_at, now if urgent else now + ACK_DELAY)
 
 
 class Link:
     """One end of one session.
 
-    Messages leave through `sender` and arrive at `flow.next_message`.
+    Messages leave through `sender` and arrive at `receiver`. `rate` is the baud rate that the port
+    is to have from now on, None for the one it has; `outgoing` may change it.
     """
 
     def __init__(
@@ -250,20 +229,22 @@ class Link:
         self.session = session or secrets.randbelow(0xFFFFFFFF) + 1
         self.state = State.OPENING
         self.refusal = ""
-        self.heard_at = -math.inf
+        self.last_received = -math.inf
         self.reader = FrameReader()
-        self._counts = Counts()
-        self._peer = 0
         self.flow = Flow(self.settings, active)
-        self.sender = self.flow.sender
-        self._call_at = 0.0 if active else math.inf
-        self._called_at = -math.inf
-        self._sent_at = -math.inf
-        self._goodbyes = 0
+        self.sender, self.receiver = self.flow.sender, self.flow.receiver
+        self.rate = BASE if self.settings.rates else None
+        self._counts = Counts()
+        self._peer = self._tag = 0
+        self._open_at = 0.0 if active else math.inf
+        self._open_sent_at = -math.inf
+        self._last_sent = -math.inf
+        self._closes_left = 0
+        self._log_frames = logger.isEnabledFor(logging.DEBUG)
 
     @property
     def counts(self) -> Counts:
-        """What has happened so far, as a copy."""
+        """A copy of what has happened so far."""
         frames, sender = self.reader.counts, self.sender
         return Counts(
             **{
@@ -271,150 +252,152 @@ class Link:
                 "bytes_received": frames.bytes,
                 "frames_received": frames.frames,
                 "skipped": frames.skipped,
-                "bad_frames": frames.bad,
+                "bad_frames": frames.malformed + frames.bad_crc + frames.too_long,
                 "retransmits": sender.retransmits,
                 "repeated_bytes": sender.repeated_bytes,
-                "duplicates": self.flow.receiver.duplicates,
+                "duplicates": self.receiver.duplicates,
             }
         )
 
     @property
-    def rate(self) -> int | None:
-        """The baud rate that the port is to have from now on; None: the one it has."""
-        if not self.settings.rates:
-            return None
-        lives = self.state in (State.OPENING, State.OPEN) or self._goodbyes
-        return self.flow.tuner.rate if lives else BASE
-
-    @property
     def buffered(self) -> int:
-        """Bytes of received data held at this moment."""
-        return self.flow.receiver.buffered + self.reader.buffered
+        """Bytes of received data held."""
+        return self.receiver.buffered + self.reader.buffered
 
     def close(self) -> None:
-        """Say goodbye: what is queued is dropped, `outgoing` still returns the farewell."""
+        """Close the session: what is queued is dropped, `outgoing` still returns the CLOSEs."""
         if self.state is State.OPEN:
-            self._goodbyes = GOODBYES
+            self._closes_left = CLOSES
         self.state = State.CLOSED
 
     def receive_bytes(self, data: bytes, now: float) -> bool:
-        """Take bytes from the line; return whether a good packet was among them."""
+        """Process bytes from the line; return whether a good packet was among them."""
         good = False
         for body in self.reader.feed(data):
             try:
                 packet, active = packets.from_bytes(body)
-            except PacketError:
+            except PacketError as error:
                 self._counts.bad_packets += 1
+                logger.debug("received no packet: %s", error)
                 continue
+            if self._log_frames:
+                echo = "echo of " if active == self.active else ""
+                logger.debug("received %s%s (%d bytes)", echo, describe_packet(packet), len(body))
             if active == self.active:
                 self._counts.echoes += 1
                 continue
-            self._receive(packet, now)
             good = True
+            opened = self.state is State.OPEN
+            try:
+                if opened and not isinstance(packet, Open | Close) and packet.tag == self._tag:
+                    self.last_received = now
+                    self.flow.receive(packet, now)
+                elif self.state in (State.OPENING, State.OPEN):
+                    self._receive_control(packet, now)
+            except StreamError as error:
+                self._refuse(str(error))
         return good
 
     def outgoing(self, now: float) -> bytes:
-        """Return the next bytes for the line, b"" if nothing has to leave now."""
-        packet = self._next_packet(now)
+        """Return the next bytes for the line, b"" if nothing is due now."""
+        packet: Packet | None = None
+        retransmits = self.sender.retransmits
+        if self._closes_left:
+            self._closes_left -= 1
+            packet = Close(self._tag)
+        elif self.state in (State.OPENING, State.OPEN) and now >= self._open_at:
+            packet = self._make_open(now)
+        elif self.state is State.OPEN:
+            packet = self.flow.next_packet(
+                self._tag, self.reader.counts, self.last_received, self._last_sent, now
+            )
+        if self.settings.rates:
+            alive = self.state in (State.OPENING, State.OPEN) or self._closes_left
+            self.rate = self.flow.negotiation.rate if alive else BASE
         if packet is None:
             return b""
-        frame = encode(packets.to_bytes(packet, self.active))
+        body = packets.to_bytes(packet, self.active)
+        frame = encode_frame(body)
         self._counts.frames_sent += 1
         self._counts.bytes_sent += len(frame)
-        self._sent_at = now
+        self._last_sent = now
+        if self._log_frames:
+            again = ", retransmitted" if self.sender.retransmits > retransmits else ""
+            logger.debug("sent %s%s (%d bytes)", describe_packet(packet), again, len(body))
         return frame
 
     def next_time(self) -> float:
         """Return when `outgoing` has to be called if nothing arrives; infinity for never."""
         if self.state is State.OPENING:
-            return self._call_at
-        if self._goodbyes:
+            return self._open_at
+        if self._closes_left:
             return -math.inf
         if self.state is not State.OPEN:
             return math.inf
-        due = self.flow.next_time(self.heard_at, self._sent_at)
-        return due if self.flow.tuner.silent else min(due, self._call_at)
+        due = self.flow.next_time(self.last_received, self._last_sent)
+        return due if self.flow.negotiation.phase in EXCLUSIVE else min(due, self._open_at)
 
-    def _next_packet(self, now: float) -> Packet | None:
-        if self._goodbyes:
-            self._goodbyes -= 1
-            return Close(self._tag)
-        if self.state in (State.OPENING, State.OPEN) and now >= self._call_at:
-            return self._call(now)
-        if self.state is not State.OPEN:
-            return None
-        heard = self.reader.counts
-        return self.flow.next_packet(self._tag, heard, self.heard_at, self._sent_at, now)
-
-    @property
-    def _tag(self) -> int:
-        return (self.session ^ self._peer) & 0xFFFF
-
-    def _call(self, now: float) -> Open:
-        calling = self.state is State.OPENING and (self.active or self._peer)
-        self._call_at = now + CALL_INTERVAL if calling else math.inf
-        self._called_at = now
+    def _make_open(self, now: float) -> Open:
+        repeat = self.state is State.OPENING and (self.active or self._peer)
+        self._open_at = now + OPEN_INTERVAL if repeat else math.inf
+        self._open_sent_at = now
         own = self.settings
-        return Open(self.session, self._peer, own.payload, own.window, offered(own.rates))
+        return Open(self.session, self._peer, own.payload, own.window, offered_rates(own.rates))
 
-    def _answer(self, now: float) -> None:
-        """Let an OPEN leave soon, but never more than four a second."""
-        self._call_at = min(self._call_at, max(now, self._called_at + CALL_INTERVAL))
+    def _send_open_soon(self, now: float) -> None:
+        """Reply with an OPEN, but send no more than four a second."""
+        self._open_at = min(self._open_at, max(now, self._open_sent_at + OPEN_INTERVAL))
 
-    def _receive(self, packet: Packet, now: float) -> None:
-        if self.state not in (State.OPENING, State.OPEN):
-            return
+    def _receive_control(self, packet: Packet, now: float) -> None:
+        """Process a packet that opens or ends the session, or that belongs to another one."""
         if isinstance(packet, Open):
-            self.heard_at = now
+            self.last_received = now
             self._receive_open(packet, now)
-        elif packet.tag != self._tag or not self._peer:
-            self._counts.strangers += 1
+            return
+        if packet.tag != self._tag or not self._peer:
+            self._counts.foreign_packets += 1
             if self.state is State.OPENING and not (self.active or isinstance(packet, Close)):
-                self._answer(now)  # a peer that still talks to our predecessor
+                self._send_open_soon(now)  # the peer still uses the session before our restart
+            return
+        self.last_received = now
+        if self.state is State.OPENING:
+            self._open(now)
+        if isinstance(packet, Close):
+            self.state = State.CLOSED
         else:
-            self.heard_at = now
-            self._opened(now)
-            self._receive_tagged(packet, now)
+            self.flow.receive(packet, now)
 
     def _receive_open(self, packet: Open, now: float) -> None:
         if packet.version != packets.VERSION:
             if self.active:
                 self._refuse(
-                    f"the board speaks version {packet.version} of the link, this side version "
+                    f"the board uses version {packet.version} of the link, this side version "
                     f"{packets.VERSION}; install the same version of glioslice on both"
                 )
             else:
-                self._answer(now)  # so that the host can say so
+                self._send_open_soon(now)  # so that the host can name both versions
             return
         if self.state is State.OPEN and packet.session != self._peer:
             self.state = State.RESTARTED
             return
         if packet.session != self._peer:
             self._peer = packet.session
-            self.flow.meet(packet)
+            self._tag = (self.session ^ self._peer) & 0xFFFF
+            self.flow.set_peer(packet)
         if packet.peer == self.session:
-            self._opened(now)
+            if self.state is State.OPENING:
+                self._open(now)
             self.flow.acknowledge(now)
         elif self.state is State.OPENING:
-            self._call_at = now
+            self._open_at = now
         else:
-            self._answer(now)
+            self._send_open_soon(now)
 
-    def _opened(self, now: float) -> None:
-        if self.state is State.OPENING:
-            self.state = State.OPEN
-            self._call_at = math.inf
-            self.flow.opened(now - self._called_at, now)
+    def _open(self, now: float) -> None:
+        self.state = State.OPEN
+        self._open_at = math.inf
+        self.flow.start(now - self._open_sent_at, now)
 
-    def _receive_tagged(self, packet: Data | Ack | Close | Rate | Probe, now: float) -> None:
-        if isinstance(packet, Close):
-            self.state = State.CLOSED
-            return
-        try:
-            self.flow.receive(packet, now)
-        except StreamError as error:
-            self._refuse(str(error))
-
-    def _refuse(self, why: str) -> None:
-        self.refusal = why
+    def _refuse(self, reason: str) -> None:
+        self.refusal = reason
         self.state = State.REFUSED

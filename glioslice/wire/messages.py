@@ -1,20 +1,12 @@
-"""Where the masks of a playing board belong.
+"""The messages of a session. Each is one frozen dataclass with one byte layout.
 
-What a board sends of slices that went well: one with its mask, or several that hold no tumour.
+Once the link is open, the board sends BoardHello and the host replies with HostHello, its choice of
+mode and codecs. To serve, the host sends Start and every Slice, and the board replies to each with
+a Mask, within an Empty, or with an Error. To play, the board sends Start with the Volume and every
+mask. Either way the board ends the run with End; when serving, another Start may follow.
 
-Both say of each slice how sure the board is of its mask and how long it took.
-
-One number over all masks of a run.
-
-What the two ends say to each other. Each message is one frozen dataclass and one byte layout.
-
-A session, once the link is open: the board says BoardHello, the host answers HostHello with its
-choice of mode and codecs. To serve, the host sends Start and every Slice, and the board answers
-each with a Mask, within an Empty, or with an Error. To play, the board sends Start with the Volume
-and every mask. Either way the board ends the run with End; serving, another Start may follow.
-
-Numbers are little-endian and packed without gaps; the first byte is the type. What crosses is
-numbers about a volume: no text, date, identifier or path of a scan has a field here.
+Numbers are little-endian and packed without gaps; the first byte is the type. Only numbers about a
+volume cross: no message has a field for a text, date, identifier or path of a scan.
 """
 
 import hashlib
@@ -30,19 +22,56 @@ import numpy as np
 from glioslice.labels import SCHEMES, LabelScheme
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop
-from glioslice.wire.hello import MODALITIES, VERSION, BoardHello, HostHello, Mode
+from glioslice.wire.hello import VERSION, WIRE_MODALITIES, BoardHello, HostHello, Mode
 from glioslice.wire.layout import (
     MAX_SIDE,
     MessageError,
     VersionError,
-    check,
     read_varint,
-    unpack,
+    refusal,
+    require,
+    unpack_fields,
     varint,
 )
 
+__all__ = [
+    "UNKNOWN",
+    "VERSION",
+    "WIRE_MODALITIES",
+    "BoardHello",
+    "Empty",
+    "End",
+    "Error",
+    "ErrorCode",
+    "HostHello",
+    "Mask",
+    "MaskDigest",
+    "Message",
+    "MessageError",
+    "Mode",
+    "Slice",
+    "Start",
+    "VersionError",
+    "Volume",
+    "parse",
+    "receive",
+    "send",
+]
+
 MAX_FORM = 5
 """The highest code that NIfTI gives a qform or sform."""
+
+MAX_TEXT = 120
+"""Bytes of an error's text."""
+
+UNKNOWN = 255
+"""The quality of a mask whose confidence the board does not know."""
+
+MAX_TIME, MAX_TIME_BYTES = 0xFFFFFFFF, 5
+"""Microseconds, over an hour, and the bytes that they take."""
+
+SliceStats = tuple[int, int, int]
+"""A slice's index, the board's microseconds, and the quality of its mask."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +113,14 @@ class Volume:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Volume":
         """Return the volume in `data`; raises MessageError."""
-        fields = unpack(cls.LAYOUT, data, "Volume")
+        fields = unpack_fields(cls.LAYOUT, data, "Volume")
         x, y, z, *origin, first, stop = fields[:7]
         spacing, affine = fields[7:10], fields[10:22]
-        check(all(1 <= side <= MAX_SIDE for side in (x, y, z)), f"a volume of {x} x {y} x {z}")
-        check(first < stop <= z, f"slices {first} to {stop} of a volume with {z}")
-        check(all(0 < step < math.inf for step in spacing), f"a spacing of {spacing} mm")
-        check(all(math.isfinite(value) for value in affine), "an affine that is not finite")
-        check(max(fields[23:]) <= MAX_FORM, f"the form codes {fields[23:]}")
+        require(all(1 <= side <= MAX_SIDE for side in (x, y, z)), f"a volume of {x} x {y} x {z}")
+        require(first < stop <= z, f"slices {first} to {stop} of a volume with {z}")
+        require(all(0 < step < math.inf for step in spacing), f"a spacing of {spacing} mm")
+        require(all(math.isfinite(value) for value in affine), "an affine that is not finite")
+        require(max(fields[23:]) <= MAX_FORM, f"the form codes {fields[23:]}")
         return cls(
             shape=(x, y, z),
             origin=(origin[0], origin[1]),
@@ -118,24 +147,14 @@ def volume_of(space: Space, scheme: LabelScheme, crop: Crop) -> Volume:
     )
 
 
-UNKNOWN = 255
-"""The quality of a mask of which the board does not know how sure it is."""
-
-MAX_TIME = 0xFFFFFFFF
-"""Microseconds, over an hour."""
-
-Told = tuple[int, int, int]
-"""A slice's index, microseconds and quality."""
-
-
 @dataclass(frozen=True)
 class Mask:
-    """One mask, the microseconds that the board spent on it, and how sure it is.
+    """One mask, the microseconds that the board spent on it, and its confidence.
 
     0  u8      type 5
     1  u8      mask codec
     2  u16     index in the run, from 0
-    4  u8      quality: 0 to 254 how sure, 255 not known
+    4  u8      quality: 0 to 254 the confidence, 255 not known
     5  varint  microseconds from the slice's bytes to the mask's
     .          payload, see codecs
     """
@@ -150,20 +169,23 @@ class Mask:
     quality: int = UNKNOWN
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
+        """Return the message as bytes."""
         head = self.LAYOUT.pack(self.TYPE, self.codec, self.index, self.quality)
         return head + varint(self.device_us) + self.payload
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Mask":
         """Return the message in `data`; raises MessageError."""
-        check(len(data) > cls.LAYOUT.size, f"a Mask of {len(data)} bytes")
+        if len(data) <= cls.LAYOUT.size:
+            raise refusal(f"a Mask of {len(data)} bytes")
         _, codec, index, quality = cls.LAYOUT.unpack_from(data)
-        microseconds, end = read_varint(data, cls.LAYOUT.size, MAX_TIME, "a Mask")
-        return cls(index, codec, microseconds, data[end:], quality)
+        time = read_varint(data, cls.LAYOUT.size, MAX_TIME_BYTES)
+        if time is None or time[0] > MAX_TIME:
+            raise refusal(f"a Mask with a time that is cut or over {MAX_TIME} us")
+        return cls(index, codec, time[0], data[time[1] :], quality)
 
-    def each(self) -> Iterable[Told]:
-        """Return what it says of its slice."""
+    def per_slice(self) -> Iterable[SliceStats]:
+        """Return the result of its slice."""
         return ((self.index, self.device_us, self.quality),)
 
 
@@ -184,28 +206,33 @@ class Empty:
     quality: tuple[int, ...]
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
+        """Return the message as bytes."""
         each = zip(self.quality, self.device_us, strict=True)
-        said = b"".join(bytes([quality]) + varint(time) for quality, time in each)
-        return self.LAYOUT.pack(self.TYPE, self.index) + said
+        results = b"".join(bytes([quality]) + varint(time) for quality, time in each)
+        return self.LAYOUT.pack(self.TYPE, self.index) + results
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Empty":
         """Return the message in `data`; raises MessageError."""
-        check(len(data) > cls.LAYOUT.size, f"an Empty of {len(data)} bytes")
+        if len(data) <= cls.LAYOUT.size:
+            raise refusal(f"an Empty of {len(data)} bytes")
         _, index = cls.LAYOUT.unpack_from(data)
         times: list[int] = []
         qualities: list[int] = []
         at = cls.LAYOUT.size
         while at < len(data):
             qualities.append(data[at])
-            time, at = read_varint(data, at + 1, MAX_TIME, "an Empty")
-            times.append(time)
-            check(index + len(times) <= MAX_SIDE, f"empty masks from {index} to beyond {MAX_SIDE}")
+            time = read_varint(data, at + 1, MAX_TIME_BYTES)
+            if time is None or time[0] > MAX_TIME:
+                raise refusal(f"an Empty with a time that is cut or over {MAX_TIME} us")
+            times.append(time[0])
+            at = time[1]
+        if index + len(times) > MAX_SIDE:
+            raise refusal(f"empty masks from {index} to beyond {MAX_SIDE}")
         return cls(index, tuple(times), tuple(qualities))
 
-    def each(self) -> Iterable[Told]:
-        """Return what it says of each slice."""
+    def per_slice(self) -> Iterable[SliceStats]:
+        """Return the result of each slice."""
         return zip(range(self.index, self.stop), self.device_us, self.quality, strict=True)
 
     @property
@@ -213,15 +240,15 @@ class Empty:
         """The index after the last."""
         return self.index + len(self.device_us)
 
-    def plus(self, other: "Empty") -> "Empty | None":
-        """Return one message for the slices of both; None unless `other` follows on this."""
+    def joined_with(self, other: "Empty") -> "Empty | None":
+        """Return one message for the slices of both; None unless `other` follows on it."""
         if other.index != self.stop:
             return None
         return Empty(self.index, self.device_us + other.device_us, self.quality + other.quality)
 
 
 class MaskDigest:
-    """SHA-256 over all masks of a run, in order of their index, whatever order they came in.
+    """SHA-256 over all masks of a run, in order of their index, whatever order they were added in.
 
     Of each: the index as u32 little-endian, then the SHA-256 of its labels, one byte a pixel,
     (X, Y) with Y running fastest.
@@ -231,7 +258,7 @@ class MaskDigest:
         self._masks: dict[int, bytes] = {}
 
     def add(self, index: int, labels: bytes) -> None:
-        """Take in the mask of a slice; the same index again replaces it."""
+        """Add the mask of a slice; the same index again replaces it."""
         self._masks[index] = hashlib.sha256(labels).digest()
 
     def hexdigest(self) -> str:
@@ -242,33 +269,6 @@ class MaskDigest:
         return total.hexdigest()
 
 
-__all__ = [
-    "MODALITIES",
-    "UNKNOWN",
-    "VERSION",
-    "BoardHello",
-    "Empty",
-    "End",
-    "Error",
-    "ErrorCode",
-    "HostHello",
-    "Mask",
-    "MaskDigest",
-    "Message",
-    "MessageError",
-    "Mode",
-    "Slice",
-    "Start",
-    "VersionError",
-    "Volume",
-    "parse",
-    "receive",
-    "send",
-]
-
-MAX_TEXT = 120
-
-
 class ErrorCode(IntEnum):
     """What went wrong at the far end."""
 
@@ -277,11 +277,11 @@ class ErrorCode(IntEnum):
     ENGINE = 2
     """The network failed on the slice of this index; the stream goes on."""
     REFUSED = 3
-    """What was asked for is not offered: the mode, a codec, a message out of turn."""
+    """The request is not offered: the mode, a codec, or a message out of turn."""
     INPUT = 4
     """The volume on the board cannot be read; the run ends."""
     STOPPED = 5
-    """The far end was told to stop; the run ends."""
+    """The far end is shutting down; the run ends."""
 
 
 @dataclass(frozen=True)
@@ -291,8 +291,8 @@ class Start:
     0  u8   type 3
     1  u8   1 if a volume follows, else 0
     2  u16  slices
-    4  u16  first: those before it are not wanted, their masks are here already
-    6  u64  key, by which the board remembers the run if the host is lost; 0: it need not
+    4  u16  first: the host has the masks of those before it already
+    6  u64  key, by which the board remembers the run if the host is lost; 0: it does not
     14      Volume
     """
 
@@ -305,7 +305,7 @@ class Start:
     key: int = 0
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
+        """Return the message as bytes."""
         follows = self.volume is not None
         head = self.LAYOUT.pack(self.TYPE, follows, self.slices, self.first, self.key)
         return head + (self.volume.to_bytes() if self.volume else b"")
@@ -314,12 +314,14 @@ class Start:
     def from_bytes(cls, data: bytes) -> "Start":
         """Return the message in `data`; raises MessageError."""
         size = cls.LAYOUT.size
-        _, follows, slices, first, key = unpack(cls.LAYOUT, data[:size], "Start")
-        check(follows <= 1 and (follows == 1 or len(data) == size), f"a Start of {len(data)} bytes")
-        check(1 <= slices <= MAX_SIDE, f"a run of {slices} slices")
-        check(first < slices, f"a run of {slices} slices from {first}")
+        _, follows, slices, first, key = unpack_fields(cls.LAYOUT, data[:size], "Start")
+        require(
+            follows <= 1 and (follows == 1 or len(data) == size), f"a Start of {len(data)} bytes"
+        )
+        require(1 <= slices <= MAX_SIDE, f"a run of {slices} slices")
+        require(first < slices, f"a run of {slices} slices from {first}")
         volume = Volume.from_bytes(data[size:]) if follows else None
-        check(
+        require(
             volume is None or volume.z[1] - volume.z[0] == slices,
             f"a run of {slices} slices with a volume of another number",
         )
@@ -344,19 +346,21 @@ class Slice:
     payload: bytes
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
+        """Return the message as bytes."""
         return self.LAYOUT.pack(self.TYPE, self.codec, self.index) + self.payload
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Slice":
         """Return the message in `data`; raises MessageError."""
-        _, codec, index = unpack(cls.LAYOUT, data[:4], "Slice")
+        if len(data) < cls.LAYOUT.size:
+            raise refusal(f"a Slice of {len(data)} bytes")
+        _, codec, index = cls.LAYOUT.unpack_from(data)
         return cls(index, codec, data[4:])
 
 
 @dataclass(frozen=True)
 class End:
-    """Closes a run, with what it held. 45 bytes.
+    """Ends a run and sums it up. 45 bytes.
 
     0   u8       type 6
     1   u16      masks sent
@@ -374,26 +378,26 @@ class End:
     digest: str
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line."""
+        """Return the message as bytes."""
         digest = bytes.fromhex(self.digest)
         return self.LAYOUT.pack(self.TYPE, self.masks, self.failed, self.device_us, digest)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "End":
         """Return the message in `data`; raises MessageError."""
-        _, masks, failed, device_us, _ = unpack(cls.LAYOUT, data, "End")
+        _, masks, failed, device_us, _ = unpack_fields(cls.LAYOUT, data, "End")
         return cls(masks, failed, device_us, data[13:].hex())
 
 
 @dataclass(frozen=True)
 class Error:
-    """Something went wrong at the far end, with one slice or (index -1) with the run.
+    """A failure at the far end, of one slice or (index -1) of the run.
 
     0  u8   type 7
     1  u8   code, see ErrorCode
     2  i32  index of the slice, or -1
-    6       text, printable ASCII of 0 to 120 bytes, written by us: never an exception's own text,
-            which may hold a path
+    6       text, printable ASCII of 0 to 120 bytes, a constant of the program: never an
+            exception's own text, which may hold a path
     """
 
     TYPE: ClassVar[int] = 7
@@ -404,19 +408,19 @@ class Error:
     text: str
 
     def to_bytes(self) -> bytes:
-        """Return the message as it crosses the line; the text is cut to its bound."""
+        """Return the message as bytes; the text is cut to its maximum."""
         text = self.text.encode("ascii", "replace")[:MAX_TEXT]
         return self.LAYOUT.pack(self.TYPE, self.code, self.index) + text
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Error":
         """Return the message in `data`; raises MessageError."""
-        _, code, index = unpack(cls.LAYOUT, data[:6], "Error")
+        _, code, index = unpack_fields(cls.LAYOUT, data[:6], "Error")
         text = data[6:]
-        check(code in list(ErrorCode), f"the unknown error {code}")
-        check(-1 <= index < MAX_SIDE, f"an error of slice {index}")
-        check(len(text) <= MAX_TEXT, f"an error text of {len(text)} bytes")
-        check(all(0x20 <= byte < 0x7F for byte in text), "an error text that cannot be printed")
+        require(code in list(ErrorCode), f"the unknown error {code}")
+        require(-1 <= index < MAX_SIDE, f"an error of slice {index}")
+        require(len(text) <= MAX_TEXT, f"an error text of {len(text)} bytes")
+        require(all(0x20 <= byte < 0x7F for byte in text), "an error text that cannot be printed")
         return cls(ErrorCode(code), index, text.decode("ascii"))
 
 
@@ -427,8 +431,9 @@ TYPES: dict[int, type[Message]] = {
 
 
 def parse(data: bytes) -> Message:
-    """Return the message in `data`; raises MessageError, and nothing else, for what is none."""
-    check(bool(data), "an empty message")
+    """Return the message in `data`; raises MessageError, and nothing else, for other bytes."""
+    if not data:
+        raise refusal("an empty message")
     kind = TYPES.get(data[0])
     if kind is None:
         raise MessageError(
@@ -439,7 +444,7 @@ def parse(data: bytes) -> Message:
 
 
 class Stream(Protocol):
-    """What the functions below need of a connection."""
+    """The part of a connection that the functions below need."""
 
     def send(self, message: bytes) -> None:
         """Queue a message."""

@@ -1,38 +1,38 @@
-"""Decisions to bytes and back, each in as many bits as its chance says: a range coder.
+"""A binary range coder: decisions of known probability to bytes and back.
 
 After G. N. N. Martin, "Range encoding" (1979), in 32-bit unsigned arithmetic. The state is an
-interval, `low` and `range`. A decision cuts it in two in the ratio of the chances, a number out of
-n cuts it into n equal parts, and the part that came true becomes the interval. When the range falls
-below 2^24, the top byte of `low` leaves. At the end the number of the interval with the most zero
-bytes behind leaves without them: a decoder reads zeros beyond the end.
+interval, `low` and `range`. A binary decision splits it in the ratio of the probabilities, a number
+out of n splits it into n equal parts, and the part that came true becomes the interval. When the
+range falls below 2^24, the top byte of `low` is written. At the end the number in the interval that
+has the most zero bytes at its end is written without them: a decoder reads zeros beyond the end.
 """
 
 from collections.abc import Iterable
 
-from glioslice.wire.image_codecs import CodecError
+from glioslice.wire.layout import CodecError
 
-CHANCE_BITS = 15
-"""A chance is that of a one, in 32768ths, 1 to 32767."""
+PROBABILITY_BITS = 15
+"""A probability is that of a one, in 32768ths, 1 to 32767."""
 
 WHOLE = 0xFFFFFFFF
 LEAST = 1 << 24
 HEAD = 4
-"""Bytes of the state, which a decoder is ahead of the encoder."""
+"""Bytes of the state, by which a decoder is ahead of the encoder."""
 
 
 class RangeEncoder:
-    """Takes decisions and numbers; `finish` returns the bytes."""
+    """Encodes decisions and numbers; `finish` returns the bytes."""
 
     def __init__(self) -> None:
         self._low = 0
         self._range = WHOLE
         self._out = bytearray()
 
-    def bits(self, bits: Iterable[int], chances: Iterable[int]) -> None:
-        """Take decisions, 0 or 1, and their chances."""
+    def bits(self, bits: Iterable[int], probabilities: Iterable[int]) -> None:
+        """Encode decisions, 0 or 1, of these probabilities."""
         low, width = self._low, self._range
-        for bit, chance in zip(bits, chances, strict=True):
-            bound = (width >> CHANCE_BITS) * chance
+        for bit, probability in zip(bits, probabilities, strict=True):
+            bound = (width >> PROBABILITY_BITS) * probability
             if bit:
                 width = bound
             else:
@@ -43,12 +43,12 @@ class RangeEncoder:
         self._low, self._range = low, width
 
     def number(self, value: int, count: int) -> None:
-        """Take a number from 0 to count - 1, each as likely; `count` is at most 2^24."""
+        """Encode a number from 0 to count - 1, all equally likely; `count` is at most 2^24."""
         part = self._range // count
         self._low, self._range = self._shift(self._low + part * value, part)
 
     def finish(self) -> bytes:
-        """Return all bytes. The last is not 0, so there may be none."""
+        """Return all bytes. The last one is not 0, so there may be none."""
         last = self._low + self._range - 1
         for bits in range(8 * HEAD, -1, -8):
             value = last >> bits << bits
@@ -60,7 +60,7 @@ class RangeEncoder:
         return bytes(self._out).rstrip(b"\0")
 
     def _shift(self, low: int, width: int) -> tuple[int, int]:
-        """Return the state after the bytes that are settled have left."""
+        """Return the state after the bytes that are settled have been written."""
         out = self._out
         if low > WHOLE:
             at = len(out) - 1
@@ -77,17 +77,18 @@ class RangeEncoder:
 
 
 class RangeDecoder:
-    """Gives back what a RangeEncoder took, if asked in the same order with the same chances."""
+    """Decodes what a RangeEncoder wrote, given the same probabilities in the same order."""
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
+        self._size = len(content)
+        self._content = iter(content[HEAD:])
         self._code = int.from_bytes(content[:HEAD].ljust(HEAD, b"\0"), "big")
         self._range = WHOLE
         self._read = HEAD
 
-    def bit(self, chance: int) -> int:
-        """Return a decision of this chance."""
-        bound = (self._range >> CHANCE_BITS) * chance
+    def bit(self, probability: int) -> int:
+        """Return the next decision, which has this probability."""
+        bound = (self._range >> PROBABILITY_BITS) * probability
         if self._code < bound:
             self._range = bound
             bit = 1
@@ -95,32 +96,29 @@ class RangeDecoder:
             self._code -= bound
             self._range -= bound
             bit = 0
-        if self._range < LEAST:
-            self._shift()
+        while self._range < LEAST:
+            self._range <<= 8
+            self._code = self._code << 8 | next(self._content, 0)
+            self._read += 1
         return bit
 
     def number(self, count: int) -> int:
-        """Return a number from 0 to count - 1; raises CodecError if there is another."""
+        """Return a number from 0 to count - 1; raises CodecError for a larger one."""
         self._range //= count
         value, self._code = divmod(self._code, self._range)
         if value >= count:
             raise CodecError(f"a number {value} where there are only {count}")
-        self._shift()
+        while self._range < LEAST:
+            self._range <<= 8
+            self._code = self._code << 8 | next(self._content, 0)
+            self._read += 1
         return value
 
     def finish(self) -> None:
         """Raise CodecError if there are more bytes than an encoder would have written.
 
-        A range of 2^24 or more holds a number with three zero bytes behind: one byte says it.
+        A range of 2^24 or more holds a number that ends in three zero bytes, so one byte is enough.
         """
         written = self._read - HEAD + 1
-        if len(self._content) > written:
-            raise CodecError(f"{len(self._content) - written} bytes follow the last decision")
-
-    def _shift(self) -> None:
-        """Read on until the range is wide enough."""
-        while self._range < LEAST:
-            self._range <<= 8
-            following = self._content[self._read : self._read + 1]
-            self._code = self._code << 8 | (following[0] if following else 0)
-            self._read += 1
+        if self._size > written:
+            raise CodecError(f"{self._size - written} bytes follow the last decision")

@@ -1,27 +1,27 @@
-"""A session without its images: what may go with a bug report.
+"""A session without its images: what may be attached to a bug report.
 
-Of every frame that the host sends, the bytes that belong to the payload of a Slice become zeros.
-What came from the board stays if it is a good frame of the board; anything else might be an echo
-of an image, damaged, and only its length is kept.
+In every frame that the host sends, the bytes that belong to the payload of a Slice become zeros.
+Bytes from the board are kept if they form a good frame of the board. Anything else might be an
+echo of an image, damaged, and only its length is kept.
 """
 
 from collections.abc import Iterator
 
 from glioslice.wire import packets
-from glioslice.wire.framing import encode
+from glioslice.wire.framing import encode_frame
 from glioslice.wire.messages import Slice
 from glioslice.wire.packets import DATA_HEADER, Data, Open, PacketError, expand
 from glioslice.wire.receiver import StreamError, read_length
 from glioslice.wire.sniffer import Splitter
 
-UNKNOWN = b"\xff"
-"""Stands for each byte that belonged to no good frame: no frame holds only these."""
+PLACEHOLDER = b"\xff"
+"""Replaces each byte that belonged to no good frame: no frame consists of these alone."""
 
 HEADER = Slice.LAYOUT.size
 
 
 class ImageMap:
-    """Where in the host's stream the payloads of slices lie, as far as it has been written."""
+    """Where the payloads of slices lie in the host's stream, as far as it has been written."""
 
     def __init__(self) -> None:
         self.end = 0
@@ -31,7 +31,7 @@ class ImageMap:
         self._lost = False
 
     def add(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
+        """Add the next bytes of the stream."""
         place = 0
         while place < len(data):
             if self.end < self._message_end:
@@ -40,18 +40,18 @@ class ImageMap:
                     self._head.clear()
             else:
                 step = 1
-                self._begin(data[place])
+                self._add_to_head(data[place])
             place += step
             self.end += step
 
-    def _begin(self, byte: int) -> None:
-        """Take a byte of a message's length or, behind it, its type."""
+    def _add_to_head(self, byte: int) -> None:
+        """Add a byte of a message's length or, after it, its type."""
         if self._lost:
             return
         self._head.append(byte)
         try:
             found = read_length(self._head)
-        except StreamError:  # no message of ours: nothing can be told apart from here on
+        except StreamError:  # not a message of ours: nothing can be distinguished from here on
             self._lost = True
             self._ranges.append((self.end, 1 << 62))
             return
@@ -63,22 +63,22 @@ class ImageMap:
         if found[0] == 1:
             self._head.clear()
 
-    def blank(self, start: int, data: bytes) -> bytes:
+    def redact(self, start: int, data: bytes) -> bytes:
         """Return `data`, which lies at `start` of the stream, without images."""
-        blanked = bytearray(data)
+        redacted = bytearray(data)
         if start + len(data) > self.end:
-            return bytes(len(data))  # never seen before it: it may be anything
+            return bytes(len(data))  # what came before it is unknown: it may be anything
         for low, high in reversed(self._ranges):
             if high <= start:
                 break
             low, high = max(low - start, 0), min(high - start, len(data))
             if low < high:
-                blanked[low:high] = bytes(high - low)
-        return bytes(blanked)
+                redacted[low:high] = bytes(high - low)
+        return bytes(redacted)
 
 
-class Blinder:
-    """Both directions of a line, told at the host, without images."""
+class Redactor:
+    """Both directions of a serial link, seen at the host, without images."""
 
     def __init__(self) -> None:
         self._up, self._down = Splitter(), Splitter()
@@ -88,9 +88,9 @@ class Blinder:
         """Yield what may be kept of bytes that the host writes, a frame at a time."""
         for piece in self._up.feed(data, 0.0):
             if piece.body is None:
-                yield UNKNOWN * (piece.size - 1) + b"\0"
+                yield PLACEHOLDER * (piece.size - 1) + b"\0"
             else:
-                yield encode(self._blanked(piece.body))
+                yield encode_frame(self._redact_body(piece.body))
 
     def down(self, data: bytes) -> Iterator[bytes]:
         """Yield what may be kept of bytes that the host reads."""
@@ -100,21 +100,21 @@ class Blinder:
             except PacketError:
                 active = True
             if active or piece.body is None:
-                yield UNKNOWN * (piece.size - 1) + b"\0"
+                yield PLACEHOLDER * (piece.size - 1) + b"\0"
             else:
-                yield encode(piece.body)
+                yield encode_frame(piece.body)
 
     def rest(self) -> bytes:
-        """Return what stands for bytes read of a frame that never ended."""
-        return UNKNOWN * self._down.unfinished
+        """Return the placeholders for bytes read of a frame that never ended."""
+        return PLACEHOLDER * self._down.unfinished
 
-    def _blanked(self, body: bytes) -> bytes:
+    def _redact_body(self, body: bytes) -> bytes:
         try:
             packet, _ = packets.from_bytes(body)
         except PacketError:
             return bytes(len(body))
         if isinstance(packet, Open):
-            if not packet.peer:  # a session begins; one that goes on names its peer
+            if not packet.peer:  # a session begins; one that continues names its peer
                 self._maps.clear()
             return body
         if not isinstance(packet, Data):
@@ -123,4 +123,4 @@ class Blinder:
         start = expand(packet.offset, known.end)
         if start == known.end:
             known.add(packet.payload)
-        return body[:DATA_HEADER] + known.blank(start, packet.payload)
+        return body[:DATA_HEADER] + known.redact(start, packet.payload)

@@ -1,11 +1,11 @@
-"""A recording as a port: at its far end a board that says again what the recorded one said.
+"""A recording as a port: at its far end is a board that replays the recorded one's messages.
 
     port = Replay(path)                         # at the pace of the recording
     port = Replay(path, at_once=True)
 
-A session has random numbers that no other session takes, so what is played are the messages, in
-their order and grouped in sessions as they were, over a link of today. What the host sends is not
-looked at: it says its hello and sends no slice.
+A session has random numbers that no other session accepts. So the messages are replayed, in their
+order and in sessions as they were, over a new link. What the host sends is ignored: it sends its
+HostHello and no slices.
 """
 
 import threading
@@ -18,22 +18,22 @@ from glioslice.wire.capture import Kind, records
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
 from glioslice.wire.messages import End, Error, ErrorCode, HostHello, MessageError, Volume, parse
-from glioslice.wire.sniffer import Tap
+from glioslice.wire.sniffer import Sniffer
 from glioslice.wire.transport import PortError, pair
 
 
 @dataclass
-class Recorded:
-    """One session of a recording: the board's messages with the seconds when each was complete."""
+class RecordedSession:
+    """The board's messages in a session, with the second when each was complete."""
 
-    said: list[tuple[float, bytes]] = field(default_factory=list)
+    messages: list[tuple[float, bytes]] = field(default_factory=list)
     choice: HostHello | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether the board brought a run to its end, or said why not."""
+        """Whether the board ended a run, or reported why it could not."""
         try:
-            last = parse(self.said[-1][1])
+            last = parse(self.messages[-1][1])
         except MessageError:
             return False
         return isinstance(last, End) or (isinstance(last, Error) and last.index < 0)
@@ -41,15 +41,15 @@ class Recorded:
 
 @dataclass
 class Script:
-    """What a recording holds for a host: its sessions, and where masks of a served run belong."""
+    """What a recording holds: its sessions, and where masks of a served run belong."""
 
-    sessions: list[Recorded] = field(default_factory=list)
+    sessions: list[RecordedSession] = field(default_factory=list)
     volume: Volume | None = None
 
     @property
     def choice(self) -> HostHello:
-        """What the recorded host chose, of mode and codecs."""
-        return next(one.choice for one in self.sessions if one.choice)
+        """The recorded host's choice of mode and codecs."""
+        return next(session.choice for session in self.sessions if session.choice)
 
 
 def read_script(path: Path) -> Script:
@@ -57,38 +57,33 @@ def read_script(path: Path) -> Script:
 
     A recording that is damaged or cut short is refused.
     """
-    script, tap, numbers = Script(), Tap(), {0}
+    script, sniffer, numbers = Script(), Sniffer(), {0}
     for record in records(path):
         if record.kind is Kind.VOLUME:
             script.volume = Volume.from_bytes(record.data)
         if record.kind not in (Kind.UP, Kind.DOWN):
             continue
-        for seen in tap.feed(record.kind is Kind.UP, record.data, record.time):
-            if seen.messages and seen.session not in numbers:
-                numbers.add(seen.session)
-                script.sessions.append(Recorded())
-            for message in seen.messages:
-                if seen.up:
-                    take_choice(script.sessions[-1], message)
-                else:
-                    script.sessions[-1].said.append((seen.time, message))
-    script.sessions = [one for one in script.sessions if one.said]
-    if not any(one.choice for one in script.sessions):
+        for frame in sniffer.feed(record.kind is Kind.UP, record.data, record.time):
+            if frame.messages and frame.session not in numbers:
+                numbers.add(frame.session)
+                script.sessions.append(RecordedSession())
+            for message in frame.messages:
+                session = script.sessions[-1]
+                if not frame.up:
+                    session.messages.append((frame.time, message))
+                elif message[0] == HostHello.TYPE:  # the last one: the board may refuse others
+                    session.choice = HostHello.from_bytes(message)
+    script.sessions = [session for session in script.sessions if session.messages]
+    if not any(session.choice for session in script.sessions):
         raise GliosliceError(
-            f"{path}: no host and board came to an agreement in this recording, there is nothing "
-            f"to replay; glioslice dump {path} shows what happened"
+            f"{path}: in this recording no host and board completed their handshake, there is "
+            f"nothing to replay; `glioslice dump {path}` shows what happened"
         )
     return script
 
 
-def take_choice(session: Recorded, message: bytes) -> None:
-    """Note the host's choice if this is it; one that the board refused is followed by another."""
-    if message[0] == HostHello.TYPE:
-        session.choice = HostHello.from_bytes(message)
-
-
 class Replay:
-    """The near end of a line whose far end plays a recording. `script` is what it plays."""
+    """The near end of a line whose far end replays a recording. `script` is its content."""
 
     def __init__(self, path: Path, *, at_once: bool = False) -> None:
         self.script = read_script(path)
@@ -105,11 +100,11 @@ class Replay:
         return self._near.read(timeout)
 
     def write(self, data: bytes) -> None:
-        """Hand `data` to the far end, which hears no more than that somebody is there."""
+        """Write `data` to the far end, which ignores the messages in it."""
         self._near.write(data)
 
     def close(self) -> None:
-        """End the replay; twice does no harm."""
+        """End the replay; calling it twice is harmless."""
         self._closed.set()
         self._near.close()
         self._thread.join()
@@ -119,7 +114,7 @@ class Replay:
         try:
             for number, session in enumerate(self.script.sessions):
                 self._board.open()
-                self._tell(session)
+                self._send_messages(session)
                 if number + 1 < len(self.script.sessions):
                     self._board.flush()
             if not session.complete:
@@ -130,17 +125,17 @@ class Replay:
         except (LinkError, PortError):  # the host has gone
             pass
 
-    def _tell(self, session: Recorded) -> None:
+    def _send_messages(self, session: RecordedSession) -> None:
         for wait, message in self._paced(session):
             if wait > 0 and self._closed.wait(wait):
                 return
             while self._board.receive(0) is not None:
-                pass  # the host's words take up no room
+                pass  # unread messages would fill the window
             self._board.send(message)
 
-    def _paced(self, session: Recorded) -> Iterator[tuple[float, bytes]]:
+    def _paced(self, session: RecordedSession) -> Iterator[tuple[float, bytes]]:
         """Yield each message and the seconds since the one before."""
-        before = session.said[0][0]
-        for at, message in session.said:
+        before = session.messages[0][0]
+        for at, message in session.messages:
             yield (0.0 if self.at_once else at - before), message
             before = at

@@ -1,10 +1,10 @@
-"""What a third party sees of a line: frame after frame, and the messages that they complete.
+"""What a third party sees of a serial link: frame by frame, and the messages that they complete.
 
-    tap = Tap()
+    sniffer = Sniffer()
     for record in records(path):
-        for seen in tap.feed(record.kind is Kind.UP, record.data, record.time): ...
+        for frame in sniffer.feed(record.kind is Kind.UP, record.data, record.time): ...
 
-Nothing here speaks: a tap reads a recording, or listens on a line where others talk.
+Nothing here sends: a sniffer reads a recording, or listens on a line that others use.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from glioslice.wire.receiver import Receiver, StreamError
 
 @dataclass(frozen=True)
 class Piece:
-    """A frame's body, or None and the last bytes of what was none; `size` in bytes on the line."""
+    """A frame's body, or None and the last of some skipped bytes; `size` in bytes on the line."""
 
     body: bytes | None
     size: int
@@ -27,7 +27,7 @@ class Piece:
 
 
 class Splitter:
-    """One direction of a line, cut at its delimiters; nothing between two is passed over."""
+    """One direction of a line, cut at its delimiters; nothing between two is ignored."""
 
     def __init__(self) -> None:
         self._reader = FrameReader()
@@ -59,12 +59,12 @@ class Splitter:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A frame, or bytes that are none; times in seconds, `began` that of its first byte.
+class SniffedFrame:
+    """A frame, or skipped bytes; times in seconds, `began` that of its first byte.
 
-    `up` is from host to board. `again` are bytes of the stream that had crossed before, `late`
-    says that others which left after it came first. `packet` is None for what is no packet, `echo`
-    for one that came back to where it was sent from; `text` are the last bytes of what was skipped.
+    `up` is from host to board. `repeated` are bytes of the stream that had crossed before, `late`
+    means that bytes which left later have crossed already. `packet` is None for bytes that are not
+    a packet, `echo` marks one that came back to its sender; `text` are the last skipped bytes.
     """
 
     up: bool
@@ -74,13 +74,13 @@ class Seen:
     packet: Packet | None = None
     text: bytes = b""
     session: int = 0
-    again: int = 0
+    repeated: int = 0
     late: bool = False
     echo: bool = False
     messages: tuple[bytes, ...] = ()
 
 
-class Stream:
+class SniffedStream:
     """One direction of a session, as far as it has crossed."""
 
     def __init__(self) -> None:
@@ -88,8 +88,8 @@ class Stream:
         self._highest = 0
         self._broken = False
 
-    def take(self, packet: Data) -> tuple[int, bool, tuple[bytes, ...]]:
-        """Return how many bytes were known, whether they come late, and the messages completed."""
+    def add(self, packet: Data) -> tuple[int, bool, tuple[bytes, ...]]:
+        """Return how many bytes were known, whether they are late, and the completed messages."""
         receiver = self._receiver
         start = expand(packet.offset, receiver.expected)
         stop = start + len(packet.payload)
@@ -112,59 +112,60 @@ class Stream:
 
 @dataclass
 class Totals:
-    """What crossed in one direction: `payload` are bytes of the stream that came first."""
+    """What crossed in one direction: `payload` are bytes of the stream that crossed first."""
 
     frames: int = 0
     bytes: int = 0
     payload: int = 0
-    again: int = 0
+    repeated: int = 0
     skipped: int = 0
 
-    def add(self, seen: Seen) -> None:
-        """Count what was seen; an echo counts as skipped."""
-        self.bytes += seen.size
-        if seen.packet is None or seen.echo:
-            self.skipped += seen.size
+    def add(self, frame: SniffedFrame) -> None:
+        """Count a frame; an echo counts as skipped."""
+        self.bytes += frame.size
+        if frame.packet is None or frame.echo:
+            self.skipped += frame.size
             return
         self.frames += 1
-        if isinstance(seen.packet, Data):
-            self.again += seen.again
-            self.payload += len(seen.packet.payload) - seen.again
+        if isinstance(frame.packet, Data):
+            self.repeated += frame.repeated
+            self.payload += len(frame.packet.payload) - frame.repeated
 
 
 @dataclass
-class Tap:
-    """Follows the sessions on a line; `session` counts those in which both ends spoke."""
+class Sniffer:
+    """Follows the sessions on a line; `session` counts those in which both ends sent something."""
 
     session: int = 0
     _ends: dict[bool, int] = field(default_factory=dict)
-    _streams: dict[bool, Stream] = field(default_factory=dict)
+    _streams: dict[bool, SniffedStream] = field(default_factory=dict)
     _splitters: dict[bool | None, Splitter] = field(default_factory=dict)
 
-    def feed(self, up: bool | None, data: bytes, time: float) -> Iterator[Seen]:
-        """Yield what `data` completes; `up` is None on a line of which both directions are heard.
+    def feed(self, up: bool | None, data: bytes, time: float) -> Iterator[SniffedFrame]:
+        """Yield what `data` completes; `up` is None on a line that carries both directions.
 
-        What was heard together with its direction but comes from the other end is an echo.
+        A frame whose direction is known but which the other end sent is an echo.
         """
         for piece in self._splitters.setdefault(up, Splitter()).feed(data, time):
             try:
                 packet, active = packets.from_bytes(piece.body or b"")
             except PacketError:
                 text = piece.text or (piece.body or b"")
-                yield Seen(bool(up), piece.began, time, piece.size, text=text)
+                yield SniffedFrame(bool(up), piece.began, time, piece.size, text=text)
                 continue
             if up is not None and active is not up:
-                yield Seen(up, piece.began, time, piece.size, packet, echo=True)
+                yield SniffedFrame(up, piece.began, time, piece.size, packet, echo=True)
             else:
-                yield self._seen(active, piece, time, packet)
+                yield self._follow(active, piece, time, packet)
 
     @property
     def unfinished(self) -> int:
         """Bytes that no delimiter has ended yet."""
         return sum(splitter.unfinished for splitter in self._splitters.values())
 
-    def _seen(self, up: bool, piece: Piece, time: float, packet: Packet) -> Seen:
-        again, late = 0, False
+    def _follow(self, up: bool, piece: Piece, time: float, packet: Packet) -> SniffedFrame:
+        """Follow the session with a packet, and return its frame."""
+        repeated, late = 0, False
         messages: tuple[bytes, ...] = ()
         if isinstance(packet, Open):
             if packet.session != self._ends.get(up):
@@ -173,17 +174,17 @@ class Tap:
         elif len(self._ends) == 2 and packet.tag == (self._ends[True] ^ self._ends[False]) & 0xFFFF:
             if not self._streams:
                 self.session += 1
-                self._streams = {True: Stream(), False: Stream()}
+                self._streams = {True: SniffedStream(), False: SniffedStream()}
             if isinstance(packet, Data):
-                again, late, messages = self._streams[up].take(packet)
-        return Seen(
+                repeated, late, messages = self._streams[up].add(packet)
+        return SniffedFrame(
             up,
             piece.began,
             time,
             piece.size,
             packet,
             session=self.session,
-            again=again,
+            repeated=repeated,
             late=late,
             messages=messages,
         )

@@ -1,35 +1,33 @@
-"""What every port is, and the errors that a port raises.
-
-Two ports joined in memory: what one end writes the other reads, at once and whole.
-"""
+"""What a port is: the contract of a byte transport, its errors, and two ports joined in memory."""
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, Protocol, runtime_checkable
 
 from glioslice.errors import GliosliceError
 
 RATES = (115200, 230400, 460800, 921600, 1000000, 1500000, 2000000, 3000000, 4000000)
-"""Baud rates that the two ends of a line may agree on."""
+"""Baud rates that the two ends may agree on."""
 
 BAUD = RATES[0]
-"""The rate at which every line begins unless it is fixed to another."""
+"""The rate at which every session begins unless `--baud` fixes another."""
+
+CAPACITY = 65536
+"""Unread bytes after which the writer of a MemoryPort has to wait, as at a real port."""
 
 Reason = Literal["missing", "denied", "busy", "invalid", "lost", "stuck", "ended"]
-"""`ended` is for good: the far end's process is gone, or the line was closed."""
+"""`ended` is permanent: the far end's process is gone, or the port was closed."""
 
 
 class Port(Protocol):
-    """The whole contract of a byte transport.
+    """The contract of a byte transport.
 
-    One thread may read while another writes; `close` comes after both have ended.
+    One thread may read while another writes. `close` is called after both have ended.
     """
 
     @property
     def name(self) -> str:
-        """What a user calls this port: for messages."""
+        """The name by which a user knows this port, for messages."""
 
     def read(self, timeout: float) -> bytes:
         """Return what has arrived, waiting up to `timeout` seconds for the first byte.
@@ -38,35 +36,35 @@ class Port(Protocol):
         """
 
     def write(self, data: bytes) -> None:
-        """Hand all of `data` to the line, waiting while its buffer is full; raises LineLost."""
+        """Write all of `data`, waiting while the buffer is full; raises LineLost."""
 
     def close(self) -> None:
-        """Give the port back; twice does no harm."""
+        """Release the port; calling it twice is harmless."""
 
 
 @runtime_checkable
 class AdjustablePort(Port, Protocol):
-    """A port that can change its baud rate, and be opened again after its line was lost."""
+    """A port that can change its baud rate and can be reopened after its line was lost."""
 
     @property
     def rates(self) -> tuple[int, ...]:
-        """The baud rates that it can take; none if it keeps the one it has."""
+        """The baud rates that it can change to; empty if its rate is fixed."""
 
     def set_rate(self, baud: int) -> None:
-        """Use another rate from now on, once what was written has left; raises LineLost.
+        """Change the baud rate once everything written has been sent; raises LineLost.
 
         Reading goes on meanwhile.
         """
 
     def reopen(self) -> None:
-        """Open the same line again by its name, at the rate that it began with.
+        """Open the same port again by its name, at the rate that it began with.
 
-        Raises PortError while it is not there; with the reason `ended` it will never be.
+        Raises PortError while it is missing; the reason `ended` means that it will not return.
         """
 
 
 class PortError(GliosliceError):
-    """A port that cannot be opened or used; `reason` lets a program tell the causes apart."""
+    """A port that cannot be opened or used; `reason` names the cause for programs."""
 
     def __init__(self, message: str, reason: Reason) -> None:
         super().__init__(message)
@@ -74,41 +72,31 @@ class PortError(GliosliceError):
 
 
 class LineLost(PortError):
-    """The line failed while in use: unplugged, its far end gone, or it takes no more bytes."""
+    """The line failed in use: unplugged, the far end gone, or it accepts no more bytes."""
 
     def __init__(self, message: str, reason: Reason = "lost") -> None:
         super().__init__(message, reason)
 
 
 def line_exceptions() -> tuple[type[BaseException], ...]:
-    """Return what an operation on a line may raise on this platform.
+    """Return the exceptions that an operation on a port may raise on this platform.
 
     pyserial's own exception is an OSError. After an unplug some of its calls raise `termios.error`,
-    which is none, and exists only where pyserial has imported termios.
+    which is not an OSError and exists only where pyserial has imported termios.
     """
     termios = sys.modules.get("termios")
     return (OSError, ValueError, TypeError) + ((termios.error,) if termios else ())
 
 
-@contextmanager
-def line_errors(name: str) -> Iterator[None]:
-    """Turn whatever the operating system or pyserial raises into one LineLost."""
-    try:
-        yield
-    except PortError:
-        raise
-    except line_exceptions() as error:
-        raise LineLost(
-            f"{name}: the line was lost ({error}); check the cable and that the board has power"
-        ) from error
+def line_lost(name: str, error: BaseException) -> LineLost:
+    """Return the error for what an operation on a port has raised."""
+    return LineLost(
+        f"{name}: the line was lost ({error}); check the cable and that the board has power"
+    )
 
 
-CAPACITY = 65536
-"""Bytes that wait unread before a writer has to wait, as at a real port."""
-
-
-class Lot:
-    """The bytes on their way in one direction."""
+class Pipe:
+    """The bytes in transit in one direction."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -117,43 +105,43 @@ class Lot:
 
 
 class MemoryPort:
-    """One of two joined ends; made by `pair`."""
+    """One of two joined ends, made by `pair`. What one end writes the other reads."""
 
-    def __init__(self, name: str, inbound: Lot, outbound: Lot) -> None:
+    def __init__(self, name: str, inbound: Pipe, outbound: Pipe) -> None:
         self.name = name
         self._inbound, self._outbound = inbound, outbound
 
     def read(self, timeout: float) -> bytes:
         """Return what has arrived, waiting up to `timeout` seconds for the first byte."""
-        lot = self._inbound
-        with lot.changed:
-            lot.changed.wait_for(lambda: lot.data or lot.closed, timeout)
-            if not lot.data and lot.closed:
+        pipe = self._inbound
+        with pipe.changed:
+            pipe.changed.wait_for(lambda: pipe.data or pipe.closed, timeout)
+            if not pipe.data and pipe.closed:
                 raise LineLost(f"{self.name}: the other end was closed", "ended")
-            data = bytes(lot.data)
-            lot.data.clear()
-            lot.changed.notify_all()
+            data = bytes(pipe.data)
+            pipe.data.clear()
+            pipe.changed.notify_all()
             return data
 
     def write(self, data: bytes) -> None:
-        """Hand all of `data` to the other end, waiting while it holds too much unread."""
-        lot = self._outbound
-        with lot.changed:
-            lot.changed.wait_for(lambda: len(lot.data) < CAPACITY or lot.closed)
-            if lot.closed:
+        """Write all of `data`, waiting while the other end has too much unread."""
+        pipe = self._outbound
+        with pipe.changed:
+            pipe.changed.wait_for(lambda: len(pipe.data) < CAPACITY or pipe.closed)
+            if pipe.closed:
                 raise LineLost(f"{self.name}: the other end was closed", "ended")
-            lot.data += data
-            lot.changed.notify_all()
+            pipe.data += data
+            pipe.changed.notify_all()
 
     def close(self) -> None:
-        """End both directions; twice does no harm."""
-        for lot in (self._inbound, self._outbound):
-            with lot.changed:
-                lot.closed = True
-                lot.changed.notify_all()
+        """Close both directions; calling it twice is harmless."""
+        for pipe in (self._inbound, self._outbound):
+            with pipe.changed:
+                pipe.closed = True
+                pipe.changed.notify_all()
 
 
 def pair() -> tuple[MemoryPort, MemoryPort]:
-    """Return two ports, each the far end of the other."""
-    up, down = Lot(), Lot()
+    """Return two ports that are each other's far end."""
+    up, down = Pipe(), Pipe()
     return MemoryPort("memory:host", down, up), MemoryPort("memory:board", up, down)

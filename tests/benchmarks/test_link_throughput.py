@@ -1,4 +1,4 @@
-"""What a recording says of a line, by hand, and of a real run over a simulated one."""
+"""Figures of a recording that a test scripts, and of a real run over a simulated link."""
 
 import csv
 from pathlib import Path
@@ -7,19 +7,19 @@ import pytest
 
 from benchmarks import link_throughput
 from benchmarks.link_throughput import (
-    Figures,
+    LinkFigures,
+    check_goals,
     departures,
-    figures,
-    streamed,
-    text_of,
-    verdicts,
+    figures_csv,
+    measure_recording,
+    measure_run,
     write_pages,
 )
 from glioslice.cases import find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.wire import packets
 from glioslice.wire.capture import Kind, Recording
-from glioslice.wire.framing import encode
+from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import Empty, End, HostHello, Mask, Message, Mode, Slice, Start
 from glioslice.wire.packets import Ack, Data, Open
@@ -32,22 +32,22 @@ BAUD = 100_000
 SIZE = 1000
 
 
-class Line:
-    """Writes a session by hand; `now` is the time of what comes next."""
+class ScriptedLink:
+    """Records a session that a test scripts; `now` is the time of the next frame."""
 
     def __init__(self, path: Path) -> None:
         self.now = 0.0
-        self.keep = Recording(path, lambda: self.now)
+        self.recording = Recording(path, lambda: self.now)
         self._at = {True: 0, False: 0}
         self.frame(True, Open(1, 0, 1024, 32768))
         self.frame(False, Open(2, 1, 1024, 32768))
 
     def frame(self, up: bool, packet: packets.Packet) -> int:
-        data = encode(packets.to_bytes(packet, up))
-        self.keep.add(Kind.UP if up else Kind.DOWN, data)
+        data = encode_frame(packets.to_bytes(packet, up))
+        self.recording.add(Kind.UP if up else Kind.DOWN, data)
         return len(data)
 
-    def say(self, up: bool, message: Message) -> tuple[int, int]:
+    def send(self, up: bool, message: Message) -> tuple[int, int]:
         """Send a message in a frame of its own; return the bytes of both."""
         data = message.to_bytes()
         stream = varint(len(data)) + data
@@ -56,23 +56,23 @@ class Line:
         return size, len(stream)
 
 
-def test_a_served_run_by_hand(tmp_path: Path) -> None:
-    made = Line(tmp_path / "a.rec")
-    made.say(True, HostHello(Mode.SERVE, 2, 1))
-    made.now = 1.0  # all is handed to the port at once, and leaves as the line allows
-    start, _ = made.say(True, Start(3))
-    sent = [made.say(True, Slice(index, 2, bytes(SIZE))) for index in range(3)]
-    again = made.frame(True, Data(3, made._at[True] - 10, 0, bytes(10)))
+def test_a_served_run(tmp_path: Path) -> None:
+    link = ScriptedLink(tmp_path / "a.rec")
+    link.send(True, HostHello(Mode.SERVE, 2, 1))
+    link.now = 1.0  # all is handed to the port at once, and leaves as the line allows
+    start, _ = link.send(True, Start(3))
+    sent = [link.send(True, Slice(index, 2, bytes(SIZE))) for index in range(3)]
+    again = link.frame(True, Data(3, link._at[True] - 10, 0, bytes(10)))
     left = [1.0 + (start + sum(size for size, _ in sent[: n + 1])) / 1e4 for n in range(3)]
-    made.now = left[0] + 0.030
-    down = [made.say(False, Mask(0, 1, 5, bytes(40)))]
-    made.now = left[2] + 0.050
-    down.append(made.say(False, Empty(1, (5, 5), (255, 255))))
-    ack = made.frame(False, Ack(3, 0, 9))
-    made.now = 1.0 + start / 1e4 + 0.5
-    down.append(made.say(False, End(3, 0, 15, "00" * 32)))
-    made.keep.close()
-    found = figures(tmp_path / "a.rec", "default", BAUD)
+    link.now = left[0] + 0.030
+    down = [link.send(False, Mask(0, 1, 5, bytes(40)))]
+    link.now = left[2] + 0.050
+    down.append(link.send(False, Empty(1, (5, 5), (255, 255))))
+    ack = link.frame(False, Ack(3, 0, 9))
+    link.now = 1.0 + start / 1e4 + 0.5
+    down.append(link.send(False, End(3, 0, 15, "00" * 32)))
+    link.recording.close()
+    found = measure_recording(tmp_path / "a.rec", "default", BAUD)
     up = start + sum(size for size, _ in sent) + again
     assert (found.slices, found.seconds, found.slices_per_second) == (3, 0.5, 6.0)
     assert (found.busier, found.bytes_up) == ("up", up)
@@ -88,23 +88,23 @@ def test_a_served_run_by_hand(tmp_path: Path) -> None:
     assert found.wait_ms_median == pytest.approx(waits[1], abs=0.1)
 
 
-def test_a_played_run_by_hand(tmp_path: Path) -> None:
-    made = Line(tmp_path / "a.rec")
-    hello, _ = made.say(True, HostHello(Mode.PLAY, 0, 1))
-    made.now = hello / 1e4 + 0.1
-    made.say(False, Start(2))
-    made.say(False, Mask(0, 1, 5, bytes(40)))
-    made.say(False, Mask(1, 1, 5, bytes(40)))
-    made.now = hello / 1e4 + hello / 1e4 + 0.2
-    made.say(False, End(2, 0, 15, "00" * 32))
-    made.keep.close()
-    found = figures(tmp_path / "a.rec", "play", BAUD)
+def test_a_played_run(tmp_path: Path) -> None:
+    link = ScriptedLink(tmp_path / "a.rec")
+    hello, _ = link.send(True, HostHello(Mode.PLAY, 0, 1))
+    link.now = hello / 1e4 + 0.1
+    link.send(False, Start(2))
+    link.send(False, Mask(0, 1, 5, bytes(40)))
+    link.send(False, Mask(1, 1, 5, bytes(40)))
+    link.now = hello / 1e4 + hello / 1e4 + 0.2
+    link.send(False, End(2, 0, 15, "00" * 32))
+    link.recording.close()
+    found = measure_recording(tmp_path / "a.rec", "play", BAUD)
     assert (found.slices, found.busier, found.wait_ms_median) == (2, "down", None)
     assert 9.0 < found.slices_per_second < 10.5
 
 
 @pytest.mark.parametrize("slower", [1.0, 0.98])
-def test_bytes_leave_when_the_line_lets_them(slower: float) -> None:
+def test_bytes_leave_at_the_pace_of_the_link(slower: float) -> None:
     """A writer that waits at a full buffer, then one that is slower than the line."""
     rate, buffer, size = 10_000.0, WRITE_BUFFER, 500
     real = rate * slower  # a busy machine's line is a little late
@@ -124,15 +124,15 @@ def test_bytes_leave_when_the_line_lets_them(slower: float) -> None:
 
 
 def test_a_recording_without_an_end_has_no_figures(tmp_path: Path) -> None:
-    made = Line(tmp_path / "a.rec")
-    made.say(True, Start(2))
-    made.keep.close()
-    with pytest.raises(GliosliceError, match="without a whole run"):
-        figures(tmp_path / "a.rec", "play", BAUD)
+    link = ScriptedLink(tmp_path / "a.rec")
+    link.send(True, Start(2))
+    link.recording.close()
+    with pytest.raises(GliosliceError, match="no complete run"):
+        measure_recording(tmp_path / "a.rec", "play", BAUD)
 
 
-def some(way: str, baud: int, rate: float, payload: float = 0.96) -> Figures:
-    return Figures(
+def link_figures(way: str, baud: int, rate: float, payload: float = 0.96) -> LinkFigures:
+    return LinkFigures(
         way, baud, 155, 155 / rate, rate, "up", payload + 0.02, payload,
         None if way == "play" else 20.0, None if way == "play" else 30.5, 0.02, 0, 9, 8, "some",
     )  # fmt: skip
@@ -144,11 +144,11 @@ def test_pages_hold_what_the_file_holds(tmp_path: Path) -> None:
     for name in ("docs/wire.md", "README.md"):
         (tmp_path / name).write_text(marks)
     found = [
-        some(way, baud, baud / 10_000)
+        link_figures(way, baud, baud / 10_000)
         for baud in link_throughput.BAUDS
         for way in link_throughput.WAYS
     ]
-    (tmp_path / "rates.csv").write_text(text_of(found))
+    (tmp_path / "rates.csv").write_text(figures_csv(found))
     with (tmp_path / "rates.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 9
     write_pages(tmp_path / "rates.csv", tmp_path)
@@ -156,23 +156,31 @@ def test_pages_hold_what_the_file_holds(tmp_path: Path) -> None:
     assert "| 921,600 | 92.2 | 92.2 | 92.2 |" in readme
     assert "old" not in readme
     page = (tmp_path / "docs" / "wire.md").read_text()
-    assert "A volume of 155 slices, board and desk on one machine (some)." in page
+    assert "A volume of 155 slices, board and host on one machine (some)." in page
     assert "| 115,200 | lossless | 11.5 | 98.0% | 96.0% | 20.0 | 30.5 | 2.0% | 0 |" in page
     assert "| 115,200 | play | 11.5 | 98.0% | 96.0% |  |  | 2.0% | 0 |" in page
 
 
-def test_every_aim_is_judged() -> None:
-    found = [some("default", 115200, 2.9), some("default", 921600, 25.0), some("play", 115200, 95)]
-    found += [some("lossless", 115200, 0.3, 0.94), some("lossless", 921600, 3, 0.95)]
-    assert [text.rpartition(" ")[2] for text in verdicts(found)] == [
+def test_goals_are_reached_or_missed() -> None:
+    found = [
+        link_figures("default", 115200, 2.9),
+        link_figures("default", 921600, 25.0),
+        link_figures("play", 115200, 95),
+    ]
+    found += [
+        link_figures("lossless", 115200, 0.3, 0.94),
+        link_figures("lossless", 921600, 3, 0.95),
+    ]
+    assert [text.rpartition(" ")[2] for text in check_goals(found)] == [
         "MISSED", "reached", "reached", "MISSED", "reached",
     ]  # fmt: skip
 
 
+@pytest.mark.serial
 @pytest.mark.slow
 @pytest.mark.parametrize("way", link_throughput.WAYS)
 def test_a_run_is_measured(way: str, write_case: Write) -> None:
-    found = streamed(way, 921600, write_case())
+    found = measure_run(way, 921600, write_case())
     assert (found.way, found.baud, found.slices) == (way, 921600, 14)
     assert found.seconds == pytest.approx(14 / found.slices_per_second, abs=0.001)  # as rounded
     assert 0 < found.payload < found.line_used <= 1
@@ -181,7 +189,7 @@ def test_a_run_is_measured(way: str, write_case: Write) -> None:
 
 @pytest.mark.slow
 def test_the_phantom_is_a_case_that_can_be_played(tmp_path: Path) -> None:
-    folder = link_throughput.written_phantom(tmp_path)
+    folder = link_throughput.write_phantom(tmp_path)
     (files,) = find_cases(tmp_path)
     assert folder == tmp_path / files.name
     assert read_case(files).images.any()

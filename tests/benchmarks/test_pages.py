@@ -1,4 +1,4 @@
-"""Figures land between their marks and nowhere else."""
+"""Figures are written between their marks and nowhere else."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from glioslice.errors import GliosliceError
 PAGE = "above\n<!-- figures: a -->\nold\n<!-- end of a -->\nbelow\n"
 
 
-def test_text_is_put_between_its_marks(tmp_path: Path) -> None:
+def test_text_between_marks_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     fill(page, {"a": "new"})
@@ -18,7 +18,7 @@ def test_text_is_put_between_its_marks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["no marks", PAGE.replace("end of a", "end of b")])
-def test_a_page_without_its_marks_stays_as_it_is(broken: str, tmp_path: Path) -> None:
+def test_a_page_without_its_marks_is_unchanged(broken: str, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(broken)
     with pytest.raises(GliosliceError, match="are missing"):
@@ -26,5 +26,5 @@ def test_a_page_without_its_marks_stays_as_it_is(broken: str, tmp_path: Path) ->
     assert page.read_text() == broken
 
 
-def test_a_table() -> None:
+def test_markdown_table() -> None:
     assert table(("a", "b"), [(1, "x")]) == "| a | b |\n| --- | --- |\n| 1 | x |"

@@ -1,5 +1,6 @@
-"""Emulated boards for the tests of this folder, or the reason why this machine has none."""
+"""Emulated boards for the tests of this folder; they are skipped where none can be emulated."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,14 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.deployment.payload import fetched
+from device.deployment.payload import fetch_wheels
+from firmware_host import stream
 from glioslice.phantom.head import make_phantom
 from tests.board import emulation
-from tests.board.emulation import ARM64, ARMHF, Board, Processor
+from tests.board.emulation import ARM64, ARMHF, EmulatedBoard, Processor
 from tests.board.pi import Pi
-from tests.firmware_host.test_end_to_end import write_slab
+from tests.firmware_host.commands import write_slab
 
-NewBoard = Callable[..., Board]
+NewBoard = Callable[..., EmulatedBoard]
 NewPi = Callable[..., Pi]
 
 
@@ -33,19 +35,19 @@ def emulator() -> None:
 def arm64(emulator: None) -> Path:
     """A root of Debian for 64-bit Arm."""
     emulation.register(ARM64)
-    return emulation.made_root(ARM64)
+    return emulation.make_root(ARM64)
 
 
 @pytest.fixture(scope="session")
 def armhf(emulator: None) -> Path:
-    """A root of Debian for 32-bit Arm, with what has no wheels there as packages of Debian."""
+    """A root of Debian for 32-bit Arm, with Debian's numpy and Pillow, which have no wheels."""
     emulation.register(ARMHF)
-    return emulation.made_root(ARMHF, "python3-numpy", "python3-pil")
+    return emulation.make_root(ARMHF, "python3-numpy", "python3-pil")
 
 
 @pytest.fixture(scope="session")
 def new_pi(emulator: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPi]:
-    """Return a function that makes a bare board with an ssh server and lets it answer."""
+    """Return a function that makes an empty board with a running ssh server."""
     made: list[Pi] = []
 
     def make(
@@ -57,8 +59,8 @@ def new_pi(emulator: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     ) -> Pi:
         emulation.register(processor)
         folder = tmp_path_factory.mktemp("pi")
-        root = emulation.made_root(processor, *more, suite=suite)
-        board = Board(processor, root, folder / "board", size)
+        root = emulation.make_root(processor, *more, suite=suite)
+        board = EmulatedBoard(processor, root, folder / "board", size)
         if cmdline:
             board.layer.mkdir()
             (board.layer / "cmdline").write_text(cmdline)
@@ -73,18 +75,18 @@ def new_pi(emulator: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def site(arm64: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The board's wheels, unpacked: what `deploy.py` sends to a 64-bit board."""
+    """The wheels that `deploy.py` sends to a 64-bit board, unpacked."""
     place = tmp_path_factory.mktemp("wheels") / "site"
-    emulation.install(fetched("aarch64", (3, 11), "litert"), place)
+    emulation.install(fetch_wheels("aarch64", (3, 11), "litert"), place)
     return place
 
 
 @pytest.fixture
 def pi(arm64: Path, site: Path, tmp_path: Path) -> NewBoard:
-    """Return a function that makes a board which has the wheels in /opt/site."""
+    """Return a function that makes a board with the wheels in /opt/site."""
 
-    def make(*binds: str) -> Board:
-        return Board(ARM64, arm64, tmp_path / "board", binds=(f"{site}:/opt/site", *binds))
+    def make(*binds: str) -> EmulatedBoard:
+        return EmulatedBoard(ARM64, arm64, tmp_path / "board", binds=(f"{site}:/opt/site", *binds))
 
     return make
 
@@ -108,3 +110,22 @@ def slab(phantom: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory)
 def whole(phantom: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A case of all the phantom's slices."""
     return write_slab(tmp_path_factory.mktemp("whole") / "Whole_1", phantom, "2018")
+
+
+def stream_case(
+    out: Path,
+    case: Path,
+    *options: str,
+    images: str = "lossless",
+    far_end: list[str] | None = None,
+) -> bytes:
+    """Return the mask of a case streamed over a link; write report.json beside it.
+
+    Without `far_end` the device runs on this machine.
+    """
+    arguments = ["--input", str(case), "--output", str(out / "m.nii"), *options]
+    arguments += ["--report", str(out / "report.json"), "--images", images]
+    stream.main(arguments, (lambda _: far_end) if far_end else None)
+    report = json.loads((out / "report.json").read_text())
+    assert report["complete"] is True and report["masks"] == report["slices"] > 0
+    return (out / "m.nii").read_bytes()

@@ -1,9 +1,9 @@
-"""Boards that are none: Debian of another processor, its programs emulated one by one by QEMU.
+"""Emulated boards: Debian for another processor, each program emulated by QEMU user emulation.
 
-A root is made by mmdebstrap in seconds, without running anything in it, and kept in build/board/. A
-board is a layer of its own over such a root (overlayfs), so that nothing it does changes the root,
-in a mount namespace that ends with its last process. Linux, root's rights, and Debian's packages of
-`TOOLS` are needed.
+mmdebstrap makes a root file system in seconds without running anything in it; it is cached in
+build/board/. A board is an overlay over such a root, which it cannot change, in a mount namespace
+that ends with its last process. This needs Linux, root privileges, and the Debian packages in
+`TOOLS`.
 """
 
 import os
@@ -27,7 +27,7 @@ TOOLS = {
     "ssh": "openssh-client",
     "/usr/sbin/sshd": "openssh-server",
 }
-"""Programs and the packages that bring them."""
+"""Programs, and the packages that contain them."""
 
 BASE = (
     "base-passwd", "bash", "coreutils", "dash", "debianutils", "findutils", "grep", "libc-bin",
@@ -35,7 +35,7 @@ BASE = (
 )  # fmt: skip
 
 MERGED = "/usr/share/mmdebstrap/hooks/merged-usr"
-"""/bin is /usr/bin, as on every Debian that was set up."""
+"""Makes /bin a link to /usr/bin, as on every installed Debian."""
 
 ENTER = """
 processor=$1 root=$2 layer=$3; shift 3
@@ -68,15 +68,15 @@ done
 cd /
 exec "$@"
 """
-"""Makes a board's file system in a new mount namespace and runs a command of this machine there:
-QEMU's user emulation reads the processor's features from /proc/cpuinfo, and XNNPACK from /sys."""
+"""Mounts a board's file system in a new mount namespace and runs a command of this machine there.
+QEMU reads the processor's features from /proc/cpuinfo, XNNPACK from /sys."""
 
 
 @dataclass(frozen=True)
 class Processor:
-    """`debian` is the architecture's name there, `qemu` its entry in binfmt_misc.
+    """A processor: `debian` is Debian's name for it, `qemu` its entry in binfmt_misc.
 
-    `cpu` is named because QEMU 7.2 computes wrong int8 sums with the one that it takes by itself.
+    `cpu` is set because QEMU 7.2 computes wrong int8 sums with its default.
     """
 
     debian: str
@@ -108,9 +108,9 @@ ARMHF = Processor(
 
 
 def missing() -> str | None:
-    """Return why this machine can emulate no board, None if it can."""
+    """Return why this machine cannot emulate boards, None if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        return "an emulated board needs Linux and root's rights (chroot, mount, binfmt_misc)"
+        return "an emulated board needs Linux and root privileges (chroot, mount, binfmt_misc)"
     lacking = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
     if lacking:
         return f"an emulated board needs: apt-get install {' '.join(lacking)}"
@@ -118,18 +118,18 @@ def missing() -> str | None:
 
 
 def register(processor: Processor) -> None:
-    """Let the kernel start QEMU for the processor's programs; it stays until the next start."""
+    """Let the kernel run the processor's programs with QEMU, until the next reboot."""
     if not (BINFMT / "register").exists():
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT)], check=True)
     if not (BINFMT / processor.qemu).exists():
-        line = Path(f"/usr/lib/binfmt.d/{processor.qemu}.conf").read_text()
-        (BINFMT / "register").write_text(line.strip())
+        entry = Path(f"/usr/lib/binfmt.d/{processor.qemu}.conf").read_text()
+        (BINFMT / "register").write_text(entry.strip())
 
 
-def made_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path:
-    """Return a root of Debian with the packages of `BASE` and `more`, made if it is not there yet.
+def make_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path:
+    """Return a root of Debian with the packages `BASE` and `more`, made if it is not cached.
 
-    Nothing in it was run: what packages do when they are set up is done here as far as needed.
+    Nothing runs in it, so the necessary parts of the packages' setup are done here.
     """
     packages = ",".join(sorted({*BASE, *more}))
     recipe = sha256(packages.encode() + Path(__file__).read_bytes()).hexdigest()[:8]
@@ -149,7 +149,7 @@ def made_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path
     (new / "etc/systemd/system").mkdir(parents=True, exist_ok=True)
     for name in ("fstab", "machine-id"):  # empty: nothing to mount, a new machine
         (new / "etc" / name).write_text("")
-    if suite == "bookworm":  # whose Python is this one: its programs start sooner
+    if suite == "bookworm":  # the same Python as here: programs start faster
         library = new / "usr/lib/python3.11"
         run(sys.executable, "-m", "compileall", "-q", "-s", new, "-p", "/", library)
     new.rename(root)
@@ -157,76 +157,76 @@ def made_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path
 
 
 def archive() -> str:
-    """Return where this machine's own Debian packages come from."""
-    words = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
-    return run(*words, "Component: main").split()[0]
+    """Return the archive of this machine's own Debian packages."""
+    command = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+    return run(*command, "Component: main").split()[0]
 
 
-def run(*words: object) -> str:
-    """Run a command of this machine that must succeed; return what it prints."""
+def run(*command: object) -> str:
+    """Run a command of this machine that must succeed; return its output."""
     done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, check=False
+        [str(part) for part in command], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def install(wheels: Sequence[Path], place: Path) -> None:
+def install(wheels: Sequence[Path], folder: Path) -> None:
     """Unpack wheels of another processor into a folder of a root."""
     run(
         sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps",
-        "--target", place, "--only-binary=:all:", "--implementation", "cp",
+        "--target", folder, "--only-binary=:all:", "--implementation", "cp",
         "--python-version", "3.11", "--abi", "cp311", "--abi", "abi3", "--abi", "none",
-        *(word for name in platforms(wheels) for word in ("--platform", name)), *wheels,
+        *(part for name in platforms(wheels) for part in ("--platform", name)), *wheels,
     )  # fmt: skip
 
 
 def platforms(wheels: Sequence[Path]) -> list[str]:
-    """Return the platforms that wheels are built for."""
+    """Return the platform tags of wheels."""
     tags = {tag for path in wheels for tag in path.stem.rsplit("-", 1)[1].split(".")}
     return sorted(tags - {"any"})
 
 
 @dataclass(frozen=True)
-class Board:
-    """A root, the layer that holds what the board has written, and how large that may become."""
+class EmulatedBoard:
+    """A board: its root, the layer with everything it wrote, and the size limit of that layer."""
 
     processor: Processor
     root: Path
     layer: Path
     size: str = ""
     binds: tuple[str, ...] = ()
-    """HERE:THERE, a file or folder of this machine and where the board has it."""
+    """HERE:THERE, a file or folder of this machine and its path on the board."""
 
     @property
     def top(self) -> Path:
-        """The board's file system, as its processes' namespace has it."""
+        """The board's file system, as seen within its namespace."""
         return self.layer / "top"
 
-    def entering(self, *words: object, alone: bool = False) -> list[str]:
-        """Return the command that runs a command of this machine in the board's namespace.
+    def namespace_command(self, *command: object, alone: bool = False) -> list[str]:
+        """Return a command line that runs `command` of this machine in the board's namespace.
 
-        `alone`: it is the first of the board's processes, and all of them die with it.
+        `alone`: it is the board's first process, and all its processes end with it.
         """
         for name, text in (("cpuinfo", self.processor.cpuinfo), ("cmdline", "console=tty1\n")):
             self.layer.mkdir(parents=True, exist_ok=True)
             if not (self.layer / name).exists():
                 (self.layer / name).write_text(text)
-        given = [f"SIZE={self.size}", f"BINDS={' '.join(self.binds)}"]
-        words = (self.layer / "cpuinfo", self.root, self.layer, *words)
-        apart = ["--pid", "--fork", "--kill-child"] if alone else []
+        variables = [f"SIZE={self.size}", f"BINDS={' '.join(self.binds)}"]
+        arguments = (self.layer / "cpuinfo", self.root, self.layer, *command)
+        namespaces = ["--pid", "--fork", "--kill-child"] if alone else []
         return [
-            "unshare", "--mount", "--propagation", "private", *apart, "env",
-            f"QEMU_CPU={self.processor.cpu}", *given, "sh", "-eu", "-c", ENTER, "enter",
-            *map(str, words),
+            "unshare", "--mount", "--propagation", "private", *namespaces, "env",
+            f"QEMU_CPU={self.processor.cpu}", *variables, "sh", "-eu", "-c", ENTER, "enter",
+            *map(str, arguments),
         ]  # fmt: skip
 
-    def running(self, *words: object) -> list[str]:
-        """Return the command that runs a program of the board, with the wheels of /opt/site."""
-        return self.entering(*self.program("PYTHONPATH=/opt/site", *words))
+    def site_command(self, *command: object) -> list[str]:
+        """Return a command line that runs a program of the board with the wheels of /opt/site."""
+        return self.namespace_command(*self.program_command("PYTHONPATH=/opt/site", *command))
 
-    def program(self, *words: object) -> list[str]:
-        """Return what runs a program of the board within its namespace; variables come first."""
+    def program_command(self, *command: object) -> list[str]:
+        """Return a command line for a program of the board within its namespace."""
         clean = ["env", "-i", f"QEMU_CPU={self.processor.cpu}", "HOME=/root", "LANG=C.UTF-8"]
         clean += ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-        return [*clean, "chroot", str(self.top), "env", *map(str, words)]
+        return [*clean, "chroot", str(self.top), "env", *map(str, command)]

@@ -1,4 +1,4 @@
-"""Carry bytes between two serial ports: the far end of a line at which no process can be started.
+"""Forward bytes between two serial ports, as the far end of a link to a virtual machine.
 
 python -m tests.board.relay PORT OTHER
 """
@@ -9,20 +9,20 @@ import threading
 import tty
 
 
-def carry(here: int, there: int) -> None:
-    """Carry bytes one way, at the pace at which they are taken, until an end is gone."""
-    while data := os.read(here, 1024):
+def forward(source: int, target: int) -> None:
+    """Forward bytes one way, as fast as they are accepted, until an end is closed."""
+    while data := os.read(source, 1024):
         while data:
-            data = data[os.write(there, data) :]
+            data = data[os.write(target, data) :]
 
 
 def main() -> None:
-    """Carry both ways until the first port is gone."""
+    """Forward both ways until the first port is closed."""
     first, second = (os.open(name, os.O_RDWR | os.O_NOCTTY) for name in sys.argv[1:3])
     for end in (first, second):
         tty.setraw(end)
-    threading.Thread(target=carry, args=(second, first), daemon=True).start()
-    carry(first, second)
+    threading.Thread(target=forward, args=(second, first), daemon=True).start()
+    forward(first, second)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""An ssh server on loopback, with keys and known hosts of its own: host keys are checked."""
+"""An ssh server on loopback with its own keys and known hosts; host keys are checked."""
 
 import socket
 import subprocess
@@ -19,24 +19,24 @@ PasswordAuthentication no
 
 
 @dataclass(frozen=True)
-class Server:
-    """`command` starts it, `options` are those with which ssh reaches it."""
+class SshServer:
+    """An ssh server: `command` starts it, ssh reaches it with `options`."""
 
     port: int
     command: list[str]
     options: tuple[str, ...]
 
 
-def made_key(path: Path) -> None:
+def make_key(path: Path) -> None:
     """Write a private key, and its public half beside it."""
-    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
-    subprocess.run(words, check=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    subprocess.run(command, check=True)
 
 
-def made_server(folder: Path, *more: str) -> Server:
-    """Return a server whose files are in `folder`; `more` are lines of its configuration."""
-    made_key(folder / "host")
-    made_key(folder / "user")
+def make_server(folder: Path, *more: str) -> SshServer:
+    """Return a server with its files in `folder`; `more` are lines of its configuration."""
+    make_key(folder / "host")
+    make_key(folder / "user")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,7 +44,7 @@ def made_server(folder: Path, *more: str) -> Server:
     (folder / "sshd").write_text("\n".join([text, *more, ""]))
     (folder / "known").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
     Path("/run/sshd").mkdir(exist_ok=True)
-    return Server(
+    return SshServer(
         port,
         [PROGRAM, "-D", "-E", f"{folder}/sshd.log", "-f", f"{folder}/sshd"],
         (f"UserKnownHostsFile={folder}/known", f"IdentityFile={folder}/user", "IdentitiesOnly=yes"),

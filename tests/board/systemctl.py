@@ -1,8 +1,9 @@
-"""What stands for systemctl on an emulated board, which has no systemd: only programs run there.
+#!/usr/bin/python3 -S
+"""A replacement for systemctl on an emulated board, which has no systemd.
 
-It starts the process of a unit by its ExecStart and Environment, waits for its READY=1, keeps its
-number, and ends it. Nothing else: no user, no sandbox, no limit, no second start after a failure.
-Those need a kernel and an init of their own: `test_whole_pi.py`.
+It starts a unit's process by its ExecStart and Environment, waits for READY=1, and stops it
+later. It has no users, sandbox, limits or restarts: `test_whole_pi.py` tests those on a
+machine with its own kernel and systemd.
 """
 
 import os
@@ -13,9 +14,6 @@ import sys
 import time
 from contextlib import suppress
 
-#!/usr/bin/python3 -S
-
-
 UNITS = "/etc/systemd/system"
 WANTED = f"{UNITS}/multi-user.target.wants"
 RUNNING = "/run/systemd/system"
@@ -23,10 +21,10 @@ PATIENCE = 120.0
 
 
 def main() -> int:
-    """Do one verb; return the exit code that systemctl has for it."""
-    verb, *units = [word for word in sys.argv[1:] if not word.startswith("--")]
+    """Execute one command; return the exit code that systemctl has for it."""
+    verb, *units = [one for one in sys.argv[1:] if not one.startswith("--")]
     unit = units[-1] if units else ""
-    if verb == "default":  # what power-on amounts to
+    if verb == "default":  # at power-on
         return max(map(start, os.listdir(WANTED))) if os.path.isdir(WANTED) else 0
     if verb == "is-active":
         print("active" if pid_of(unit) else "inactive")
@@ -47,7 +45,7 @@ def main() -> int:
             os.rmdir(WANTED)
         stop(unit)
     elif verb not in ("daemon-reload", "reset-failed"):
-        sys.exit(f"{verb}: this stand-in knows no such verb")
+        sys.exit(f"{verb}: this replacement has no such command")
     return 0
 
 
@@ -56,33 +54,33 @@ def start(unit: str) -> int:
     with open(f"{UNITS}/{unit}") as file:
         lines = [line.strip().split("=", 1) for line in file if "=" in line]
     command = next(value.split() for key, value in lines if key == "ExecStart")
-    given = dict(value.split("=", 1) for key, value in lines if key == "Environment")
+    environment = dict(value.split("=", 1) for key, value in lines if key == "Environment")
     address = f"{RUNNING}/{unit}.notify"
     with suppress(FileNotFoundError):
         os.unlink(address)
     with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
         open(f"/run/{unit}.log", "a") as log,
     ):
-        line.bind(address)
+        channel.bind(address)
         process = subprocess.Popen(
-            command, cwd="/", env={**os.environ, **given, "NOTIFY_SOCKET": address},
+            command, cwd="/", env={**os.environ, **environment, "NOTIFY_SOCKET": address},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         with open(f"{RUNNING}/{unit}.pid", "w") as file:
             file.write(str(process.pid))
-        line.settimeout(0.5)
+        channel.settimeout(0.5)
         until = time.monotonic() + PATIENCE
         while process.poll() is None and time.monotonic() < until:
             with suppress(TimeoutError):
-                if b"READY=1" in line.recv(1024):
+                if b"READY=1" in channel.recv(1024):
                     return 0
     print(f"Job for {unit} failed, see /run/{unit}.log", file=sys.stderr)
     return 1
 
 
 def stop(unit: str) -> None:
-    """End a unit's process."""
+    """Stop a unit's process."""
     pid = pid_of(unit)
     if not pid:
         return
@@ -95,7 +93,7 @@ def stop(unit: str) -> None:
 
 
 def pid_of(unit: str) -> int:
-    """Return the number of a unit's process, 0 if it does not run."""
+    """Return the process id of a unit, 0 if it does not run."""
     try:
         with open(f"{RUNNING}/{unit}.pid") as file:
             pid = int(file.read())

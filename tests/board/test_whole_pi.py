@@ -1,9 +1,9 @@
 """A whole Raspberry Pi 3B, emulated: Debian's kernel, systemd, and the service as deployed.
 
-`deploy.py` installs over ssh onto the board's file system, whose programs are emulated one by one
-for it (`pi.py`); what it leaves is packed and booted as the machine's memory disk. The machine has
-no network. Its first serial port, a PL011, is a pseudo-terminal here, and the second takes the
-console. QEMU keeps no time: the line is paced on this side, and nothing says how fast a Pi is.
+`deploy.py` installs over ssh onto a board of `pi.py`. Its file system is then packed and booted
+as the machine's initrd. The machine has no network. Its first serial port, a PL011, is a
+pseudo-terminal on this machine; the second is its console. QEMU does not emulate timing, so the
+link is paced on this side, and nothing here shows how fast a Pi is.
 """
 
 import os
@@ -19,9 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.board import emulation
-from tests.board.conftest import NewPi
+from tests.board.conftest import NewPi, stream_case
 from tests.board.pi import Pi
-from tests.board.test_streaming import streamed
 
 pytestmark = [pytest.mark.board, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -40,7 +39,7 @@ find . -xdev $(leave boot usr/lib/modules 'usr/lib/linux-image*' usr/share/doc u
   usr/share/locale var/lib/apt var/cache) -print | cpio --quiet -o -H newc | zstd -q -3 > "$2"
 """
 
-TELL = """
+STATUS_UNIT = """
 [Unit]
 After=glioslice.service
 Requires=glioslice.service
@@ -48,11 +47,11 @@ Requires=glioslice.service
 Type=oneshot
 StandardOutput=journal+console
 ExecStart=/bin/sh -c 'grep -E "Uid|CapEff|NoNewPrivs|Seccomp:" /proc/$(systemctl show --property \
-MainPID --value glioslice.service)/status; echo told'
+MainPID --value glioslice.service)/status; echo status complete'
 """
-"""A unit that shows on the console what the service's process may do."""
+"""A unit that prints the privileges of the service's process on the console."""
 
-WORDS = (
+KERNEL_OPTIONS = (
     "console=ttyS1,115200 rdinit=/sbin/init rootfstype=ramfs panic=-1 "
     "systemd.unit=multi-user.target systemd.journald.forward_to_console=1 "
     "systemd.mask=serial-getty@ttyS1.service systemd.mask=getty.target "
@@ -61,19 +60,19 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Machine:
-    """The pseudo-terminal that is its PL011, and the file that takes its console."""
+class VirtualMachine:
+    """A running machine: the pseudo-terminal of its PL011, and the log of its console."""
 
-    line: str
+    port: str
     console: Path
 
-    def says(self, words: str) -> bool:
-        return words in self.console.read_text(errors="replace")
+    def printed(self, text: str) -> bool:
+        return text in self.console.read_text(errors="replace")
 
 
 @pytest.fixture(scope="module")
 def installed(new_pi: NewPi) -> Pi:
-    """A board with systemd and a kernel on its disk, after its deployment; its power is off."""
+    """A board with systemd and a kernel, after its deployment and switched off."""
     lacking = sorted(package for tool, package in TOOLS.items() if shutil.which(tool) is None)
     if lacking:
         reason = f"a whole machine needs: apt-get install {' '.join(lacking)}"
@@ -83,35 +82,37 @@ def installed(new_pi: NewPi) -> Pi:
     assert done.returncode == 0, done.stdout + done.stderr
     pi.power_off()
     units = pi.board.layer / "disk/upper/etc/systemd/system"
-    (units / "told.service").write_text(TELL)
-    (units / "multi-user.target.wants/told.service").symlink_to("../told.service")
+    (units / "status.service").write_text(STATUS_UNIT)
+    (units / "multi-user.target.wants/status.service").symlink_to("../status.service")
     return pi
 
 
 @pytest.fixture(scope="module")
-def machine(installed: Pi) -> Iterator[Machine]:
-    """The machine, powered on; it is ended by its process."""
+def machine(installed: Pi) -> Iterator[VirtualMachine]:
+    """The machine, switched on."""
     folder, board = installed.folder, replace(installed.board, binds=())
     root = board.root
-    emulation.run(*board.entering("sh", "-eu", "-c", PACK, "pack", board.top, folder / "initrd"))
+    emulation.run(
+        *board.namespace_command("sh", "-eu", "-c", PACK, "pack", board.top, folder / "initrd")
+    )
     [kernel] = (root / "boot").glob("vmlinuz-*")
     [tree] = (root / "usr/lib").glob("linux-image-*/broadcom/bcm2837-rpi-3-b.dtb")
     shutil.copy(tree, folder / "pi3.dtb")
-    # Bluetooth holds the PL011 on a Pi 3, until dtoverlay=disable-bt.
+    # Bluetooth uses the PL011 on a Pi 3 unless dtoverlay=disable-bt is set.
     emulation.run("fdtput", "-r", folder / "pi3.dtb", "/soc/serial@7e201000/bluetooth")
-    console, said = folder / "console.log", folder / "qemu.log"
+    console, qemu_log = folder / "console.log", folder / "qemu.log"
     console.touch()
-    with said.open("w") as file, subprocess.Popen(
-        ["qemu-system-aarch64", "-M", "raspi3b", "-kernel", str(kernel), "-append", WORDS,
+    with qemu_log.open("w") as file, subprocess.Popen(
+        ["qemu-system-aarch64", "-M", "raspi3b", "-kernel", str(kernel), "-append", KERNEL_OPTIONS,
          "-dtb", str(folder / "pi3.dtb"), "-initrd", str(folder / "initrd"), "-display", "none",
          "-no-reboot", "-chardev", "pty,id=u0", "-serial", "chardev:u0",
          "-serial", f"file:{console}"],
         stdout=file, stderr=file,
     ) as process:  # fmt: skip
         try:
-            wait(lambda: "redirected to" in said.read_text(), 30)
-            line = said.read_text().partition("redirected to ")[2].split()[0]
-            yield Machine(line, console)
+            wait(lambda: "redirected to" in qemu_log.read_text(), 30)
+            port = qemu_log.read_text().partition("redirected to ")[2].split()[0]
+            yield VirtualMachine(port, console)
         finally:
             process.kill()
 
@@ -123,9 +124,11 @@ def wait(until: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.5)
 
 
-def test_systemd_starts_the_service_in_its_cage(machine: Machine) -> None:
-    wait(lambda: machine.says("told\r\n") or machine.says("told\n"), 1200)
-    assert machine.says("Started ") and machine.says("READY compact")
+def test_systemd_starts_the_service_in_its_sandbox(machine: VirtualMachine) -> None:
+    wait(
+        lambda: machine.printed("status complete\r\n") or machine.printed("status complete\n"), 1200
+    )
+    assert machine.printed("Started ") and machine.printed("READY compact")
     text = machine.console.read_text(errors="replace")
     status = dict(re.findall(r"\]: (\w+):\t(\w+)", text))
     assert status["NoNewPrivs"] == "1"
@@ -134,9 +137,9 @@ def test_systemd_starts_the_service_in_its_cage(machine: Machine) -> None:
     assert int(status["Uid"]) > 60_000  # of DynamicUser
 
 
-def test_slices_over_its_uart_get_the_masks_of_x86(
-    machine: Machine, slab: Path, tmp_path: Path
+def test_slices_over_the_uart_give_the_masks_of_x86(
+    machine: VirtualMachine, slab: Path, tmp_path: Path
 ) -> None:
-    relay = [sys.executable, "-m", "tests.board.relay", "{port}", machine.line]
-    mask = streamed(tmp_path, slab, "--port", "sim://?baud=115200", far_end=relay)
-    assert mask == streamed(tmp_path / "x86", slab, "--port", "sim://")
+    relay = [sys.executable, "-m", "tests.board.relay", "{port}", machine.port]
+    mask = stream_case(tmp_path, slab, "--port", "sim://?baud=115200", far_end=relay)
+    assert mask == stream_case(tmp_path / "x86", slab, "--port", "sim://")

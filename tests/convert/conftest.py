@@ -1,4 +1,4 @@
-"""A tiny network with a card, made-up cases, and what one conversion of them leaves."""
+"""A tiny network with a card, made-up cases, and the files of one conversion."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from convert.export import export, with_thresholds
+from convert.export import export, fold_thresholds
 from convert.to_tflite import convert
 from glioslice.files import read_json, write_json
 from glioslice.model_card import CARD
-from training.checkpoint import trained_card, write_model
+from training.checkpoint import make_card, write_model
 from training.network import NetworkConfig, UNet
 
 WINDOW = (32, 48)
@@ -21,7 +21,7 @@ MakeRun = Callable[..., Path]
 
 
 def random_network(widths: tuple[int, ...], seed: int = 0) -> UNet:
-    """A network whose batch norms have seen something: folding them must matter."""
+    """A network whose batch norms are not the identity, so that folding them matters."""
     torch.manual_seed(seed)
     network = UNet(NetworkConfig(widths))
     for module in network.modules():
@@ -39,7 +39,7 @@ def write_run(
 ) -> Path:
     network = random_network(widths)
     cases = [{"case": str(i), "digest": digest} for i, digest in enumerate(digests)]
-    card = trained_card(network, "tiny", {"cases": cases, "seed": 0}, [], [])
+    card = make_card(network, "tiny", {"cases": cases, "seed": 0}, [], [])
     card["input"]["window"] = list(WINDOW)
     card["output"]["thresholds"] = {"WT": 0.4, "TC": 0.5, "ET": 0.6}
     write_model(folder, network, card)
@@ -93,13 +93,13 @@ def samples() -> NDArray[np.float32]:
 @pytest.fixture(scope="session")
 def exported(samples: NDArray[np.float32]) -> dict[str, bytes]:
     """The unpacked TFLite files of a tiny network, by precision."""
-    return export(with_thresholds(random_network((4, 6)), (0.5, 0.5, 0.5)), WINDOW, samples)
+    return export(fold_thresholds(random_network((4, 6)), (0.5, 0.5, 0.5)), WINDOW, samples)
 
 
 @pytest.fixture(scope="session")
 def converted(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model folder and what the command made of it."""
+    """A model folder and the folder that it was converted into."""
     folder = tmp_path_factory.mktemp("converted")
     run = write_run(folder / "run")
-    convert(run, cases, folder / "out", None)
+    convert(run, folder / "out", data=cases)
     return run, folder / "out"

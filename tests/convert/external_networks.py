@@ -1,4 +1,4 @@
-"""Networks that are not ours, as their authors would hand them over."""
+"""External networks as their authors would supply them."""
 
 from collections.abc import Callable
 from pathlib import Path

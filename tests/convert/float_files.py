@@ -1,4 +1,4 @@
-"""Float TFLite files written by hand: no converter, every weight ours."""
+"""Float TFLite files built op by op, without a converter."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,8 +8,9 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.editor import written
-from training.network import Network, UNet, folded
+from convert.tflite.editor import constant, serialize, set_constant
+from convert.tflite.reader import read_model
+from training.network import Network, UNet, fold_batch_norms
 
 RELU, NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE
 Floats = NDArray[np.float32]
@@ -28,7 +29,7 @@ class FloatFile:
 
     @classmethod
     def of(cls, model: Any) -> "FloatFile":
-        """A file that is there already, to add ops to."""
+        """An existing model, to add ops to."""
         made = cls.__new__(cls)
         made.model, made.main = model, model.subgraphs[0]
         made.main.operators = list(made.main.operators)
@@ -84,7 +85,7 @@ class FloatFile:
             np.array([output], np.int32),
         )
         self.main.tensors[output].name = b"logits"
-        return written(self.model)
+        return serialize(self.model)
 
     def _shape(self, index: int) -> tuple[int, ...]:
         return tuple(int(n) for n in self.main.tensors[index].shape)
@@ -123,7 +124,7 @@ class FloatFile:
 def of_unet(network: Network, window: tuple[int, int]) -> bytes:
     """The float file of a UNet, its norms folded by now or before, as onnx2tf would write it."""
     if any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()):
-        network = folded(network)
+        network = fold_batch_norms(network)
     assert isinstance(network, UNet)
     made = FloatFile((*window, network.config.inputs))
 
@@ -145,3 +146,15 @@ def of_unet(network: Network, window: tuple[int, int]) -> bytes:
     for lift, decode, skip in zip(network.lift, network.decoder, skips[-2::-1], strict=True):
         x = block(made.add(made.up(block(x, lift)), skip), decode)
     return made.file(conv(x, network.head, relu=False))
+
+
+def scale_weights(content: bytes, layer: int, factor: float) -> bytes:
+    """The file with the weights of its n-th convolution multiplied by a factor."""
+    model = read_model(content)
+    main = model.subgraphs[0]
+    convolutions = [o for o in main.operators if len(o.inputs) == 3]
+    weights = main.tensors[convolutions[layer].inputs[1]]
+    values = constant(model, weights)
+    assert values is not None
+    set_constant(model, weights, values * factor)
+    return serialize(model)

@@ -1,4 +1,4 @@
-"""Run a TFLite file in every runtime that we promise something about."""
+"""Run a TFLite file in every supported runtime."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +50,7 @@ def in_tflite_runtime(content: bytes, inputs: Arrays) -> Arrays:
 
 
 def in_micro(content: bytes, inputs: Arrays) -> Arrays:
-    """Only the first output: the Python interface does not tell how many there are."""
+    """Only the first output: the Python interface does not give their number."""
     interpreter = micro.Interpreter.from_bytes(content, arena_size=ARENA)
     for index, values in enumerate(inputs):
         interpreter.set_input(values, index)
@@ -67,8 +67,25 @@ RUNTIMES: dict[str, Callable[[bytes, Arrays], Arrays]] = {
 
 
 def run(runtime: str, content: bytes, inputs: Arrays) -> Arrays | None:
-    """What a runtime gives; None if it refuses the file."""
+    """The outputs of a runtime; None if it rejects the file."""
     try:
         return RUNTIMES[runtime](content, inputs)
     except (RuntimeError, ValueError):
         return None
+
+
+def same_outputs(before: bytes, after: bytes, seeds: int = 2) -> set[str]:
+    """The runtimes that run the file; their outputs must have the same bits before and after."""
+    ran = set()
+    for seed in range(seeds):
+        inputs = random_inputs(before, seed)
+        for runtime in RUNTIMES:
+            wanted, given = run(runtime, before, inputs), run(runtime, after, inputs)
+            assert (wanted is None) == (given is None), runtime
+            if wanted is None or given is None:
+                continue
+            ran.add(runtime)
+            for one, other in zip(wanted, given, strict=True):
+                assert one.dtype == other.dtype
+                assert one.tobytes() == other.tobytes(), runtime
+    return ran

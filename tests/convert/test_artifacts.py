@@ -3,46 +3,54 @@ from pathlib import Path
 import pytest
 
 from convert import artifacts
-from convert.artifacts import LIMIT, File, packed, publish, stage, too_large, write_files
+from convert.artifacts import (
+    SIZE_LIMIT,
+    ModelFile,
+    describe_excess,
+    pack_files,
+    publish,
+    stage_files,
+    write_files,
+)
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.model_card import CARD, read_card, read_card_of
+from glioslice.model_card import CARD, read_card, read_verified_card
 from tests.convert.conftest import MakeRun
 
-INT8 = File("tiny-int8.tflite", "int8", True, b"int8 network")
-FP16 = File("tiny-fp16.tflite", "fp16", True, b"fp16 network")
-FP32 = File("tiny-fp32.tflite", "fp32", False, b"fp32 network")
+INT8 = ModelFile("tiny-int8.tflite", "int8", True, b"int8 network")
+FP16 = ModelFile("tiny-fp16.tflite", "fp16", True, b"fp16 network")
+FP32 = ModelFile("tiny-fp32.tflite", "fp32", False, b"fp32 network")
 
 
 def sizes(int8: int, fp16: int) -> dict[str, bytes]:
     return {"int8": bytes(int8), "fp16": bytes(fp16), "fp32": bytes(4 * int8)}
 
 
-def test_all_staged_files_are_bound(make_run: MakeRun, tmp_path: Path) -> None:
-    for path in stage(tmp_path / "staged", read_card(make_run()), [INT8, FP32]).values():
-        assert read_card_of(path).name == "tiny"
+def test_all_staged_files_are_listed_in_the_card(make_run: MakeRun, tmp_path: Path) -> None:
+    for path in stage_files(tmp_path / "staged", read_card(make_run()), [INT8, FP32]).values():
+        assert read_verified_card(path).name == "tiny"
 
 
-def test_what_is_published_is_bound_and_what_is_compared_is_not(
+def test_products_are_listed_in_the_card_and_files_for_comparison_are_not(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     run, out = make_run(), tmp_path / "out"
     publish(run, out, read_card(run), [INT8, FP32], {"files": []})
-    read_card_of(out / INT8.name)
-    read_card_of(out / "tiny.safetensors")
+    read_verified_card(out / INT8.name)
+    read_verified_card(out / "tiny.safetensors")
     assert (out / "compare" / FP32.name).read_bytes() == FP32.content
     assert FP32.name not in read_json(out / CARD)["files"]
 
 
-def test_in_place_keeps_files_that_are_still_themselves(make_run: MakeRun) -> None:
+def test_in_place_keeps_only_unchanged_files(make_run: MakeRun) -> None:
     run = make_run()
     publish(run, run, read_card(run), [INT8, FP16], {})
     publish(run, run, read_card(run), [INT8], {})
-    read_card_of(run / FP16.name)
+    read_verified_card(run / FP16.name)
     (run / FP16.name).write_bytes(b"something else")
     publish(run, run, read_card(run), [INT8], {})
-    with pytest.raises(GliosliceError, match="does not list"):
-        read_card_of(run / FP16.name)
+    with pytest.raises(GliosliceError, match="not listed"):
+        read_verified_card(run / FP16.name)
 
 
 def test_a_full_disk_leaves_the_card_as_it_was(
@@ -82,18 +90,20 @@ def test_a_disk_that_fills_half_way_leaves_no_half_file(
     assert (tmp_path / INT8.name).read_bytes() == INT8.content
 
 
-def test_too_large_says_by_how_much_and_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_excess_names_the_bytes_and_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "pack", lambda content: content)
-    said = too_large(packed("compact", sizes(59_000, LIMIT + 1234), ("int8", "fp16")))
-    assert "compact-fp16.tflite would have 61,234 bytes, 1,234 more than the 60,000" in said
-    assert "its int8 file has 59,000 (--precision int8)" in said
-    assert "--max-bytes" in said
+    text = describe_excess(
+        pack_files("compact", sizes(59_000, SIZE_LIMIT + 1234), ("int8", "fp16"))
+    )
+    assert "compact-fp16.tflite would have 61,234 bytes, 1,234 more than the 60,000" in text
+    assert "its int8 file has 59,000 (--precision int8)" in text
+    assert "--max-bytes" in text
 
 
-def test_the_limit_is_for_products_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_is_only_for_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "pack", lambda content: content)
-    files = packed("compact", sizes(LIMIT, LIMIT + 1), ("int8",))
-    assert too_large(files) == ""
+    files = pack_files("compact", sizes(SIZE_LIMIT, SIZE_LIMIT + 1), ("int8",))
+    assert describe_excess(files) == ""
     assert [(file.precision, file.product) for file in files] == [
         ("int8", True), ("fp16", False), ("fp32", False)
     ]  # fmt: skip

@@ -1,7 +1,6 @@
-"""Networks that are not ours, converted by the command, with nothing to download anything from."""
+"""External networks, converted by the command and by `convert`, without a network connection."""
 
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from convert import to_tflite
-from convert.external_model import SPLIT
 from convert.pack import pack
-from convert.tflite.interpreter import outputs_of
+from convert.sample_images import SPLIT
+from convert.tflite.interpreter import output_values
+from convert.to_tflite import convert
+from convert.verify.acceptance import Limits
+from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from tests.convert import external_networks
+from tests.convert.commands import expect_error, files_in, run_convert
 from tests.convert.external_networks import images, onnx_of_any
-from tests.convert.test_to_tflite import left
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
-    """Refuse and write down every try to reach another machine."""
-    tried: list[Any] = []
+    """Refuse and record every attempt to reach another machine."""
+    attempts: list[Any] = []
 
     def refuse(*arguments: Any, **_: Any) -> None:
-        tried.append(arguments)
+        attempts.append(arguments)
         raise OSError("no network here")
 
     for name in ("create_connection", "getaddrinfo"):
@@ -33,18 +34,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.chdir(tmp_path)
-    return tried
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["to_tflite.py", *map(str, arguments)])
-    to_tflite.main()
-
-
-def refused(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    with pytest.raises(SystemExit) as ended:
-        run(monkeypatch, *arguments)
-    assert ended.value.code == 2
+    return attempts
 
 
 def saved(path: Path, **arrays: Any) -> Path:
@@ -57,16 +47,15 @@ def saved(path: Path, **arrays: Any) -> Path:
 
 @pytest.mark.slow
 def test_a_module_with_concatenated_skips_and_three_channels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    offline: list[Any],
-) -> None:  # fmt: skip
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], offline: list[Any]
+) -> None:
     given = images()
     network = external_networks.skips()
     with torch.no_grad():
         masks = network(torch.from_numpy(given)).numpy() > 0
     array = saved(tmp_path / "cells.npz", images=given, masks=masks)
     out = tmp_path / "out"
-    asked = [
+    arguments = [
         "--module",
         "tests.convert.external_networks:skips",
         "--calibration",
@@ -74,9 +63,9 @@ def test_a_module_with_concatenated_skips_and_three_channels(
         "--out",
         out,
     ]
-    run(monkeypatch, *asked, "--max-drop", "0.02", "--target", "micro")
+    run_convert(*arguments, "--max-drop", "0.02", "--target", "micro")
     assert not offline
-    assert left(out) == [
+    assert files_in(out) == [
         "compare/skips-fp32.tflite", "model.c", "model.h", "report.json", "report.svg",
         "skips-fp16.tflite", "skips-int8.tflite",
     ]  # fmt: skip
@@ -94,32 +83,31 @@ def test_a_module_with_concatenated_skips_and_three_channels(
     assert report["parameters"] == folded
     content = (out / "skips-int8.tflite").read_bytes()
     assert pack(content) == content
-    made = np.moveaxis(outputs_of(content, np.moveaxis(given, 1, -1)), -1, 1) > 0
+    made = np.moveaxis(output_values(content, np.moveaxis(given, 1, -1)), -1, 1) > 0
     assert (made == masks).mean() > 0.97  # as the author's code would see it
-    assert "judging on 4 others" in capsys.readouterr().out
+    assert "evaluating on 4 others" in capsys.readouterr().out
 
-    # It gives up what does not suit a board, and says so without a file.
-    refused(monkeypatch, *asked[:-1], tmp_path / "pi", "--max-drop", "0.02", "--target", "pi")
-    said = capsys.readouterr()
-    assert "skips-int8.tflite does not suit pi: 1 RESIZE_NEAREST_NEIGHBOR left" in said.err
-    assert "RESIZE_BILINEAR" in said.err
-    assert "MMAC" in said.out
-    assert left(tmp_path / "pi") == []
+    # A file that is not compatible with a target is rejected, and nothing is written.
+    expect_error(*arguments[:-1], tmp_path / "pi", "--max-drop", "0.02", "--target", "pi")
+    output = capsys.readouterr()
+    assert "pi: 1 RESIZE_NEAREST_NEIGHBOR left" in output.err
+    assert "RESIZE_BILINEAR" in output.err
+    assert "MMAC" in output.out
+    assert files_in(tmp_path / "pi") == []
 
 
 @pytest.mark.slow
 def test_an_onnx_file_of_open_sizes_and_average_pooling(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    offline: list[Any],
-) -> None:  # fmt: skip
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], offline: list[Any]
+) -> None:
     file = onnx_of_any(
         tmp_path / "pooled.onnx", external_networks.pooled(), (1, 24, 32), free=(0, 2, 3)
     )
     array = saved(tmp_path / "images.npy", images=images(shape=(1, 24, 32)))
-    asked = ["--onnx", file, "--calibration", array, "--out", tmp_path / "out"]
-    refused(monkeypatch, *asked)
+    arguments = ["--onnx", file, "--calibration", array, "--out", tmp_path / "out"]
+    expect_error(*arguments)
     assert "its input is of (open, 1, open, open)" in capsys.readouterr().err
-    run(monkeypatch, *asked, "--input-shape", "1,1,24,32", "--min-agreement", "0.97")
+    run_convert(*arguments, "--input-shape", "1,1,24,32", "--min-agreement", "0.97")
     assert not offline
     report = read_json(tmp_path / "out" / "report.json")
     assert report["name"] == "pooled"
@@ -134,16 +122,15 @@ def test_an_onnx_file_of_open_sizes_and_average_pooling(
 
 @pytest.mark.slow
 def test_an_onnx_classifier_of_two_channels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    offline: list[Any],
-) -> None:  # fmt: skip
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], offline: list[Any]
+) -> None:
     file = onnx_of_any(tmp_path / "classifier.onnx", external_networks.classifier(), (2, 24, 24))
     array = saved(tmp_path / "images.npy", images=images(32, (2, 24, 24)))
-    asked = ["--onnx", file, "--calibration", array, "--out", tmp_path / "out"]
-    run(monkeypatch, *asked, "--min-agreement", "0.5")
-    said = capsys.readouterr().out
-    assert "known: 2 (Conv)" in said
-    assert "use a plain convolution" in said
+    arguments = ["--onnx", file, "--calibration", array, "--out", tmp_path / "out"]
+    run_convert(*arguments, "--min-agreement", "0.5")
+    warning = capsys.readouterr().err
+    assert "2 (Conv)" in warning
+    assert "use a plain convolution" in warning
     assert not offline
     report = read_json(tmp_path / "out" / "report.json")
     assert report["output"] == [5]
@@ -151,30 +138,55 @@ def test_an_onnx_classifier_of_two_channels(
 
 
 @pytest.mark.slow
-def test_what_int8_cannot_hold_is_refused_with_the_layers_and_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_network_that_int8_cannot_hold_is_rejected_with_its_layers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     array = saved(tmp_path / "images.npy", images=images())
-    asked = ["--module", "tests.convert.external_networks:cancelling", "--calibration", array]
-    refused(monkeypatch, *asked, "--out", "out", "--precision", "int8")
-    said = capsys.readouterr()
-    assert "most of its error enters at 0 (CONV_2D" in said.err
-    assert said.out.count("did not hold") == 5
-    assert "MMAC" in said.out
-    assert left(tmp_path / "out") == []
+    arguments = ["--module", "tests.convert.external_networks:cancelling", "--calibration", array]
+    expect_error(*arguments, "--out", "out", "--precision", "int8")
+    output = capsys.readouterr()
+    assert "most of its error arises at 0 (CONV_2D" in output.err
+    assert output.out.count(": failed") == 5
+    assert "MMAC" in output.out
+    assert files_in(tmp_path / "out") == []
 
 
 @pytest.mark.slow
-def test_a_file_over_the_limit_is_refused_with_its_bytes_by_layer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_file_over_the_limit_is_rejected_with_its_bytes_by_layer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     array = saved(tmp_path / "images.npy", images=images())
-    asked = ["--module", "tests.convert.external_networks:skips", "--calibration", array]
-    refused(monkeypatch, *asked, "--out", "out", "--max-bytes", "4000")
-    said = capsys.readouterr()
+    arguments = ["--module", "tests.convert.external_networks:skips", "--calibration", array]
+    expect_error(*arguments, "--out", "out", "--max-bytes", "4000")
+    output = capsys.readouterr()
     assert (
         "more than the 4,000 of a product; use fewer channels, or allow more with --max-bytes"
-        in said.err
+        in output.err
     )
-    assert "MMAC" in said.out
-    assert left(tmp_path / "out") == []
+    assert "MMAC" in output.out
+    assert files_in(tmp_path / "out") == []
+
+
+@pytest.mark.slow
+def test_a_torch_module_from_python(tmp_path: Path, offline: list[Any]) -> None:
+    network, given = external_networks.skips(), images()
+    with torch.no_grad():
+        masks = network(torch.from_numpy(given)).numpy() > 0
+    out = convert(
+        network, tmp_path / "out", images=given, masks=masks, limits=Limits(max_drop=0.02)
+    )
+    assert out == tmp_path / "out"
+    assert {"skips-int8.tflite", "skips-fp16.tflite", "report.json"} <= set(files_in(out))
+    assert read_json(out / "report.json")["judged_on"]["what"] == "images"
+    assert not offline
+
+
+def test_arguments_that_do_not_go_together(tmp_path: Path) -> None:
+    network = external_networks.skips()
+    with pytest.raises(GliosliceError, match="images"):
+        convert(network, tmp_path / "out")
+    with pytest.raises(GliosliceError, match="--data"):
+        convert(network, tmp_path / "out", data=tmp_path, images=images())
+    with pytest.raises(GliosliceError, match="--threshold"):
+        convert("nano", tmp_path / "out", threshold=0.5)
+    assert not (tmp_path / "out").exists()

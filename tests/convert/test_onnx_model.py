@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 
-from convert.onnx_model import label, onnx_steps, prepared, read_onnx, runner
+from convert.onnx_model import make_runner, node_label, onnx_steps, prepare_onnx, read_onnx
 from convert.verify.graph_checks import check_nodes
 from convert.verify.parity import torch_steps
 from glioslice.errors import GliosliceError
@@ -23,26 +23,26 @@ from tests.convert.external_networks import images, onnx_of_any
         ("", "Conv", "made"),
     ],
 )
-def test_nodes_are_called_by_their_torch_module(name: str, op: str, called: str) -> None:
-    assert label(onnx.helper.make_node(op, ["a"], ["made"], name=name)) == called
+def test_nodes_are_labelled_by_their_torch_module(name: str, op: str, called: str) -> None:
+    assert node_label(onnx.helper.make_node(op, ["a"], ["made"], name=name)) == called
 
 
 def test_a_prepared_model_computes_what_the_network_does(tmp_path: Path) -> None:
     network, given = external_networks.skips(), images(1)
     file = onnx_of_any(tmp_path / "net.onnx", network, (3, 24, 32), free=(0, 2, 3))
-    model, sizes = prepared(read_onnx(file), (3, 24, 32))
+    model, sizes = prepare_onnx(read_onnx(file), (3, 24, 32))
     assert sizes == (3, 24, 32)
     with torch.no_grad():
         wanted = network(torch.from_numpy(given)).numpy()
-    np.testing.assert_allclose(runner(model)(given), wanted, atol=1e-5)
+    np.testing.assert_allclose(make_runner(model)(given), wanted, atol=1e-5)
     shape = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
     assert shape == [1, 2, 24, 32]
 
 
-def test_steps_are_those_of_torch(tmp_path: Path) -> None:
+def test_steps_equal_those_of_torch(tmp_path: Path) -> None:
     network, given = external_networks.skips(), np.moveaxis(images(2), 1, -1)
     file = onnx_of_any(tmp_path / "net.onnx", network, (3, 24, 32))
-    model, _ = prepared(read_onnx(file), None)
+    model, _ = prepare_onnx(read_onnx(file), None)
     made = onnx_steps(model, given)[1]
     assert [step.names for step in made if step.weighted] == [
         ("top.0",), ("low.0",), ("join.0",), ("head",)
@@ -62,7 +62,7 @@ def test_steps_are_those_of_torch(tmp_path: Path) -> None:
         (torch.nn.Conv2d(4, 8, 3, groups=4), (4, 8, 8), "Conv", False),
     ],
 )
-def test_nodes_that_break_are_refused_and_those_that_cost_are_named(
+def test_unsupported_nodes_are_rejected_and_costly_ones_give_a_warning(
     network: torch.nn.Module, shape: tuple[int, ...], kind: str, breaks: bool, tmp_path: Path
 ) -> None:
     model = read_onnx(onnx_of_any(tmp_path / "net.onnx", network.eval(), shape))
@@ -70,9 +70,9 @@ def test_nodes_that_break_are_refused_and_those_that_cost_are_named(
         with pytest.raises(GliosliceError, match=rf"\({kind}.*use "):
             check_nodes(model)
     else:
-        [note] = check_nodes(model)
-        assert f"({kind})" in note
-        assert "; use " in note
+        [warning] = check_nodes(model)
+        assert f"({kind})" in warning
+        assert "; use " in warning
 
 
 def test_plain_nodes_pass(tmp_path: Path) -> None:

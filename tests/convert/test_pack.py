@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convert.pack import pack, read_model
+from convert.pack import pack
+from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models").glob("*/*.tflite"))
@@ -87,7 +88,7 @@ def test_outputs_are_bit_identical(exported: dict[str, bytes], precision: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_nothing_is_lost_that_computes(exported: dict[str, bytes], precision: str) -> None:
+def test_nothing_that_computes_is_lost(exported: dict[str, bytes], precision: str) -> None:
     before = exported[precision]
     assert kept(read_model(pack(before))) == kept(read_model(before))
 
@@ -123,7 +124,7 @@ def test_names_inside_the_network_are_dropped(exported: dict[str, bytes]) -> Non
 @pytest.mark.slow
 @QUICK
 @given(missing=st.one_of(st.integers(1, 40), st.integers(1, 4000)))
-def test_a_truncated_file_is_refused(exported: dict[str, bytes], missing: int) -> None:
+def test_a_truncated_file_is_rejected(exported: dict[str, bytes], missing: int) -> None:
     for content in (exported["int8"], pack(exported["int8"])):
         try:
             packed = pack(content[:-missing])
@@ -134,7 +135,7 @@ def test_a_truncated_file_is_refused(exported: dict[str, bytes], missing: int) -
         assert packed == pack(content)
 
 
-def test_a_name_cut_short_is_no_other_name() -> None:
+def test_a_truncated_name_is_damage() -> None:
     graph = schema.SubGraphT(tensors=[], inputs=[], outputs=[], operators=[])
     code = schema.OperatorCodeT(customCode="OneOfOurOwn")
     model = schema.ModelT(operatorCodes=[code], subgraphs=[graph], buffers=[schema.BufferT()])
@@ -150,7 +151,7 @@ def test_a_name_cut_short_is_no_other_name() -> None:
 @pytest.mark.slow
 @QUICK
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4))
-def test_a_damaged_file_raises_nothing_else(
+def test_a_damaged_file_raises_no_other_error(
     exported: dict[str, bytes], changes: list[tuple[float, int]]
 ) -> None:
     content = bytearray(pack(exported["int8"]))
@@ -164,8 +165,8 @@ def test_a_damaged_file_raises_nothing_else(
 
 
 @pytest.mark.parametrize("content", [b"", b"TFL3", b"PK\x03\x04 a zip file", bytes(100)])
-def test_a_foreign_file_is_refused(content: bytes) -> None:
-    with pytest.raises(GliosliceError, match="no TFLite file"):
+def test_a_foreign_file_is_rejected(content: bytes) -> None:
+    with pytest.raises(GliosliceError, match="not a TFLite file"):
         pack(content)
 
 

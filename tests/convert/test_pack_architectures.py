@@ -1,4 +1,4 @@
-"""Packing changes no bit of any output in any runtime, of other networks and of ours."""
+"""Packing changes no bit of any output in any runtime, for networks of many architectures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,29 +11,12 @@ from numpy.typing import NDArray
 
 from convert.pack import pack
 from convert.tflite.reader import read_model
-from tests.convert.networks import NETWORKS, PRECISIONS, converted
-from tests.convert.runtimes import RUNTIMES, random_inputs, run
+from tests.convert.keras_networks import NETWORKS, PRECISIONS, converted
+from tests.convert.runtimes import RUNTIMES, same_outputs
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models").glob("*/*.tflite"))
-MICRO_REFUSES = {(network, "fp16") for network in NETWORKS} | {("autoencoder", "16x8")}
+MICRO_REJECTS = {(network, "fp16") for network in NETWORKS} | {("autoencoder", "16x8")}
 """TFLite Micro keeps no weights in fp16 and has no RESIZE_BILINEAR in int16."""
-
-
-def all_equal(before: bytes, after: bytes, seeds: int = 2) -> set[str]:
-    """Which runtimes run the file at all; those give the same bits before and after."""
-    ran = set()
-    for seed in range(seeds):
-        inputs = random_inputs(before, seed)
-        for runtime in RUNTIMES:
-            wanted, given = run(runtime, before, inputs), run(runtime, after, inputs)
-            assert (wanted is None) == (given is None), runtime
-            if wanted is None or given is None:
-                continue
-            ran.add(runtime)
-            for one, other in zip(wanted, given, strict=True):
-                assert one.dtype == other.dtype
-                assert one.tobytes() == other.tobytes(), runtime
-    return ran
 
 
 @pytest.mark.slow
@@ -44,14 +27,14 @@ def test_other_networks_compute_the_same(network: str, precision: str) -> None:
     packed = pack(content)
     assert len(packed) < len(content)
     assert pack(packed) == packed
-    refused = {"TFLite Micro"} if (network, precision) in MICRO_REFUSES else set()
-    assert all_equal(content, packed) == set(RUNTIMES) - refused
+    rejected = {"TFLite Micro"} if (network, precision) in MICRO_REJECTS else set()
+    assert same_outputs(content, packed) == set(RUNTIMES) - rejected
 
 
 def inflated(content: bytes) -> bytes:
     """The same network as a converter would write it: nothing shared, all named and described."""
     model = read_model(content)
-    model.description = "made anew"
+    model.description = "converted again"
     empty = type(model.buffers[0])()
     buffers: list[Any] = [empty]
     for graph in model.subgraphs:
@@ -76,21 +59,19 @@ def test_shipped_files_compute_the_same(file: Path) -> None:
     before = inflated(content)
     assert len(before) > len(content)
     assert pack(before) == content
-    refused = {"TFLite Micro"} if "fp16" in file.name else set()
-    assert all_equal(before, content, seeds=1) == set(RUNTIMES) - refused
+    rejected = {"TFLite Micro"} if "fp16" in file.name else set()
+    assert same_outputs(before, content, seeds=1) == set(RUNTIMES) - rejected
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
-def test_what_our_converter_writes_computes_the_same(
-    exported: dict[str, bytes], precision: str
-) -> None:
+def test_files_of_this_kit_compute_the_same(exported: dict[str, bytes], precision: str) -> None:
     packed = pack(exported[precision])
-    refused = {"TFLite Micro"} if precision == "fp16" else set()
-    assert all_equal(exported[precision], packed) == set(RUNTIMES) - refused
+    rejected = {"TFLite Micro"} if precision == "fp16" else set()
+    assert same_outputs(exported[precision], packed) == set(RUNTIMES) - rejected
 
 
-def test_the_comparison_sees_one_wrong_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_finds_one_wrong_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     class Last:
         calls = 0
 
@@ -101,8 +82,7 @@ def test_the_comparison_sees_one_wrong_bit(monkeypatch: pytest.MonkeyPatch) -> N
         return [values]
 
     fakes: dict[str, Callable[..., Any]] = {"LiteRT": almost}
-    monkeypatch.setattr("tests.convert.test_pack_architectures.RUNTIMES", fakes)
     monkeypatch.setattr("tests.convert.runtimes.RUNTIMES", fakes)
     content = SHIPPED[0].read_bytes()
     with pytest.raises(AssertionError):
-        all_equal(content, content)
+        same_outputs(content, content)

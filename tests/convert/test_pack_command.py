@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from convert import pack as command
-from convert.pack import pack
+from convert.pack import main, pack
 from convert.tflite import layout
-from convert.tflite.deduplication import Recorder
+from convert.tflite.deduplication import DeduplicatingBuilder
 from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
 
@@ -29,18 +28,17 @@ def written(**parts: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["pack.py", *map(str, arguments)])
-    command.main()
+def run_pack(*arguments: object) -> None:
+    main([str(argument) for argument in arguments])
 
 
-def test_bytes_before_and_after_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_bytes_before_and_after_are_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = written(description="d" * 500)
     source = tmp_path / "network.tflite"
     source.write_bytes(content)
-    call(monkeypatch, source)
+    run_pack(source)
     out = tmp_path / "network-packed.tflite"
     packed = pack(content)
     assert out.read_bytes() == packed
@@ -50,13 +48,13 @@ def test_bytes_before_and_after_are_told(
     assert lines[1].startswith(f"{out}: {len(packed):,} bytes, ")
 
 
-def test_out_may_be_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_may_be_the_file_itself(tmp_path: Path) -> None:
     file = tmp_path / "network.tflite"
     file.write_bytes(written(description="d" * 500))
-    call(monkeypatch, file, file)
+    run_pack(file, file)
     once = file.read_bytes()
     assert len(once) < 500
-    call(monkeypatch, file, file)
+    run_pack(file, file)
     assert file.read_bytes() == once
 
 
@@ -74,36 +72,33 @@ def test_it_runs_as_a_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
-        (b"PK\x03\x04 a zip file", "no TFLite file"),
+        (b"PK\x03\x04 a zip file", "not a TFLite file"),
         (written()[:-30], "damaged"),
-        (b"", "no TFLite file"),
+        (b"", "not a TFLite file"),
     ],
 )
 def test_a_bad_file_leaves_one_line_and_no_output(
     content: bytes,
-    told: str,
+    expected: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = tmp_path / "bad.tflite"
     source.write_bytes(content)
     with pytest.raises(SystemExit) as ended:
-        call(monkeypatch, source)
+        run_pack(source)
     assert ended.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {source}: ") and told in error
+    assert error.startswith(f"error: {source}: ") and expected in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["bad.tflite"]
 
 
-def test_a_missing_file_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        call(monkeypatch, tmp_path / "none.tflite")
+        run_pack(tmp_path / "none.tflite")
     assert ended.value.code == 2
     assert "none.tflite" in capsys.readouterr().err
 
@@ -138,18 +133,18 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("what", OUTSIDE)
-def test_constants_outside_the_flatbuffer_are_refused(what: str) -> None:
+def test_constants_outside_the_flatbuffer_are_rejected(what: str) -> None:
     with pytest.raises(GliosliceError, match="outside its flatbuffer"):
         pack(written(**OUTSIDE[what]))
 
 
-def test_a_custom_op_is_refused_by_name() -> None:
+def test_a_custom_op_is_rejected_by_name() -> None:
     with pytest.raises(GliosliceError, match="custom op edgetpu-custom-op"):
         pack(written(**custom("edgetpu-custom-op")))
     assert pack(written(**custom("FlexErf")))
 
 
-def test_a_field_of_a_newer_schema_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_of_a_newer_schema_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytearray(written(description="d"))
     assert pack(bytes(content))
     monkeypatch.setattr(
@@ -159,7 +154,7 @@ def test_a_field_of_a_newer_schema_is_refused(monkeypatch: pytest.MonkeyPatch) -
         pack(bytes(content))
 
 
-def test_options_of_a_newer_schema_are_refused() -> None:
+def test_options_of_a_newer_schema_are_rejected() -> None:
     operator = schema.OperatorT(
         inputs=[0],
         outputs=[1],
@@ -183,7 +178,7 @@ def test_a_validation_graph_keeps_its_name() -> None:
     assert names == [None, b"VALIDATION:main"]
 
 
-def test_files_packed_behind_the_flatbuffer_are_dropped() -> None:
+def test_files_after_the_flatbuffer_are_dropped() -> None:
     content = written()
     assert pack(content + b"PK\x03\x04 labels.txt") == pack(content)
 
@@ -199,16 +194,16 @@ def test_the_result_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
         buffers=[schema.BufferT(), schema.BufferT(data=np.arange(1, 10, dtype=np.uint8))],
         subgraphs=[graph],
     )
-    place = layout.place
-    wrong = lambda *parts: place(*parts).replace(bytes(range(1, 10)), bytes(range(2, 11)))  # noqa: E731
-    monkeypatch.setattr("convert.pack.place", wrong)
-    with pytest.raises(AssertionError, match="does not say"):
+    build = layout.build_flatbuffer
+    wrong = lambda *parts: build(*parts).replace(bytes(range(1, 10)), bytes(range(2, 11)))  # noqa: E731
+    monkeypatch.setattr("convert.pack.build_flatbuffer", wrong)
+    with pytest.raises(AssertionError, match="differs"):
         pack(content)
 
 
-def test_the_recorder_knows_all_that_generated_code_calls() -> None:
+def test_the_builder_has_all_methods_that_generated_code_calls() -> None:
     import re
 
     source = Path(schema.__file__).read_text()
     called = set(re.findall(r"builder\.([A-Za-z0-9]+)", source))
-    assert not {name for name in called if not hasattr(Recorder, name)}
+    assert not {name for name in called if not hasattr(DeduplicatingBuilder, name)}

@@ -9,34 +9,25 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from convert import to_tflite
-from convert.artifacts import LIMIT, chosen_precisions, packed
+from convert.artifacts import SIZE_LIMIT, choose_precisions, pack_files
+from convert.export import export, fold_thresholds
 from convert.to_tflite import convert
 from device.engine import Engine
-from glioslice.cases import digest, find_cases, read_case
+from glioslice.cases import case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
 from glioslice.model_card import CARD, read_card
+from tests.convert.commands import expect_error, files_in, run_convert
 from tests.convert.conftest import MakeRun, random_network, set_card
-from training.network import SIZES, macs, parameters
+from training.network import SIZES, count_macs, count_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def fails(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["to_tflite.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        to_tflite.main()
-    assert ended.value.code == 2
-
-
-def left(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
 @pytest.mark.slow
-def test_a_model_folder_comes_out(converted: tuple[Path, Path]) -> None:
+def test_the_output_is_a_model_folder(converted: tuple[Path, Path]) -> None:
     run, out = converted
-    assert left(out) == [
+    assert files_in(out) == [
         CARD,
         "compare/tiny-fp32.tflite",
         "report.json",
@@ -59,11 +50,11 @@ def test_a_model_folder_comes_out(converted: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_the_report_says_what_they_are_worth(converted: tuple[Path, Path]) -> None:
+def test_the_report_holds_scores_of_all_files(converted: tuple[Path, Path]) -> None:
     report = read_json(converted[1] / "report.json")
     network = random_network((4, 6))
-    assert report["parameters"] == parameters(network)
-    assert report["macs"] == macs(network, (32, 48))
+    assert report["parameters"] == count_parameters(network)
+    assert report["macs"] == count_macs(network, (32, 48))
     assert report["judged_on"] == {
         "what": "cases", "names": ["case_3"], "masks": True, "seen_in_training": False
     }  # fmt: skip
@@ -84,12 +75,12 @@ def test_the_report_says_what_they_are_worth(converted: tuple[Path, Path]) -> No
 def test_in_place_and_again_gives_the_same_bytes_and_keeps_the_card(
     converted: tuple[Path, Path], cases: Path, make_run: MakeRun
 ) -> None:
-    digests = [digest(read_case(files)) for files in find_cases(cases)]
+    digests = [case_digest(read_case(files)) for files in find_cases(cases)]
     # The same that calibrate without a card: all but the fourth.
     run = make_run(digests=tuple(d for i, d in enumerate(digests) if i != 3))
     set_card(run, held_out={"cases": ["case_3"]}, a_later_key=[1, 2])
     before = read_json(run / CARD)
-    convert(run, cases, run, None)
+    convert(run, run, data=cases)
     after = read_json(run / CARD)
     assert after.pop("files").items() >= before.pop("files").items()
     assert after == before
@@ -99,73 +90,65 @@ def test_in_place_and_again_gives_the_same_bytes_and_keeps_the_card(
 
 
 @pytest.mark.slow
-def test_a_bare_run_is_compared_with_the_shipped_files(
+def test_without_arguments_the_shipped_files_are_compared(
     converted: tuple[Path, Path], cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_tflite, "SHIPPED", ("tiny",))
-    monkeypatch.setattr(to_tflite, "shipped", lambda name: converted[1])
+    monkeypatch.setattr(to_tflite, "SHIPPED_MODELS", ("tiny",))
+    monkeypatch.setattr(to_tflite, "shipped_folder", lambda name: converted[1])
     monkeypatch.chdir(tmp_path)
-    arguments = ["--data", str(cases), "--precision", "int8"]
-    monkeypatch.setattr(sys, "argv", ["to_tflite.py", *arguments])
-    to_tflite.main()
+    run_convert("--data", cases, "--precision", "int8")
     report = read_json(tmp_path / "build" / "tiny" / "report.json")
     files = {entry["name"]: entry for entry in report["files"]}
     assert files["tiny-int8.tflite"]["agreement_with_shipped"] == 1
     assert not files["tiny-fp16.tflite"]["product"]
-    assert "compare/tiny-fp16.tflite" in left(tmp_path / "build" / "tiny")
+    assert "compare/tiny-fp16.tflite" in files_in(tmp_path / "build" / "tiny")
 
 
 @pytest.mark.slow
-def test_a_product_over_the_limit_is_an_error_and_no_file(
-    make_run: MakeRun, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_product_over_the_limit_is_an_error_and_writes_nothing(
+    make_run: MakeRun, cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     run, out = make_run(widths=(4, 78)), tmp_path / "out"
-    fails(monkeypatch, run, "--data", cases, "--out", out)
-    said = capsys.readouterr().err
-    assert "more than the 60,000" in said
-    assert "its int8 file has" in said or "use fewer channels" in said
-    assert left(out) == []
+    expect_error(run, "--data", cases, "--out", out)
+    output = capsys.readouterr().err
+    assert "more than the 60,000" in output
+    assert "its int8 file has" in output or "use fewer channels" in output
+    assert files_in(out) == []
 
 
 @pytest.mark.slow
 def test_the_sizes_fit(samples: NDArray[np.float32]) -> None:
-    from convert.export import export, with_thresholds
-
     for size, precisions in (("compact", ("int8",)), ("nano", ("int8", "fp16"))):
-        network = with_thresholds(random_network(SIZES[size].widths), (0.5,) * 3)
-        files = packed(size, export(network, (32, 48), samples), precisions)
-        assert all(len(file.content) <= LIMIT for file in files if file.product)
+        network = fold_thresholds(random_network(SIZES[size].widths), (0.5,) * 3)
+        files = pack_files(size, export(network, (32, 48), samples), precisions)
+        assert all(len(file.content) <= SIZE_LIMIT for file in files if file.product)
 
 
-def test_usual_precisions() -> None:
-    assert chosen_precisions(None, "compact") == ("int8",)
-    assert chosen_precisions(None, "nano") == ("int8", "fp16")
-    assert chosen_precisions("fp16, int8", "compact") == ("fp16", "int8")
-    for asked in ("int4", "fp32", "", "int8,bf16"):
+def test_default_precisions() -> None:
+    assert choose_precisions(None, "compact") == ("int8",)
+    assert choose_precisions(None, "nano") == ("int8", "fp16")
+    assert choose_precisions("fp16, int8", "compact") == ("fp16", "int8")
+    for option in ("int4", "fp32", "", "int8,bf16"):
         with pytest.raises(GliosliceError, match="--precision"):
-            chosen_precisions(asked, "nano")
+            choose_precisions(option, "nano")
 
 
+@pytest.mark.slow
 def test_help_shows_an_example() -> None:
     command = [sys.executable, "convert/to_tflite.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "example:\n  python convert/to_tflite.py" in done.stdout
 
 
-def test_a_folder_without_card(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fails(monkeypatch, tmp_path)
+def test_a_folder_without_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expect_error(tmp_path)
     assert "card.json" in capsys.readouterr().err
 
 
-def test_a_missing_checkpoint(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_checkpoint(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
     (run / "tiny.safetensors").unlink()
-    fails(monkeypatch, run)
+    expect_error(run)
     assert "tiny.safetensors" in capsys.readouterr().err
 
 
@@ -177,45 +160,46 @@ def rewrite(run: Path, **tensors: torch.Tensor) -> None:
     set_card(run, files={path.name: entry})
 
 
-def test_weights_that_are_nan(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_that_are_nan(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
     rewrite(run, **{"head.bias": torch.tensor([0.0, float("nan"), 0.0])})
-    fails(monkeypatch, run)
+    expect_error(run)
     assert "NaN" in capsys.readouterr().err
 
 
-def test_weights_of_another_shape(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_of_another_shape(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
     rewrite(run, **{"head.bias": torch.zeros(4)})
-    fails(monkeypatch, run)
+    expect_error(run)
     assert "tiny.safetensors" in capsys.readouterr().err
 
 
-def test_unknown_precision(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fails(monkeypatch, make_run(), "--precision", "int4")
+def test_unknown_precision(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    expect_error(make_run(), "--precision", "int4")
     assert "int8 or fp16" in capsys.readouterr().err
 
 
 def test_a_folder_without_cases(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (tmp_path / "empty").mkdir()
-    fails(monkeypatch, make_run(), "--data", tmp_path / "empty", "--out", tmp_path / "out")
+    expect_error(make_run(), "--data", tmp_path / "empty", "--out", tmp_path / "out")
     assert "no case found" in capsys.readouterr().err
-    assert left(tmp_path / "out") == []
+    assert files_in(tmp_path / "out") == []
 
 
 def test_an_output_folder_that_cannot_be_written(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     (tmp_path / "file").write_text("in the way")
-    fails(monkeypatch, make_run(), "--out", tmp_path / "file" / "out")
+    expect_error(make_run(), "--out", tmp_path / "file" / "out")
     assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_a_source_that_is_no_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expect_error(tmp_path / "none")
+    error = capsys.readouterr().err
+    assert "nano" in error and "package.module:factory" in error
+    (tmp_path / "net.tflite").write_bytes(b"TFL3")
+    expect_error(tmp_path / "net.tflite")
+    assert "glioslice pack" in capsys.readouterr().err

@@ -1,5 +1,7 @@
-"""A board in a thread, the line to it, and a host that says what a test tells it to."""
+"""A board in a thread, the port to it, and a host whose messages a test chooses."""
 
+import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -13,14 +15,14 @@ from numpy.typing import NDArray
 
 from device.board import Board, make_board
 from device.engine import Engine
-from device.lifecycle import Stop
-from device.segment import segment, slices_of
+from device.lifecycle import StopRequest
+from device.segment import prepare_slices, segment
 from device.server import run_sessions
 from glioslice.cases import MODALITIES
-from glioslice.model_card import shipped
+from glioslice.model_card import shipped_folder
 from glioslice.nifti import Space
 from glioslice.phantom.head import make_phantom
-from glioslice.preprocessing import paste, quantise
+from glioslice.preprocessing import quantize, restore_volume
 from glioslice.wire.codecs import decode_mask, encode_image, encode_mask
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
@@ -43,61 +45,62 @@ from glioslice.wire.transport import LineLost, Port, pair
 from tests.conftest import save
 
 MODEL = "nano-int8.tflite"
-TURNED = np.array([[0, 0, 1.0, -7], [0, 1.004, 0, 30], [0.996, 0, 0, 5], [0, 0, 0, 1]])
+RUNNER = [sys.executable, "-m", "device", "--model", str(shipped_folder("nano") / MODEL)]
+ROTATED = np.array([[0, 0, 1.0, -7], [0, 1.004, 0, 30], [0.996, 0, 0, 5], [0, 0, 0, 1]])
 
 
 class Host:
-    """The desk's end of a line, or of what is left of one.
+    """A host that uses `port` and may be killed.
 
-    It hears an Empty as so many masks in the codec that it chose last; `empties` are as they came.
+    It expands an Empty into masks in the codec that it chose last; `empties` holds the originals.
     """
 
-    def __init__(self, wire: "Wire") -> None:
-        self._wire = wire
-        self.connection = Connection(wire, active=True)
+    def __init__(self, port: "SharedPort") -> None:
+        self._port = port
+        self.connection = Connection(port, active=True)
         self.empties: list[Empty] = []
-        self._heard: deque[Message] = deque()
+        self._received: deque[Message] = deque()
         self._codec = 1
 
     def kill(self) -> None:
-        """End without a goodbye."""
-        self._wire.dead = True
+        """End without closing the session."""
+        self._port.dead = True
         self.connection.close()
 
-    def join(self) -> BoardHello:
+    def connect(self) -> BoardHello:
         self.connection.open(5.0)
-        hello = self.hear()
+        hello = self.receive()
         assert isinstance(hello, BoardHello)
         return hello
 
-    def say(self, *messages: Message) -> None:
+    def send(self, *messages: Message) -> None:
         for message in messages:
             if isinstance(message, HostHello):
                 self._codec = message.mask_codec
             send(self.connection, message)
 
-    def hear(self) -> Message:
-        if not self._heard:
+    def receive(self) -> Message:
+        if not self._received:
             message = receive(self.connection, 5.0)
-            assert message is not None, "the board says nothing"
+            assert message is not None, "no message from the board"
             if isinstance(message, BoardHello):
                 self.hello = message
             if isinstance(message, Empty):
                 self.empties.append(message)
-                self._heard.extend(self._masks(message))
+                self._received.extend(self._masks(message))
             else:
-                self._heard.append(message)
-        return self._heard.popleft()
+                self._received.append(message)
+        return self._received.popleft()
 
     def _masks(self, message: Empty) -> Iterator[Mask]:
         payload = encode_mask(self._codec, np.zeros(self.hello.window, np.uint8))
-        for index, microseconds, quality in message.each():
+        for index, microseconds, quality in message.per_slice():
             yield Mask(index, self._codec, microseconds, payload, quality)
 
-    def hear_run(self) -> tuple[list[Mask], list[Error], End]:
+    def receive_run(self) -> tuple[list[Mask], list[Error], End]:
         """Everything up to End."""
         masks, errors = [], []
-        while not isinstance(message := self.hear(), End):
+        while not isinstance(message := self.receive(), End):
             if isinstance(message, Mask):
                 masks.append(message)
             else:
@@ -106,8 +109,8 @@ class Host:
         return masks, errors, message
 
 
-class Wire:
-    """A port that outlives its connections, and the death of a host that uses it."""
+class SharedPort:
+    """A port that stays open for the next host when the host that uses it is killed."""
 
     def __init__(self, port: Port) -> None:
         self.name, self.port, self.dead = port.name, port, False
@@ -126,63 +129,79 @@ class Wire:
         """Left open for the next host."""
 
 
-class Running:
-    """A board that waits in a thread; `lines` is its log, `port` the desk's end of its line."""
+class LogOfThread(logging.Handler):
+    """Appends the messages of the thread that made it to `lines`."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines, self._thread = lines, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._lines.append(record.getMessage())
+
+
+class BoardThread:
+    """A board that serves in a thread; `log` holds its messages, `port` is the host's end."""
 
     def __init__(self, board: Board, silence: float = 5.0) -> None:
         self.port, far = pair()
-        self.lines: list[str] = []
+        self.log: list[str] = []
         self.lost: LineLost | None = None
         self.connection = Connection(far, active=False, silence=silence)
-        self.stop = Stop(last_resort=self.connection.close)
-        self.thread = threading.Thread(target=self._work, args=(board,), daemon=True)
+        self.stop = StopRequest(force=self.connection.close)
+        self.thread = threading.Thread(target=self._serve, args=(board,), daemon=True)
         self.thread.start()
 
-    def _work(self, board: Board) -> None:
+    def _serve(self, board: Board) -> None:
+        logger, handler = logging.getLogger("device"), LogOfThread(self.log)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
         try:
-            run_sessions(self.connection, board, self.stop, self.lines.append)
+            run_sessions(self.connection, board, self.stop)
         except LineLost as error:
             self.lost = error
         finally:
+            logger.removeHandler(handler)
             self.connection.close()
 
     def host(self) -> Host:
-        return Host(Wire(self.port))
+        return Host(SharedPort(self.port))
 
     def logged(self, text: str) -> str:
-        """The first line of the log that holds this text, once it is there."""
+        """The first message of the log that contains `text`, as soon as it is there."""
         deadline = time.monotonic() + 5.0
         while time.monotonic() < deadline:
-            for line in list(self.lines):
+            for line in list(self.log):
                 if text in line:
                     return line
             time.sleep(0.01)
-        raise AssertionError(f"'{text}' is not in {self.lines}")
+        raise AssertionError(f"'{text}' is not in {self.log}")
 
     def ended(self, seconds: float = 5.0) -> bool:
         self.thread.join(seconds)
         return not self.thread.is_alive()
 
 
-class Patient:
-    """A slab of a small head: its slices as z-scores, and the masks that a local run gives."""
+class Slab:
+    """A slab of a small head: its slices as z-scores, and its labels by a local run."""
 
     def __init__(self, engine: Engine) -> None:
         self.images = make_phantom(0, shape=(64, 72, 48)).images[..., 16:32]
-        self.z_scores, self.crop = slices_of(self.images, engine.card)
+        self.z_scores, self.crop = prepare_slices(self.images, engine.card)
         self.labels = segment(self.images, engine).labels
 
     def slices(self, hello: BoardHello, codec: int = 2) -> list[Slice]:
-        images = quantise(self.z_scores, hello.scale, hello.zero_point)
+        images = quantize(self.z_scores, hello.scale, hello.zero_point)
         return [Slice(i, codec, encode_image(codec, one)) for i, one in enumerate(images)]
 
     def volume(self, masks: list[Mask]) -> NDArray[np.uint8]:
-        """Labels (X, Y, Z) of masks that came back in order."""
-        return paste(np.stack(decoded(masks, self.crop.window)), self.crop)
+        """Labels (X, Y, Z) of masks that were received in order."""
+        return restore_volume(np.stack(decoded(masks, self.crop.window)), self.crop)
 
 
 def decoded(masks: list[Mask], window: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """The labels of masks in the order in which they came, the first of a run and those after."""
+    """The labels of the masks of one run, in the order in which they were received."""
     labels: list[NDArray[np.uint8]] = []
     for mask in masks:
         before = labels[-1] if labels else None
@@ -197,61 +216,64 @@ def digest(masks: list[Mask], window: tuple[int, int]) -> str:
     return total.hexdigest()
 
 
-def serve(host: Host, patient: Patient, image: int = 2, mask: int = 3) -> tuple[list[Mask], End]:
-    """A whole session by the book, which must succeed."""
-    hello = host.join()
+def serve(host: Host, patient: Slab, image: int = 2, mask: int = 3) -> tuple[list[Mask], End]:
+    """Serve a whole volume in a new session."""
+    hello = host.connect()
     slices = patient.slices(hello, image)
-    host.say(HostHello(Mode.SERVE, image, mask), Start(len(slices)), *slices)
-    masks, errors, end = host.hear_run()
+    host.send(HostHello(Mode.SERVE, image, mask), Start(len(slices)), *slices)
+    masks, errors, end = host.receive_run()
     assert not errors
     return masks, end
 
 
 def play(host: Host, mask: int = 3) -> tuple[Volume, list[Mask], End]:
-    """A whole playing run, which must succeed, in a session that is open."""
-    host.say(HostHello(Mode.PLAY, 0, mask))
-    begun = host.hear()
-    assert isinstance(begun, Start) and begun.volume is not None
-    masks, errors, end = host.hear_run()
-    assert (begun.slices, errors) == (len(masks), [])
-    return begun.volume, masks, end
+    """Play the board's case in an open session."""
+    host.send(HostHello(Mode.PLAY, 0, mask))
+    start = host.receive()
+    assert isinstance(start, Start) and start.volume is not None
+    masks, errors, end = host.receive_run()
+    assert (start.slices, errors) == (len(masks), [])
+    return start.volume, masks, end
 
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    return Engine(shipped("nano") / MODEL)
+    return Engine(shipped_folder("nano") / MODEL)
 
 
 @pytest.fixture(scope="session")
-def patient(engine: Engine) -> Patient:
-    made = Patient(engine)
+def patient(engine: Engine) -> Slab:
+    made = Slab(engine)
     assert np.count_nonzero(made.labels) > 100
     return made
 
 
 @pytest.fixture(scope="session")
-def lying(patient: Patient, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The patient as a case on the board's disk, its axes turned to head, front and right.
+def stored_case(patient: Slab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The patient as a case on the board's disk, with rotated axes.
 
-    The expert's mask beside it is damaged: playing needs none.
+    The ground truth beside it is damaged, because playing must not read it.
     """
     folder = tmp_path_factory.mktemp("board") / "Someone"
     x, y, z = patient.labels.shape
-    space = Space((z, y, x), TURNED, Nifti1Header())
+    space = Space((z, y, x), ROTATED, Nifti1Header())
     for name, image in zip(MODALITIES, patient.images, strict=True):
-        save(folder / f"Someone_{name}.nii.gz", space.from_lps(image), TURNED)
+        save(folder / f"Someone_{name}.nii.gz", space.from_lps(image), ROTATED)
     (folder / "Someone_seg.nii.gz").write_bytes(b"damaged")
     return folder
 
 
-@pytest.fixture
-def start(engine: Engine) -> Iterator[Callable[..., Running]]:
-    """Start a board, the nano model's by default; every board of a test ends with it."""
-    boards: list[Running] = []
+StartBoard = Callable[..., BoardThread]
 
-    def begin(board: Board | None = None, silence: float = 5.0) -> Running:
-        nano = board or make_board(engine, shipped("nano") / MODEL)
-        boards.append(Running(nano, silence))
+
+@pytest.fixture
+def start(engine: Engine) -> Iterator[StartBoard]:
+    """Start a board, by default with the nano model; it stops at the end of the test."""
+    boards: list[BoardThread] = []
+
+    def begin(board: Board | None = None, silence: float = 5.0) -> BoardThread:
+        nano = board or make_board(engine, shipped_folder("nano") / MODEL)
+        boards.append(BoardThread(nano, silence))
         return boards[-1]
 
     yield begin

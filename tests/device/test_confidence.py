@@ -1,4 +1,4 @@
-"""The quality byte is what its definition says, the same for int8 and float, and cheap to trust."""
+"""The confidence byte matches its definition, for int8 and for float logits."""
 
 from fractions import Fraction
 
@@ -9,30 +9,30 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from device.confidence import MOST, PER_LOGIT, STRIP, quality_of
+from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, mask_confidence
 from device.engine import Engine
-from device.segment import slices_of
+from device.segment import prepare_slices
 from glioslice.cases import phantom_case
-from glioslice.model_card import shipped
+from glioslice.model_card import shipped_folder
 from glioslice.wire.messages import UNKNOWN
 
 SIDE = 40
 
 
-def by_hand(logits: NDArray[np.int8], scale: Fraction, zero_point: int) -> int:
-    """The definition, pixel by pixel and in fractions."""
+def reference_confidence(logits: NDArray[np.int8], scale: Fraction, zero_point: int) -> int:
+    """The definition, pixel by pixel with exact fractions."""
     steps = logits.astype(int) - zero_point
 
     def far(step: int) -> int:
-        return min(MOST, int(abs(step) * scale * PER_LOGIT + Fraction(1, 2)))
+        return min(MAX_DISTANCE, int(abs(step) * scale * STEPS_PER_LOGIT + Fraction(1, 2)))
 
     means = []
     for region in range(3):
-        inside = np.pad(steps[..., region] > 0, STRIP)
+        inside = np.pad(steps[..., region] > 0, BORDER_WIDTH)
         strip = [
             far(int(steps[x, y, region]))
             for x, y in np.argwhere(steps[..., region] > 0)
-            if not inside[x : x + 2 * STRIP + 1, y : y + 2 * STRIP + 1].all()
+            if not inside[x : x + 2 * BORDER_WIDTH + 1, y : y + 2 * BORDER_WIDTH + 1].all()
         ]
         if strip:
             means.append(256 * sum(strip) // len(strip))
@@ -42,7 +42,7 @@ def by_hand(logits: NDArray[np.int8], scale: Fraction, zero_point: int) -> int:
 
 
 def hill(height: float, radius: float = 15.0) -> NDArray[np.float32]:
-    """Logits that climb from the border of a disc to `height` in its middle; one region of it."""
+    """Logits of one region that rise from the border of a disc to `height` in its centre."""
     x, y = np.mgrid[:SIDE, :SIDE]
     climb = height * (1 - np.hypot(x - SIDE // 2, y - SIDE // 2) / radius)
     logits = np.full((SIDE, SIDE, 3), -3.0, np.float32)
@@ -51,7 +51,7 @@ def hill(height: float, radius: float = 15.0) -> NDArray[np.float32]:
 
 
 SCALES = (0.125, 0.25, 0.28125)
-"""Exact in binary, as those of files are not: the last bits are another matter."""
+"""Exact in binary, unlike those of real files, so that the fractions match exactly."""
 
 
 @settings(deadline=None, max_examples=40)
@@ -60,12 +60,14 @@ SCALES = (0.125, 0.25, 0.28125)
     st.sampled_from(SCALES),
     st.integers(-128, 127),
 )
-def test_the_byte_is_the_definition(logits: NDArray[np.int8], scale: float, zero: int) -> None:
-    assert quality_of(logits, scale, zero) == by_hand(logits, Fraction(scale), zero)
+def test_the_byte_matches_the_definition(logits: NDArray[np.int8], scale: float, zero: int) -> None:
+    assert mask_confidence(logits, scale, zero) == reference_confidence(
+        logits, Fraction(scale), zero
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_byte_of_regions_with_an_inside(seed: int) -> None:
+def test_regions_with_an_interior_match_the_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.integers(-90, -40, (64, 64, 3)).astype(np.int8)
     for region, size in enumerate((50, 30, 20)):
@@ -73,7 +75,7 @@ def test_the_byte_of_regions_with_an_inside(seed: int) -> None:
         logits[inside, inside, region] = rng.integers(-30, 127, (size, size))
     logits[7:57, 7:57, 0] = np.maximum(logits[7:57, 7:57, 0], -19)
     logits[20:44, 20:44, 0] = 120
-    assert quality_of(logits, 0.125, -20) == by_hand(logits, Fraction(1, 8), -20)
+    assert mask_confidence(logits, 0.125, -20) == reference_confidence(logits, Fraction(1, 8), -20)
 
 
 @settings(deadline=None, max_examples=40)
@@ -82,71 +84,78 @@ def test_the_byte_of_regions_with_an_inside(seed: int) -> None:
     st.sampled_from(SCALES),
     st.integers(-60, 60),
 )
-def test_floats_give_what_int8_gives(logits: NDArray[np.int8], scale: float, zero: int) -> None:
+def test_float_logits_give_the_byte_of_int8_logits(
+    logits: NDArray[np.int8], scale: float, zero: int
+) -> None:
     floats = (logits.astype(np.float32) - zero) * np.float32(scale)
-    assert quality_of(floats, 0.0, 0) == quality_of(logits, scale, zero)
+    assert mask_confidence(floats, 0.0, 0) == mask_confidence(logits, scale, zero)
 
 
-def test_a_steep_border_says_more_than_a_faint_one() -> None:
-    said = [quality_of(hill(height), 0.0, 0) for height in (0.2, 1, 2, 5, 10, 100)]
-    assert said == sorted(set(said))
-    assert said[0] < 15 and said[-1] > 240
+def test_a_steep_border_has_more_confidence_than_a_faint_one() -> None:
+    values = [mask_confidence(hill(height), 0.0, 0) for height in (0.2, 1, 2, 5, 10, 100)]
+    assert values == sorted(set(values))
+    assert values[0] < 15 and values[-1] > 240
 
 
-def test_what_lies_deep_inside_says_nothing() -> None:
+def test_the_interior_does_not_count() -> None:
     logits = np.full((64, 64, 3), -4.0, np.float32)
     logits[10:50, 10:50, 0] = 1.0
-    before = quality_of(logits, 0.0, 0)
-    assert before == PER_LOGIT
-    logits[10 + STRIP : 50 - STRIP, 10 + STRIP : 50 - STRIP, 0] = 9.0
-    assert quality_of(logits, 0.0, 0) == before
-    logits[10 + STRIP - 1, 20:40, 0] = 9.0  # of the innermost row of the strip
-    assert quality_of(logits, 0.0, 0) > before
+    before = mask_confidence(logits, 0.0, 0)
+    assert before == STEPS_PER_LOGIT
+    logits[10 + BORDER_WIDTH : 50 - BORDER_WIDTH, 10 + BORDER_WIDTH : 50 - BORDER_WIDTH, 0] = 9.0
+    assert mask_confidence(logits, 0.0, 0) == before
+    logits[10 + BORDER_WIDTH - 1, 20:40, 0] = 9.0  # of the innermost row of the strip
+    assert mask_confidence(logits, 0.0, 0) > before
 
 
-def test_regions_count_alike_however_large() -> None:
+def test_regions_have_equal_weight() -> None:
     logits = np.full((64, 64, 3), -4.0, np.float32)
     logits[8:56, 8:56, 0] = 2.0
     logits[30, 30, 2] = 1.0
-    assert quality_of(logits, 0.0, 0) == (128 + 64) // 2
+    assert mask_confidence(logits, 0.0, 0) == (128 + 64) // 2
 
 
-@pytest.mark.parametrize(("nearest", "byte"), [(0.0, 0), (-0.5, 32), (-2.0, 128), (-9.0, MOST)])
-def test_an_empty_mask_says_how_far_its_nearest_pixel_is(nearest: float, byte: int) -> None:
+@pytest.mark.parametrize(
+    ("nearest", "byte"), [(0.0, 0), (-0.5, 32), (-2.0, 128), (-9.0, MAX_DISTANCE)]
+)
+def test_an_empty_mask_has_the_distance_of_its_nearest_pixel(nearest: float, byte: int) -> None:
     logits = np.full((SIDE, SIDE, 3), -12.0, np.float32)
     logits[7, 9, 1] = nearest
-    assert quality_of(logits, 0.0, 0) == byte
+    assert mask_confidence(logits, 0.0, 0) == byte
     int8 = (np.clip(logits / 0.125, -128, None)).astype(np.int8)
-    assert quality_of(int8, 0.125, 0) == byte
+    assert mask_confidence(int8, 0.125, 0) == byte
 
 
-def test_the_ends_of_int8() -> None:
+def test_the_limits_of_int8() -> None:
     lowest = np.full((SIDE, SIDE, 3), -128, np.int8)
-    assert quality_of(lowest, 0.28, 127) == MOST
-    assert quality_of(lowest, 0.28, -128) == 0
-    assert quality_of(np.full_like(lowest, 127), 0.28, -128) == MOST
+    assert mask_confidence(lowest, 0.28, 127) == MAX_DISTANCE
+    assert mask_confidence(lowest, 0.28, -128) == 0
+    assert mask_confidence(np.full_like(lowest, 127), 0.28, -128) == MAX_DISTANCE
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_not_known(broken: float) -> None:
+def test_logits_that_are_not_finite_have_no_confidence(broken: float) -> None:
     logits = hill(3)
     logits[3, 4, 1] = broken
-    assert quality_of(logits, 0.0, 0) == UNKNOWN
+    assert mask_confidence(logits, 0.0, 0) == UNKNOWN
 
 
+@pytest.mark.slow
 def test_shipped_files_agree_about_the_phantom() -> None:
-    """nano in int8 and fp16: the same network, so nearly the same byte, and one inference each."""
+    """nano in int8 and fp16: the same network, so nearly the same byte."""
     case = phantom_case(0)
-    said: dict[str, list[int]] = {}
+    values: dict[str, list[int]] = {}
     for name in ("nano-int8.tflite", "nano-fp16.tflite"):
-        engine = Engine(shipped("nano") / name)
-        slices, _ = slices_of(case.images, engine.card)
-        said[name] = []
+        engine = Engine(shipped_folder("nano") / name)
+        slices, _ = prepare_slices(case.images, engine.card)
+        values[name] = []
         for scored in slices[20::15]:
             logits = engine.invoke(engine.prepare(scored))
             assert logits.shape == (*engine.card.window, 3)
             np.testing.assert_array_equal(engine.regions(logits), engine.run(scored))
-            said[name].append(engine.quality(logits))
-    int8, fp16 = said.values()
+            values[name].append(
+                mask_confidence(logits, engine.output.scale, engine.output.zero_point)
+            )
+    int8, fp16 = values.values()
     assert len(set(int8)) > 1
     assert np.abs(np.subtract(int8, fp16)).max() <= 32  # half a logit

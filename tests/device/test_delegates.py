@@ -1,8 +1,8 @@
-"""Which ops a runtime would run itself, of made-up lists of nodes."""
+"""Which ops a runtime runs itself, for synthetic lists of nodes."""
 
 from typing import Any
 
-from device.delegates import ACCELERATED, COMPILED, placement_of
+from device.delegates import ACCELERATED, COMPILED, inspect_delegates
 
 
 def node(name: str, inputs: list[int], outputs: list[int]) -> dict[str, Any]:
@@ -16,21 +16,23 @@ GRAPH = [
 ]
 
 
-def test_ops_between_the_parts_are_left() -> None:
-    placed = placement_of([*GRAPH, node("DELEGATE", [0], [1]), node("DELEGATE", [2], [3])], [3])
-    assert (placed.left, placed.parts, placed.taken) == (("RESIZE_NEAREST_NEIGHBOR",), 2, 2)
-    assert placed.arithmetic_left == ()
-    assert str(placed) == "2 of 3 ops taken in 2 parts; left: 1 RESIZE_NEAREST_NEIGHBOR"
+def test_ops_between_the_parts_remain() -> None:
+    report = inspect_delegates(
+        [*GRAPH, node("DELEGATE", [0], [1]), node("DELEGATE", [2], [3])], [3]
+    )
+    assert (report.remaining, report.parts, report.taken) == (("RESIZE_NEAREST_NEIGHBOR",), 2, 2)
+    assert report.remaining_arithmetic == ()
+    assert "2 of 3 ops" in str(report) and "1 RESIZE_NEAREST_NEIGHBOR" in str(report)
 
 
-def test_arithmetic_left_is_named() -> None:
-    placed = placement_of([*GRAPH, node("DELEGATE", [2], [3])], [3])
-    assert placed.arithmetic_left == ("CONV_2D",)
-    assert placement_of(GRAPH, [3]).arithmetic_left == ("CONV_2D", "CONV_2D")
+def test_remaining_arithmetic_is_named() -> None:
+    report = inspect_delegates([*GRAPH, node("DELEGATE", [2], [3])], [3])
+    assert report.remaining_arithmetic == ("CONV_2D",)
+    assert inspect_delegates(GRAPH, [3]).remaining_arithmetic == ("CONV_2D", "CONV_2D")
 
 
-def test_a_compiled_op_is_taken_or_left() -> None:
+def test_a_compiled_op_is_delegated_or_remains() -> None:
     compiled = [node(COMPILED, [0], [1]), node("CONV_2D", [1], [2])]
-    placed = placement_of([*compiled, node(ACCELERATED, [0], [1])], [2])
-    assert (placed.compiled, placed.left) == (1, ("CONV_2D",))
-    assert placement_of(compiled, [2]).left == (COMPILED, "CONV_2D")
+    report = inspect_delegates([*compiled, node(ACCELERATED, [0], [1])], [2])
+    assert (report.compiled, report.remaining) == (1, ("CONV_2D",))
+    assert inspect_delegates(compiled, [2]).remaining == (COMPILED, "CONV_2D")

@@ -1,4 +1,4 @@
-"""While the network works on a slice, the next one arrives and the last mask leaves."""
+"""While the network runs on a slice, the next slice arrives and the last mask leaves."""
 
 import threading
 import time
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from device.board import make_board
 from device.engine import Engine
-from glioslice.model_card import shipped
+from glioslice.model_card import shipped_folder
 from glioslice.wire.messages import Empty, End, HostHello, Mask, Mode, Slice, Start
-from tests.device.conftest import MODEL, Host, Patient, Running
+from tests.device.conftest import MODEL, BoardThread, Host, Slab
 
 SLICES = 8
 PATIENCE = 5.0
-"""Seconds; far more than both take, unless they wait for the network to be done."""
+"""Seconds; far more than both need, unless they wait for the network."""
 
 
-class Answers(threading.Thread):
+class ReceivedMasks(threading.Thread):
     """The slices whose masks have reached the host."""
 
     def __init__(self, host: Host) -> None:
@@ -27,18 +27,24 @@ class Answers(threading.Thread):
         self._host, self.indices = host, set[int]()
 
     def run(self) -> None:
-        while not isinstance(message := self._host.hear(), End):
+        while not isinstance(message := self._host.receive(), End):
             assert isinstance(message, Mask | Empty)
             last = message.stop - 1 if isinstance(message, Empty) else message.index
             self.indices.update(range(message.index, last + 1))
 
 
-class Held:
-    """An engine's `invoke` that ends only once the next slice is here and the last mask is gone."""
+class BlockingInvoke:
+    """An `invoke` that returns only after the next slice arrived and the last mask left."""
 
-    def __init__(self, engine: Engine, board: Running, slices: list[Slice], answers: Answers):
+    def __init__(
+        self,
+        engine: Engine,
+        board: BoardThread,
+        slices: list[Slice],
+        received: ReceivedMasks,
+    ) -> None:
         self._invoke, self._board, self._slices = engine.invoke, board, slices
-        self._answers, self._index = answers, 0
+        self._received, self._index = received, 0
         self.missed: list[str] = []
 
     def __call__(self, prepared: NDArray[Any]) -> NDArray[Any]:
@@ -60,24 +66,24 @@ class Held:
         return self._board.connection._link.buffered >= sum(len(s.to_bytes()) for s in coming)
 
     def _last_has_left(self) -> bool:
-        return self._index == 0 or self._index - 1 in self._answers.indices
+        return self._index == 0 or self._index - 1 in self._received.indices
 
 
 def test_receiving_inference_and_sending_overlap(
-    start: Callable[..., Running], patient: Patient, monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., BoardThread], patient: Slab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network is held at each slice until both have happened: it can end no other way."""
-    engine = Engine(shipped("nano") / MODEL)
-    board = start(make_board(engine, shipped("nano") / MODEL))
+    """The network blocks at each slice until both have happened."""
+    engine = Engine(shipped_folder("nano") / MODEL)
+    board = start(make_board(engine, shipped_folder("nano") / MODEL))
     host = board.host()
-    slices = patient.slices(host.join())[:SLICES]
-    answers = Answers(host)
-    held = Held(engine, board, slices, answers)
-    monkeypatch.setattr(engine, "invoke", held)
-    host.say(HostHello(Mode.SERVE, slices[0].codec, 1), Start(SLICES))
-    answers.start()
+    slices = patient.slices(host.connect())[:SLICES]
+    received = ReceivedMasks(host)
+    blocking = BlockingInvoke(engine, board, slices, received)
+    monkeypatch.setattr(engine, "invoke", blocking)
+    host.send(HostHello(Mode.SERVE, slices[0].codec, 1), Start(SLICES))
+    received.start()
     for one in slices:
-        host.say(one)
-    answers.join(SLICES * PATIENCE)
-    assert held.missed == []
-    assert answers.indices == set(range(SLICES))
+        host.send(one)
+    received.join(SLICES * PATIENCE)
+    assert blocking.missed == []
+    assert received.indices == set(range(SLICES))

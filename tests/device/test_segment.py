@@ -11,43 +11,43 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from device.segment import segment
-from glioslice.cases import find_case, read_case
+from glioslice.cases import read_case
 from glioslice.errors import GliosliceError
 from glioslice.metrics import region_dice
-from glioslice.model_card import Card, read_card, shipped
+from glioslice.model_card import Card, read_card, shipped_folder
 from glioslice.phantom.head import SEEDS, make_phantom
 from tests.conftest import ROOT, Write
 
 PRODUCTS = [
-    shipped("nano") / "nano-int8.tflite",
-    shipped("nano") / "nano-fp16.tflite",
-    shipped("compact") / "compact-int8.tflite",
+    shipped_folder("nano") / "nano-int8.tflite",
+    shipped_folder("nano") / "nano-fp16.tflite",
+    shipped_folder("compact") / "compact-int8.tflite",
 ]
 
 
-class Bright:
-    """A network that calls bright FLAIR tumour: its masks say where each slice ended up."""
+class BrightFlair:
+    """A network that labels bright FLAIR as tumour, to show where each slice ended up."""
 
-    card: Card = read_card(shipped("nano"))
+    card: Card = read_card(shipped_folder("nano"))
 
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         return np.stack([z_scores[..., 0] > 3.0] * 3)
 
 
-def test_masks_land_on_the_voxels_they_came_from(
+def test_masks_are_placed_on_the_voxels_of_their_slices(
     volumes: tuple[NDArray[np.float32], NDArray[np.uint8]],
 ) -> None:
     images, _ = volumes
     images = images.copy()
     images[0, 9:12, 8:11, 6:9] = 5000
-    result = segment(images, Bright())
+    result = segment(images, BrightFlair())
     np.testing.assert_array_equal(result.labels == 3, images[0] == 5000)
     assert len(result.milliseconds) == 14  # slices with brain
 
 
 def test_a_case_without_brain_is_refused() -> None:
     with pytest.raises(GliosliceError, match="no brain"):
-        segment(np.zeros((4, 20, 20, 20), np.float32), Bright())
+        segment(np.zeros((4, 20, 20, 20), np.float32), BrightFlair())
 
 
 @pytest.mark.slow
@@ -67,34 +67,71 @@ def test_shipped_models_find_no_tumour_in_a_healthy_phantom() -> None:
         assert np.count_nonzero(segment(healthy.images, Engine(model)).labels) < 2000  # 2 mL
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
+def run_segment(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "device.segment", *map(str, words)],
+        [sys.executable, "-m", "device.segment", *map(str, options)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def test_the_command_leaves_mask_montage_and_summary(write_case: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [(), ("--input",)])
+def test_the_command_writes_mask_and_montage_and_prints_a_summary(
+    option: tuple[str, ...], write_case: Write, tmp_path: Path
+) -> None:
     folder = write_case()
-    done = command("--input", folder, "--out", tmp_path / "out")
+    done = run_segment("--out", tmp_path / "out", *option, folder)
     assert done.returncode == 0, done.stderr
     assert "segmenting Case_1: 14 of 14" in done.stderr
-    for words in ("p50", "p90", "p99", "volumes in mL: WT", "no medical device"):
-        assert words in done.stdout
-    mask = nib.Nifti1Image.from_filename(tmp_path / "out" / "mask.nii.gz")
+    assert "Created TensorFlow" not in done.stderr
+    for fact in ("compact-int8.tflite", "p99", "mL", "medical device"):
+        assert fact in done.stdout
+    mask = nib.Nifti1Image.from_filename(tmp_path / "out" / "Case_1-mask.nii.gz")
     source = nib.Nifti1Image.from_filename(folder / "Case_1_t1.nii.gz")
     np.testing.assert_array_equal(mask.affine, source.affine)
     assert mask.shape == source.shape
-    assert (tmp_path / "out" / "montage.png").stat().st_size > 1000
+    assert (tmp_path / "out" / "Case_1-mask.png").stat().st_size > 1000
     expected = segment(
-        read_case(find_case(folder)).images, Engine(shipped("compact") / "compact-int8.tflite")
+        read_case(folder).images, Engine(shipped_folder("compact") / "compact-int8.tflite")
     ).labels
     written = np.asarray(mask.dataobj)
     np.testing.assert_array_equal(written, np.array([0, 1, 2, 4])[expected])
 
 
-def test_bad_words_end_with_one_line(tmp_path: Path) -> None:
-    done = command("--input", tmp_path / "none")
+def test_a_folder_of_cases_continues_after_a_failed_case(write_case: Write, tmp_path: Path) -> None:
+    for name in ("A", "B", "C"):
+        folder = write_case(name, folder=tmp_path / "cases")
+    (tmp_path / "cases" / "B" / "B_t2.nii.gz").unlink()
+    out = tmp_path / "out"
+    done = run_segment(tmp_path / "cases", "--out", out, "--model", "nano")
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'none'}: no such folder\n"
-    assert "python -m device.segment --input" in command("--help").stdout
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert str(folder.with_name("B")) in error
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"{name}-mask.{suffix}" for name in ("A", "C") for suffix in ("nii.gz", "png")
+    ]
+
+
+@pytest.mark.slow
+def test_a_second_case_of_the_same_name_is_not_written_over_the_first(
+    write_case: Write, tmp_path: Path
+) -> None:
+    one, two = (write_case("A", folder=tmp_path / folder) for folder in ("one", "two"))
+    done = run_segment(one, two, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith(f"error: {two}: has the name of {one}")
+    assert "1 of 2 cases segmented" in done.stdout
+
+
+def test_a_folder_that_takes_no_file_is_refused_before_segmenting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_segment("--out", tmp_path / "file")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path / 'file'}: no file can be written here")
+
+
+def test_a_missing_case_is_bad_input(tmp_path: Path) -> None:
+    done = run_segment(tmp_path / "none")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'none'}")

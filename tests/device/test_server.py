@@ -1,4 +1,4 @@
-"""The board's side of a session, over a line in memory."""
+"""The board's side of a session, over a link in memory."""
 
 import threading
 import time
@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.board import make_board, read_played
+from device.board import load_played_case, make_board
 from device.engine import Engine
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import to_labels
-from glioslice.model_card import Card, shipped
-from glioslice.preprocessing import Crop, paste, quantise
-from glioslice.wire.codecs import IMAGES, MASKS, RUNS, encode_image, offered
+from glioslice.model_card import Card, shipped_folder
+from glioslice.preprocessing import Crop, quantize, restore_volume
+from glioslice.wire.codecs import IMAGES, MASKS, RUNS, encode_image, offered_codecs
 from glioslice.wire.connection import PeerClosed
 from glioslice.wire.messages import (
     VERSION,
@@ -34,34 +34,38 @@ from glioslice.wire.messages import (
 )
 from tests.device.conftest import (
     MODEL,
-    TURNED,
+    ROTATED,
+    BoardThread,
     Host,
-    Patient,
-    Running,
+    Slab,
+    StartBoard,
     decoded,
     digest,
     play,
     serve,
 )
 
-Begin = Callable[..., Running]
 SERVE, PLAY = HostHello(Mode.SERVE, 2, 3), HostHello(Mode.PLAY, 0, 3)
 
 
-def test_the_hello_says_what_the_board_is(start: Begin, engine: Engine) -> None:
-    hello = start().host().join()
+def test_the_hello_describes_the_board(start: StartBoard, engine: Engine) -> None:
+    hello = start().host().connect()
     assert hello.modes == {Mode.SERVE}
     assert (hello.window, hello.clip) == ((160, 192), 5.0)
     assert (hello.scale, hello.zero_point) == (engine.input.scale, engine.input.zero_point)
-    assert hello.sha256 == sha256(shipped("nano") / MODEL)
+    assert hello.sha256 == sha256(shipped_folder("nano") / MODEL)
     assert (hello.model, hello.modalities) == ("nano", MODALITIES)
-    assert (hello.image_codecs, hello.mask_codecs) == (offered(IMAGES), offered(MASKS))
+    assert (hello.image_codecs, hello.mask_codecs) == (
+        offered_codecs(IMAGES),
+        offered_codecs(MASKS),
+    )
     assert hello.mask_codecs == 0b1010
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("image", "mask"), [(0, 1), (1, 3), (2, 1), (2, 3)])
-def test_served_masks_are_those_of_a_local_run(
-    image: int, mask: int, start: Begin, patient: Patient
+def test_served_masks_equal_a_local_run(
+    image: int, mask: int, start: StartBoard, patient: Slab
 ) -> None:
     board = start()
     masks, end = serve(board.host(), patient, image, mask)
@@ -71,19 +75,19 @@ def test_served_masks_are_those_of_a_local_run(
     assert (end.masks, end.failed) == (len(masks), 0)
     assert end.device_us == sum(m.device_us for m in masks) > 0
     assert end.digest == digest(masks, patient.crop.window)
-    assert board.lines[:2] == ["session opened", f"serve: run of {len(masks)} slices"]
+    assert board.logged("session opened") and board.logged(f"run of {len(masks)} slices")
 
 
-def test_a_float_network_gets_the_steps_of_the_hello(start: Begin, patient: Patient) -> None:
-    engine = Engine(shipped("nano") / "nano-fp16.tflite")
-    host = start(make_board(engine, shipped("nano") / "nano-fp16.tflite")).host()
-    hello = host.join()
+def test_a_float_network_gets_dequantized_input(start: StartBoard, patient: Slab) -> None:
+    engine = Engine(shipped_folder("nano") / "nano-fp16.tflite")
+    host = start(make_board(engine, shipped_folder("nano") / "nano-fp16.tflite")).host()
+    hello = host.connect()
     assert hello.scale == pytest.approx(10 / 255)
     slices = patient.slices(hello)
-    host.say(SERVE, Start(len(slices)), *slices)
-    masks, _, _ = host.hear_run()
+    host.send(SERVE, Start(len(slices)), *slices)
+    masks, _, _ = host.receive_run()
     for z, labels in zip(patient.z_scores, decoded(masks, hello.window), strict=True):
-        steps = quantise(z, hello.scale, 0).astype(np.float32) * np.float32(hello.scale)
+        steps = quantize(z, hello.scale, 0).astype(np.float32) * np.float32(hello.scale)
         expected = to_labels(engine.regions(engine.invoke(steps)))
         np.testing.assert_array_equal(labels, expected)
 
@@ -97,25 +101,25 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_slice_is_answered_and_the_rest_still_come(
-    damage: Callable[[Slice], Slice], start: Begin, patient: Patient
+def test_a_damaged_slice_fails_alone(
+    damage: Callable[[Slice], Slice], start: StartBoard, patient: Slab
 ) -> None:
     board = start()
     host = board.host()
-    slices = patient.slices(host.join())[:8]
-    host.say(SERVE, Start(8), *slices[:3], damage(slices[3]), *slices[4:])
-    masks, [error], end = host.hear_run()
+    slices = patient.slices(host.connect())[:8]
+    host.send(SERVE, Start(8), *slices[:3], damage(slices[3]), *slices[4:])
+    masks, [error], end = host.receive_run()
     assert (error.code, error.index) == (ErrorCode.SLICE, 3)
     assert [m.index for m in masks] == [0, 1, 2, 4, 5, 6, 7]
     assert (end.masks, end.failed) == (7, 1)
     assert end.digest == digest(masks, patient.crop.window)
-    assert board.logged("1 failed; slice 3 was the first: CodecError")
+    assert board.logged("slice 3 failed: CodecError")
 
 
-def test_a_network_that_fails_says_so_without_the_reason(
-    start: Begin, patient: Patient, monkeypatch: pytest.MonkeyPatch
+def test_a_failing_network_keeps_the_reason_on_the_board(
+    start: StartBoard, patient: Slab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Engine(shipped("nano") / MODEL)
+    engine = Engine(shipped_folder("nano") / MODEL)
     invoke, calls = engine.invoke, iter(range(100))
 
     def fail(prepared: NDArray[Any]) -> NDArray[np.bool_]:
@@ -124,11 +128,11 @@ def test_a_network_that_fails_says_so_without_the_reason(
         return invoke(prepared)
 
     monkeypatch.setattr(engine, "invoke", fail)
-    board = start(make_board(engine, shipped("nano") / MODEL))
+    board = start(make_board(engine, shipped_folder("nano") / MODEL))
     host = board.host()
-    slices = patient.slices(host.join())[:3]
-    host.say(SERVE, Start(3), *slices)
-    masks, [error], end = host.hear_run()
+    slices = patient.slices(host.connect())[:3]
+    host.send(SERVE, Start(3), *slices)
+    masks, [error], end = host.receive_run()
     assert (error.code, error.index) == (ErrorCode.ENGINE, 1)
     assert "someone" not in error.text
     assert board.logged("someone")
@@ -136,102 +140,105 @@ def test_a_network_that_fails_says_so_without_the_reason(
     assert (end.masks, end.failed) == (2, 1)
 
 
-def test_one_session_holds_many_runs(start: Begin, patient: Patient) -> None:
+def test_a_session_can_have_many_runs(start: StartBoard, patient: Slab) -> None:
     host = start().host()
     first, end = serve(host, patient)
-    for choice in ([], [HostHello(Mode.SERVE, 0, 1)]):  # the codecs may be chosen anew
-        host.say(*choice, Start(len(first)), *patient.slices(host.hello))
-        masks, _, again = host.hear_run()
+    for choice in ([], [HostHello(Mode.SERVE, 0, 1)]):  # the codecs may be chosen again
+        host.send(*choice, Start(len(first)), *patient.slices(host.hello))
+        masks, _, again = host.receive_run()
         assert (again.masks, again.digest) == (end.masks, end.digest)
     assert {m.codec for m in masks} == {1}
 
 
-def closes(board: Running, host: Host) -> Host:
+def closes(board: BoardThread, host: Host) -> Host:
     host.connection.close()
     return board.host()
 
 
-def restarts(board: Running, host: Host) -> Host:
-    host.connection.open(5.0)  # as a new process would: another session on the same line
-    assert host.hear() == host.hello
+def restarts(board: BoardThread, host: Host) -> Host:
+    host.connection.open(5.0)  # a new session on the same port, as by a new process
+    assert host.receive() == host.hello
     host.connection.close()
     return board.host()
 
 
-def falls_silent(board: Running, host: Host) -> Host:
+def falls_silent(board: BoardThread, host: Host) -> Host:
     host.kill()
     deadline = time.monotonic() + 5.0
-    while "session ended" not in board.lines[-1] and time.monotonic() < deadline:
+    while "session ended" not in board.log[-1] and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert "nothing heard" in board.lines[-1]
+    assert "session ended" in board.log[-1]
     return board.host()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goes", [closes, restarts, falls_silent])
 @pytest.mark.parametrize("after", [0, 5])
 def test_a_host_that_is_gone_leaves_the_board_to_the_next(
-    after: int, goes: Callable[[Running, Host], Host], start: Begin, patient: Patient
+    after: int, goes: Callable[[BoardThread, Host], Host], start: StartBoard, patient: Slab
 ) -> None:
     board = start(silence=1.2)
     host = board.host()
-    slices = patient.slices(host.join())
-    host.say(SERVE, Start(len(slices)), *slices[:after])
+    slices = patient.slices(host.connect())
+    host.send(SERVE, Start(len(slices)), *slices[:after])
     for index in range(after):
-        assert isinstance(mask := host.hear(), Mask) and mask.index == index
+        assert isinstance(mask := host.receive(), Mask) and mask.index == index
     masks, end = serve(goes(board, host), patient)
     np.testing.assert_array_equal(patient.volume(masks), patient.labels)
     assert end.masks == len(masks)  # nothing of the run before is counted
 
 
 REFUSED = {
-    "play": (HostHello(Mode.PLAY, 2, 3), "no case lies on this board"),
+    "play": (HostHello(Mode.PLAY, 2, 3), "no case to play"),
     "image codec": (HostHello(Mode.SERVE, 7, 3), "image codec 7"),
     "mask codec": (HostHello(Mode.SERVE, 2, 7), "mask codec 7"),
     "a reserved mask codec": (HostHello(Mode.SERVE, 2, 2), "mask codec 2"),
     "a Start without a choice": (Start(3), "out of turn"),
-    "a Slice without a run": (Slice(4, 0, b""), "no slice of this index"),
+    "a Slice without a run": (Slice(4, 0, b""), "index is expected"),
     "a message of the board": (End(0, 0, 0, "0" * 64), "out of turn"),
 }
 
 
 @pytest.mark.parametrize(("message", "text"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused_changes_nothing(
-    message: Message, text: str, start: Begin, patient: Patient
+def test_a_refused_message_changes_nothing(
+    message: Message, text: str, start: StartBoard, patient: Slab
 ) -> None:
     host = start().host()
-    slices = patient.slices(host.join())[:2]
-    host.say(message, SERVE, Start(2), *slices)
-    [mask, other], [error], _ = host.hear_run()
+    slices = patient.slices(host.connect())[:2]
+    host.send(message, SERVE, Start(2), *slices)
+    [mask, other], [error], _ = host.receive_run()
     assert error.code is ErrorCode.REFUSED
     assert text in error.text
     assert error.index == (4 if isinstance(message, Slice) else -1)
     assert (mask.index, other.index) == (0, 1)
 
 
-def test_a_run_goes_on_past_what_does_not_belong_to_it(start: Begin, patient: Patient) -> None:
+def test_a_run_survives_stray_messages(start: StartBoard, patient: Slab) -> None:
     host = start().host()
-    one, two = patient.slices(host.join())[:2]
-    host.say(SERVE, Start(2), one)
+    one, two = patient.slices(host.connect())[:2]
+    host.send(SERVE, Start(2), one)
     for stray in (Start(5), SERVE, one, replace(two, index=2), replace(two, index=60000)):
-        host.say(stray)
+        host.send(stray)
     host.connection.send(b"\x2a who are you")
     host.connection.send(b"\x02\x09")  # a HostHello of version 9
-    host.say(two)
-    masks, errors, end = host.hear_run()
+    host.send(two)
+    masks, errors, end = host.receive_run()
     assert [m.index for m in masks] == [0, 1]
     assert {e.code for e in errors} == {ErrorCode.REFUSED}
     assert [e.index for e in errors] == [-1, -1, 0, 2, -1, -1, -1]
-    assert "same version" in errors[-2].text and f"speaks version {VERSION}" in errors[-1].text
+    assert "same version" in errors[-2].text and f"uses version {VERSION}" in errors[-1].text
     assert (end.masks, end.failed) == (2, 0)
 
 
 def test_a_case_is_played_to_every_host(
-    start: Begin, engine: Engine, patient: Patient, lying: Path
+    start: StartBoard, engine: Engine, patient: Slab, stored_case: Path
 ) -> None:
-    board = start(make_board(engine, shipped("nano") / MODEL, read_played(lying, engine)))
+    board = start(
+        make_board(engine, shipped_folder("nano") / MODEL, load_played_case(stored_case, engine))
+    )
     for _ in range(2):
         host = board.host()
-        assert host.join().modes == {Mode.SERVE, Mode.PLAY}
+        assert host.connect().modes == {Mode.SERVE, Mode.PLAY}
         for codec in (1, 3):
             volume, masks, end = play(host, codec)
             assert {m.codec for m in masks} == {codec}
@@ -239,45 +246,51 @@ def test_a_case_is_played_to_every_host(
         host.connection.close()
     assert volume.shape == patient.labels.shape
     assert volume.spacing == pytest.approx((0.996, 1.004, 1.0))
-    np.testing.assert_array_equal(np.reshape(volume.affine, (3, 4)), TURNED[:3].astype("f4"))
+    np.testing.assert_array_equal(np.reshape(volume.affine, (3, 4)), ROTATED[:3].astype("f4"))
     assert volume.scheme == 1  # BraTS 2018-2021
     crop = Crop(volume.shape, volume.origin, volume.z, host.hello.window)
-    labels = paste(np.stack(decoded(masks, crop.window)), crop)
+    labels = restore_volume(np.stack(decoded(masks, crop.window)), crop)
     np.testing.assert_array_equal(labels, patient.labels)
 
 
 @pytest.fixture
-def generous(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """An engine whose masks are a chequerboard: as runs, 480 kB in all, they fill the line."""
-    engine = Engine(shipped("nano") / MODEL)
+def flooding_board(
+    start: StartBoard, stored_case: Path, monkeypatch: pytest.MonkeyPatch
+) -> BoardThread:
+    """A board that plays checkerboards as masks: 480 kB as runs, enough to fill the link."""
+    engine = Engine(shipped_folder("nano") / MODEL)
     logits = np.full_like(engine.invoke(np.zeros((*engine.card.window, 4), np.int8)), -128)
     logits[np.indices(logits.shape[:2]).sum(axis=0) % 2 == 0] = 127
+    played = load_played_case(stored_case, engine)
     monkeypatch.setattr(engine, "invoke", lambda prepared: logits)
-    return engine
+    return start(make_board(engine, shipped_folder("nano") / MODEL, played))
 
 
-def test_a_host_that_leaves_a_case_half_played(start: Begin, generous: Engine, lying: Path) -> None:
-    board = start(make_board(generous, shipped("nano") / MODEL, read_played(lying, generous)))
+@pytest.mark.slow
+def test_a_host_that_restarts_while_a_case_is_played(flooding_board: BoardThread) -> None:
+    board = flooding_board
     host = board.host()
-    host.join()
-    host.say(HostHello(Mode.PLAY, 0, RUNS))
+    host.connect()
+    host.send(HostHello(Mode.PLAY, 0, RUNS))
     time.sleep(0.5)
-    host.join()
-    assert "run ended" not in "".join(board.lines)
+    host.connect()
+    assert "run ended" not in "".join(board.log)
     _, masks, end = play(host)
     assert end.digest == digest(masks, host.hello.window)
 
 
-def test_a_board_with_a_case_serves_as_well(
-    start: Begin, engine: Engine, lying: Path, patient: Patient
+def test_a_board_with_a_case_also_serves(
+    start: StartBoard, engine: Engine, stored_case: Path, patient: Slab
 ) -> None:
-    played = read_played(lying, engine)
-    masks, _ = serve(start(make_board(engine, shipped("nano") / MODEL, played)).host(), patient)
+    played = load_played_case(stored_case, engine)
+    masks, _ = serve(
+        start(make_board(engine, shipped_folder("nano") / MODEL, played)).host(), patient
+    )
     np.testing.assert_array_equal(patient.volume(masks), patient.labels)
 
 
 class Gate:
-    """Holds the engine in its second slice until it is opened."""
+    """Blocks the engine in its second slice until `opened` is set."""
 
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -293,58 +306,57 @@ class Gate:
 
 
 @pytest.mark.parametrize("choice", [SERVE, PLAY], ids=["serving", "playing"])
-def test_a_stop_lets_the_slice_in_hand_through(
-    choice: HostHello, start: Begin, patient: Patient, lying: Path,
+def test_a_stop_finishes_the_current_slice(
+    choice: HostHello, start: StartBoard, patient: Slab, stored_case: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    engine = Engine(shipped("nano") / MODEL)
-    played = read_played(lying, engine)
-    board = start(make_board(engine, shipped("nano") / MODEL, played))
+    engine = Engine(shipped_folder("nano") / MODEL)
+    played = load_played_case(stored_case, engine)
+    board = start(make_board(engine, shipped_folder("nano") / MODEL, played))
     gate = Gate(engine, monkeypatch)
     host = board.host()
-    slices = patient.slices(host.join())
-    host.say(choice)
+    slices = patient.slices(host.connect())
+    host.send(choice)
     if choice is SERVE:
-        host.say(Start(len(slices)), *slices[:6])
+        host.send(Start(len(slices)), *slices[:6])
     else:
-        assert isinstance(host.hear(), Start)
+        assert isinstance(host.receive(), Start)
     assert gate.reached.wait(5.0)
     board.stop.request()
     gate.opened.set()
-    masks, [error], end = host.hear_run()
+    masks, [error], end = host.receive_run()
     assert [m.index for m in masks] == [0, 1]
     assert (error.code, error.index) == (ErrorCode.STOPPED, -1)
     assert (end.masks, end.failed, end.digest) == (2, 0, digest(masks, host.hello.window))
     with pytest.raises(PeerClosed):
-        host.hear()
+        host.receive()
     assert board.ended() and board.lost is None
 
 
-def test_a_stop_between_runs_ends_at_once_and_with_a_goodbye(start: Begin) -> None:
+def test_a_stop_between_runs_closes_the_session_at_once(start: StartBoard) -> None:
     board = start()
     host = board.host()
-    host.join()
+    host.connect()
     began = time.monotonic()
     board.stop.request()
     with pytest.raises(PeerClosed):
-        host.hear()
+        host.receive()
     assert board.ended() and time.monotonic() - began < 1.5
 
 
-def test_a_stop_is_not_held_up_by_a_host_that_takes_nothing(
-    start: Begin, generous: Engine, lying: Path
-) -> None:
-    board = start(make_board(generous, shipped("nano") / MODEL, read_played(lying, generous)))
+@pytest.mark.slow
+def test_a_stop_does_not_wait_for_a_host_that_accepts_nothing(flooding_board: BoardThread) -> None:
+    board = flooding_board
     host = board.host()
-    host.join()
-    host.say(HostHello(Mode.PLAY, 0, RUNS))
+    host.connect()
+    host.send(HostHello(Mode.PLAY, 0, RUNS))
     time.sleep(0.5)
     began = time.monotonic()
     board.stop.request()
     assert board.ended() and time.monotonic() - began < 4.0
 
 
-def test_a_lost_line_ends_the_board(start: Begin, patient: Patient) -> None:
+def test_a_lost_port_ends_the_board(start: StartBoard, patient: Slab) -> None:
     board = start()
     serve(board.host(), patient)
     board.port.close()
@@ -353,9 +365,9 @@ def test_a_lost_line_ends_the_board(start: Begin, patient: Patient) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a name with spaces", "seventeen-letters", "n\xe4no"])
-def test_a_name_that_cannot_cross_the_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(shipped("nano") / MODEL)
+def test_an_unusable_model_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(shipped_folder("nano") / MODEL)
     card: Card = engine.card
     monkeypatch.setattr(engine, "card", replace(card, name=name))
     with pytest.raises(GliosliceError, match="calls the model"):
-        make_board(engine, shipped("nano") / MODEL)
+        make_board(engine, shipped_folder("nano") / MODEL)

@@ -1,4 +1,4 @@
-"""What serving a whole volume costs: memory, and time outside the network."""
+"""Memory of serving a whole volume, and the time spent outside the network."""
 
 import json
 import subprocess
@@ -14,12 +14,11 @@ from glioslice.wire.messages import HostHello, Mask, Mode, Start
 from glioslice.wire.ports import open_port
 from glioslice.wire.simulator.port import SimPort
 from tests.conftest import ROOT
-from tests.device.conftest import Host, Wire
-from tests.device.test_server_process import RUNNER
+from tests.device.conftest import RUNNER, Host, SharedPort
 
 LIMIT_MB, OUTSIDE_MS = 150, 4.0
 PATIENCE_S = 30
-SLICES, ON_THEIR_WAY, BAUD = 155, 8, 4_000_000
+SLICES, IN_FLIGHT, BAUD = 155, 8, 4_000_000
 
 
 @pytest.mark.slow
@@ -29,17 +28,17 @@ def test_memory_of_the_serving_process(monkeypatch: pytest.MonkeyPatch) -> None:
     line = open_port(f"sim://?baud={BAUD}", BAUD, command=command)
     assert isinstance(line, SimPort)
     try:
-        host = Host(Wire(line))
+        host = Host(SharedPort(line))
         host.connection.open(120.0)
-        host.hear()
-        golden = bench.golden_messages()
-        host.say(HostHello(Mode.SERVE, golden[0].codec, 3), Start(SLICES))
-        for index in range(SLICES + ON_THEIR_WAY):
+        host.receive()
+        golden = bench.encode_golden_slices()
+        host.send(HostHello(Mode.SERVE, golden[0].codec, 3), Start(SLICES))
+        for index in range(SLICES + IN_FLIGHT):
             if index < SLICES:
                 one = golden[index % len(golden)]
-                host.say(type(one)(index, one.codec, one.payload))
-            if index >= ON_THEIR_WAY:
-                assert isinstance(host.hear(), Mask)
+                host.send(type(one)(index, one.codec, one.payload))
+            if index >= IN_FLIGHT:
+                assert isinstance(host.receive(), Mask)
         memory = peak_memory_mb(str(line._process.pid))
     finally:
         line.close()
@@ -50,7 +49,7 @@ def test_memory_of_the_serving_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_time_outside_the_network() -> None:
-    """The best of some runs: another process may hold the core in any of them, for seconds."""
+    """The best of several runs: in any of them another process may occupy the core."""
     best, end = np.inf, time.monotonic() + PATIENCE_S
     while best > OUTSIDE_MS and time.monotonic() < end:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A scripted board at the end of a line in memory, and the command in front of it."""
+"""The command, connected in memory to a scripted board."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from firmware_host import run as desk_module
+from firmware_host import run as run_module
 from firmware_host import stream
 from glioslice.errors import GliosliceError
 from glioslice.wire.connection import Connection
@@ -16,13 +16,13 @@ from glioslice.wire.transport import MemoryPort, pair
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
 
 SILENCE = 1.6
-"""Seconds; a peer says something every second."""
+"""Seconds; a live peer sends something every second."""
 
 Script = Callable[[ScriptedBoard], None]
 
 
 class Mutable:
-    """A port whose bytes can be made to vanish, as those of a board that hangs."""
+    """A port that can stop sending, like a board that hangs."""
 
     def __init__(self, port: MemoryPort) -> None:
         self.name, self.port, self.muted = port.name, port, False
@@ -40,7 +40,7 @@ class Mutable:
 
 @dataclass
 class Ended:
-    """How a command ended: exit code, what the board heard, every byte that the host sent."""
+    """How a command ended: exit code, the board and what it received, the bytes that were sent."""
 
     code: int
     board: ScriptedBoard
@@ -48,15 +48,15 @@ class Ended:
     troubles: list[BaseException] = field(default_factory=list)
 
 
-Desk = Callable[..., Ended]
+Host = Callable[..., Ended]
 
 
 @pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """Return a function that runs the command, with words, against a scripted board."""
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """Return a function that runs the command, with options, against a scripted board."""
     threads: list[threading.Thread] = []
 
-    def run(behaviour: str, script: Script, *words: object, allow: bool = True) -> Ended:
+    def run(behaviour: str, script: Script, *options: object, allow: bool = True) -> Ended:
         near, far = pair()
         host_port, board_port = Mutable(near), Mutable(far)
         connection = Connection(board_port, active=False, silence=SILENCE)
@@ -67,7 +67,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
             try:
                 script(board)
                 while connection.receive(10.0) is not None:
-                    pass  # until the host says goodbye
+                    pass  # until the host closes the session
             except GliosliceError:  # the host is gone
                 pass
             except BaseException as error:
@@ -78,12 +78,12 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         thread = threading.Thread(target=work)
         threads.append(thread)
         thread.start()
-        monkeypatch.setattr(desk_module, "open_port", lambda *_, **__: host_port)
-        monkeypatch.setattr(desk_module, "Connection", partial(Connection, silence=SILENCE))
+        monkeypatch.setattr(run_module, "open_port", lambda *_, **__: host_port)
+        monkeypatch.setattr(run_module, "Connection", partial(Connection, silence=SILENCE))
         allowed = ("--allow-model", SHA256.upper()) if allow else ()
         code = 0
         try:
-            stream.main([str(w) for w in ("--port", "memory", *allowed, *words)])
+            stream.main([str(w) for w in ("--port", "memory", *allowed, *options)])
         except SystemExit as end:
             code = int(end.code or 0)
         thread.join(15.0)

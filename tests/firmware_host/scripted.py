@@ -1,6 +1,6 @@
-"""A board without a network: its masks follow a rule from the image, and it misbehaves on demand.
+"""A scripted board: its masks follow a simple rule from the image, and it fails on demand.
 
-python -m tests.firmware_host.scripted PORT BEHAVIOUR TAG     # the far end of a simulated line
+python -m tests.firmware_host.scripted PORT BEHAVIOUR TAG     # the end of a simulated line
 """
 
 import os
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.preprocessing import Crop, cut
-from glioslice.wire.codecs import LOSSLESS, MASKS, decode_image, encode_mask, offered
+from glioslice.cases import read_case
+from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
+from glioslice.wire.codecs import LOSSLESS, MASKS, decode_image, encode_mask, offered_codecs
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
 from glioslice.wire.messages import (
@@ -43,11 +44,11 @@ HELLO = BoardHello(
     scale=0.04,
     zero_point=-3,
     clip=1.0,
-    image_codecs=offered(LOSSLESS),  # `rule` looks at single values
-    mask_codecs=offered(MASKS),
+    image_codecs=offered_codecs(LOSSLESS),  # `rule` looks at single values
+    mask_codecs=offered_codecs(MASKS),
     sha256=SHA256,
     model="rule",
-    modalities=("t1", "flair", "t2", "t1ce"),  # not the order of the kit
+    modalities=("t1", "flair", "t2", "t1ce"),  # not the usual order
 )
 
 
@@ -58,32 +59,32 @@ def rule(image: NDArray[np.int8]) -> NDArray[np.uint8]:
 
 
 def wait_at(gate: str) -> None:
-    """Wait until the file of a behaviour `gate:FILE` is there: a run that is half done stays so.
+    """Wait until FILE of a behaviour `gate:FILE` exists, so that a run stays half done.
 
-    A test that failed leaves no process behind for ever.
+    The limit keeps a failed test from leaving a process behind.
     """
     end = time.monotonic() + 300
     while gate.startswith("gate:") and not Path(gate.removeprefix("gate:")).exists():
         if time.monotonic() > end:
-            sys.exit(f"{gate} never opened")
+            sys.exit(f"{gate} was never created")
         time.sleep(0.05)
 
 
 class ScriptedBoard:
-    """One board, one behaviour; `heard` is every message that the host sent."""
+    """One board, one behaviour; `received` holds every message of the host."""
 
     def __init__(self, connection: Connection, behaviour: str, mute: Callable[[], None]):
         self.connection, self.behaviour, self.mute = connection, behaviour, mute
-        self.heard: list[Message] = []
-        self.held: list[Mask] = []
+        self.received: list[Message] = []
+        self.delayed: list[Mask] = []
         self.last: NDArray[np.uint8] | None = None
         self.digest = MaskDigest()
         self.sent = self.failed = 0
 
-    def hear(self) -> Message:
+    def receive(self) -> Message:
         message = receive(self.connection, 20.0)
         assert message is not None
-        self.heard.append(message)
+        self.received.append(message)
         return message
 
     def open(self, hello: BoardHello = HELLO) -> HostHello:
@@ -96,16 +97,16 @@ class ScriptedBoard:
             self.connection.send(bytes(data))
         else:
             send(self.connection, hello)
-        choice = self.hear()
+        choice = self.receive()
         assert isinstance(choice, HostHello)
         return choice
 
     def serve(self, hello: BoardHello = HELLO) -> None:
         choice = self.open(hello)
-        start = self.hear()
+        start = self.receive()
         assert isinstance(start, Start)
         for number in range(start.first, start.slices):
-            message = self.hear()
+            message = self.receive()
             assert isinstance(message, Slice)
             shape = (*hello.window, len(hello.modalities))
             mask = rule(decode_image(message.codec, message.payload, shape))
@@ -115,7 +116,7 @@ class ScriptedBoard:
             elif number == 4 and self.misbehave(message.index):
                 return
             else:
-                self.answer(message.index, choice.mask_codec, mask)
+                self.send_mask(message.index, choice.mask_codec, mask)
             if self.behaviour == "slow":
                 time.sleep(0.15)
         if self.behaviour == "restart at the end":
@@ -123,28 +124,28 @@ class ScriptedBoard:
         else:
             self.end()
 
-    def answer(self, index: int, codec: int, mask: NDArray[np.uint8]) -> None:
+    def send_mask(self, index: int, codec: int, mask: NDArray[np.uint8]) -> None:
         self.digest.add(index, mask.tobytes())
         self.sent += 1
         payload = encode_mask(codec, mask, self.last)
         message = Mask(index, codec, 1500 + index, payload, min(254, 100 + 10 * index))
         self.last = mask
-        if self.behaviour == "hold":  # answers only once four slices are here
-            self.held.append(message)
-            if len(self.held) < 4:
+        if self.behaviour == "delay":  # replies only once four slices have arrived
+            self.delayed.append(message)
+            if len(self.delayed) < 4:
                 return
-            for held in self.held:
-                send(self.connection, held)
-            self.held = []
+            for delayed in self.delayed:
+                send(self.connection, delayed)
+            self.delayed = []
             self.behaviour = "serve"
             return
         send(self.connection, message)
 
     def misbehave(self, index: int) -> bool:
-        """Do once, after four masks, what the behaviour says; return whether the run is over."""
+        """Fail once, after four masks, by the behaviour; return whether the run is over."""
         match self.behaviour:
             case "stop":
-                send(self.connection, Error(ErrorCode.STOPPED, -1, "the board was told to stop"))
+                send(self.connection, Error(ErrorCode.STOPPED, -1, "stopped by its operator"))
             case "short":
                 self.end()
             case "silent":
@@ -162,7 +163,7 @@ class ScriptedBoard:
                 send(self.connection, Mask(500, 1, 0, b""))
             case "damaged":
                 send(self.connection, Mask(index, 1, 0, b"\x05"))
-            case "out of turn":
+            case "unexpected":
                 send(self.connection, Start(5))
             case _:
                 wait_at(self.behaviour)
@@ -170,7 +171,7 @@ class ScriptedBoard:
         return True
 
     def restart(self) -> None:
-        """Be another board from now on; one that restarts again falls over its first slice."""
+        """Start a new session; a board that "restarts" fails again at its first slice."""
         self.connection.flush(5.0)
         if self.behaviour == "restarts":
             self.open()
@@ -187,8 +188,8 @@ class ScriptedBoard:
         first, stop = volume.z
         send(self.connection, Start(stop - first, volume))
         crop = Crop(volume.shape, volume.origin, volume.z, hello.window)
-        for index, mask in enumerate(cut(labels, crop)):
-            self.answer(index, choice.mask_codec, mask)
+        for index, mask in enumerate(extract_slices(labels, crop)):
+            self.send_mask(index, choice.mask_codec, mask)
         self.end()
 
     def end(self) -> None:
@@ -198,13 +199,33 @@ class ScriptedBoard:
         self.connection.flush(5.0)
 
 
+def serve(board: ScriptedBoard) -> None:
+    """Serve one run."""
+    board.serve()
+
+
+def describe_volume(path: Path, scheme: int = 1) -> Volume:
+    """Return what a board sends of the case at `path` before it plays it."""
+    case = read_case(path)
+    crop = find_crop(brain_mask(case.images), HELLO.window)
+    affine = tuple(case.space.affine[:3].ravel().tolist())
+    return Volume(crop.shape, crop.origin, crop.z, (1.0, 1.0, 1.0), affine, scheme, (1, 1))
+
+
+def play(path: Path) -> Callable[[ScriptedBoard], None]:
+    """Return a script that plays the ground truth of the case at `path`."""
+    labels = read_case(path).labels
+    assert labels is not None
+    return lambda board: board.play(describe_volume(path), labels)
+
+
 def main() -> None:
     port, behaviour = sys.argv[1:3]
     with Connection(open_port(port), active=False) as connection:
         try:
             ScriptedBoard(connection, behaviour, lambda: None).serve()
             while connection.receive(20.0) is not None:
-                pass  # until the host says goodbye
+                pass  # until the host closes the session
         except (LinkError, PortError):
             pass
 

@@ -1,9 +1,9 @@
-"""What starts the device's runner anew when it dies, as a service manager does on a board.
+"""Restarts the board's server when it dies, as a service manager does.
 
-python -m tests.firmware_host.supervisor FOLDER PORT
+    python -m tests.firmware_host.supervisor FOLDER PORT
 
-The first runner is killed after its tenth mask. FOLDER/runs gets a line for each run that began:
-how many masks it had to work out.
+The first server is killed after its tenth mask. FOLDER/runs gets a line for each run: the number of
+masks that it had to compute.
 """
 
 import os
@@ -14,42 +14,42 @@ from pathlib import Path
 
 from device import run
 
-DOOMED = "doomed"
+KILLED = "killed"
 LAST = 10
 
 
-def runner(folder: Path, port: str, doomed: bool) -> None:
-    """Be the runner; one that is doomed kills itself."""
+def serve(folder: Path, port: str, killed: bool) -> None:
+    """Run the board's server; with `killed` it kills itself after LAST masks."""
     from device.__main__ import main
 
-    mask, begin = run.Run.mask, run.Run.__init__
+    mask, begin = run.SegmentationRun.segment_slice, run.SegmentationRun.__init__
     done = 0
 
-    def counted(self, *words):  # type: ignore[no-untyped-def]
+    def counted(self, *options):  # type: ignore[no-untyped-def]
         nonlocal done
-        if doomed and done == LAST:
+        if killed and done == LAST:
             os.kill(os.getpid(), signal.SIGKILL)
         done += 1
-        return mask(self, *words)
+        return mask(self, *options)
 
-    def noted(self, *words):  # type: ignore[no-untyped-def]
-        begin(self, *words)
+    def noted(self, *options):  # type: ignore[no-untyped-def]
+        begin(self, *options)
         with (folder / "runs").open("a") as file:
-            file.write(f"{len(self.waiting)}\n")
+            file.write(f"{len(self.pending)}\n")
 
-    run.Run.mask = counted  # type: ignore[method-assign]
-    run.Run.__init__ = noted  # type: ignore[method-assign]
+    run.SegmentationRun.segment_slice = counted  # type: ignore[method-assign]
+    run.SegmentationRun.__init__ = noted  # type: ignore[method-assign]
     sys.argv = ["device", "--port", port]
     main()
 
 
 def main() -> None:
-    """Start a runner that dies, then one that lives."""
+    """Start a server that dies, then one that keeps running."""
     folder, port = Path(sys.argv[1]), sys.argv[2]
     if sys.argv[3:]:
-        runner(folder, port, sys.argv[3] == DOOMED)
+        serve(folder, port, sys.argv[3] == KILLED)
         return
-    for fate in (DOOMED, "spared"):
+    for fate in (KILLED, "kept"):
         child = subprocess.Popen([sys.executable, "-m", __spec__.name, str(folder), port, fate])
         signal.signal(signal.SIGTERM, lambda *_, child=child: child.terminate())
         child.wait()

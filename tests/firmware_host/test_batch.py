@@ -1,4 +1,4 @@
-"""A folder of cases over one line: what is done, what is passed over, and what a bad case costs."""
+"""A folder of cases over one connection: what is done, skipped, and what a bad case costs."""
 
 import csv
 import json
@@ -17,36 +17,35 @@ import numpy as np
 import pytest
 
 from firmware_host import batch, outputs
-from firmware_host import run as running
+from firmware_host import run as run_module
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
 from tests.conftest import BRATS_2023, LPS, ROOT, Write, save
-from tests.firmware_host.conftest import Desk
+from tests.firmware_host.commands import STREAM, left_behind, restore_signals, stream
+from tests.firmware_host.conftest import Host
 from tests.firmware_host.scripted import HELLO, ScriptedBoard
-from tests.firmware_host.test_command import hear_signals, left_behind
-from tests.firmware_host.test_end_to_end import STREAM, stream
 
 NAMES = ("Ada", "Ben", "Cleo")
-FILES = [".html", ".json", ".nii.gz", ".png"]
+FILES = ["-mask.nii.gz", "-mask.png", "-report.html", "-report.json"]
 
 
 def serve_all(board: ScriptedBoard, hello: BoardHello = HELLO) -> None:
     """Serve one run after the other: only the first of a session begins with the board's hello."""
     while True:
         board.serve(hello)
-        board.open = lambda hello=HELLO: choice_of(board)  # type: ignore[method-assign]
+        board.open = lambda hello=HELLO: receive_choice(board)  # type: ignore[method-assign]
         board.digest, board.sent, board.failed, board.last = MaskDigest(), 0, 0, None
 
 
-def choice_of(board: ScriptedBoard) -> HostHello:
-    heard = board.hear()
-    assert isinstance(heard, HostHello)
-    return heard
+def receive_choice(board: ScriptedBoard) -> HostHello:
+    message = board.receive()
+    assert isinstance(message, HostHello)
+    return message
 
 
 @pytest.fixture
 def folder(write_case: Write, tmp_path: Path) -> Path:
-    """Three cases, the second of another edition; what else lies there is none."""
+    """Three cases, the second of another edition, and other files."""
     cases = tmp_path / "cases"
     for name in NAMES:
         edition = {"suffixes": BRATS_2023, "enhancing": 3} if name == "Ben" else {}
@@ -57,16 +56,16 @@ def folder(write_case: Write, tmp_path: Path) -> Path:
     return cases
 
 
-Run = Callable[..., Any]
+StreamFolder = Callable[..., Any]
 
 
 @pytest.fixture
-def run(desk: Desk, folder: Path, tmp_path: Path) -> Run:
-    """Return a function that works through the folder with a scripted board."""
+def stream_folder(host: Host, folder: Path, tmp_path: Path) -> StreamFolder:
+    """Return a function that streams the folder to a scripted board."""
 
-    def work(*words: object, behaviour: str = "serve", script: Any = serve_all) -> Any:
-        given = ("--input", folder, "--output", tmp_path / "out", *words)
-        return desk(behaviour, script, *given)
+    def work(*options: object, behaviour: str = "serve", script: Any = serve_all) -> Any:
+        given = ("--input", folder, "--output", tmp_path / "out", *options)
+        return host(behaviour, script, *given)
 
     return work
 
@@ -75,8 +74,8 @@ def made(out: Path) -> dict[str, list[str]]:
     """Return the endings of the files of each case."""
     files: dict[str, list[str]] = {}
     for path in sorted(out.iterdir()):
-        name, ending = path.name.split(".", 1)
-        files.setdefault(name, []).append(f".{ending}")
+        name, ending = re.fullmatch(r"(\w+)([-.].*)", path.name).groups()  # type: ignore[union-attr]
+        files.setdefault(name, []).append(ending)
     return files
 
 
@@ -89,81 +88,91 @@ def masks_of(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.glob("*.nii.gz")}
 
 
+@pytest.mark.slow
 def test_every_case_over_one_session(
-    run: Run, desk: Desk, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stream_folder: StreamFolder,
+    host: Host,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ended = run()
-    said = capsys.readouterr()
+    ended = stream_folder()
+    printed = capsys.readouterr()
     out = tmp_path / "out"
-    assert ended.code == 0, said.err
+    assert ended.code == 0, printed.err
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
-    assert sum(isinstance(message, Start) for message in ended.board.heard) == 3
+    assert sum(isinstance(message, Start) for message in ended.board.received) == 3
     for name in NAMES:
-        alone = tmp_path / "alone" / f"{name}.nii.gz"
-        single = desk("serve", lambda b: b.serve(), "--input", folder / name, "--output", alone)
+        alone = tmp_path / "alone" / f"{name}-mask.nii.gz"
+        single = host("serve", lambda b: b.serve(), "--input", folder / name, "--output", alone)
         assert single.code == 0
         assert alone.read_bytes() == (out / alone.name).read_bytes()
-    later = nib.Nifti1Image.from_filename(out / "Ben.nii.gz")
+    later = nib.Nifti1Image.from_filename(out / "Ben-mask.nii.gz")
     assert np.asarray(later.dataobj).max() == 3  # the labels of its own edition
-    head, *rows, last = said.out.splitlines()
+    head, *rows, last = printed.out.splitlines()
     assert head.split() == [
         "case", "state", "slices", "s", "WT", "mL", "TC", "mL", "ET", "mL",
         "Dice", "WT", "Dice", "TC", "Dice", "ET",
     ]  # fmt: skip
     assert [row.split()[:3] for row in rows] == [[name, "complete", "14"] for name in NAMES]
     assert last == f"table: {out / 'summary.csv'}"
-    report = json.loads((out / "Ada.json").read_text())
+    report = json.loads((out / "Ada-report.json").read_text())
     with (out / "summary.csv").open() as file:
         ada = next(csv.DictReader(file))
     for region in ("WT", "TC", "ET"):
         assert float(ada[f"{region}_ml"]) == report["volumes_ml"][region]
         assert float(ada[f"{region}_dice"]) == report["dice"][region]
     for number, name in enumerate(NAMES, 1):
-        assert f"{name}: case {number} of 3" in said.err
+        assert f"{name}: case {number} of 3" in printed.err
 
 
-def test_what_is_done_is_passed_over(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_finished_cases_are_skipped(
+    stream_folder: StreamFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
-    assert run().code == 0
+    assert stream_folder().code == 0
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    (out / "Ben.nii.gz").unlink()
-    report = json.loads((out / "Cleo.json").read_text())
-    (out / "Cleo.json").write_text(json.dumps(report | {"complete": False}))
-    (out / "Cleo.partial.nii.gz").write_text("of an earlier run")
-    (out / "Ada.json").unlink()  # a mask without a report is done
+    (out / "Ben-mask.nii.gz").unlink()
+    report = json.loads((out / "Cleo-report.json").read_text())
+    (out / "Cleo-report.json").write_text(json.dumps(report | {"complete": False}))
+    (out / "Cleo-mask.partial.nii.gz").write_text("of an earlier run")
+    (out / "Ada-report.json").unlink()  # a mask without a report is done
     capsys.readouterr()
-    ended = run()
+    ended = stream_folder()
     assert ended.code == 0
-    assert sum(isinstance(message, Start) for message in ended.board.heard) == 2
+    assert sum(isinstance(message, Start) for message in ended.board.received) == 2
     assert states(out) == {"Ada": "done before", "Ben": "complete", "Cleo": "complete"}
-    assert (out / "Ada.nii.gz").stat().st_mtime_ns == before[out / "Ada.nii.gz"]
+    assert (out / "Ada-mask.nii.gz").stat().st_mtime_ns == before[out / "Ada-mask.nii.gz"]
     assert made(out)["Cleo"] == FILES  # the partial mask is gone
 
-    def never(*words: object, **more: object) -> None:
-        raise AssertionError("the line was opened")
+    def never(*options: object, **more: object) -> None:
+        raise AssertionError("the port was opened")
 
     monkeypatch.setattr("firmware_host.run.open_port", never)
     from firmware_host import stream as command
 
-    words = ["--port", "x", "--input", str(tmp_path / "cases"), "--output", str(out)]
-    command.main(words)  # nothing to do: no board is needed
-    said = capsys.readouterr().out
-    assert said.count("done before") == 1 + 3  # in the run before, and in this
-    assert re.search(r"Ben +done before +14 ", said)  # its numbers are those of its report
+    options = ["--port", "x", "--input", str(tmp_path / "cases"), "--output", str(out)]
+    command.main(options)  # nothing to do: no board is needed
+    printed = capsys.readouterr().out
+    assert printed.count("done before") == 1 + 3  # in the run before, and in this
+    assert re.search(r"Ben +done before +14 ", printed)  # its numbers are those of its report
 
 
-def test_force_does_all_again(run: Run, tmp_path: Path) -> None:
-    assert run().code == 0
-    ended = run("--force")
+@pytest.mark.slow
+def test_force_does_all_again(stream_folder: StreamFolder, tmp_path: Path) -> None:
+    assert stream_folder().code == 0
+    ended = stream_folder("--force")
     assert ended.code == 0
-    assert sum(isinstance(message, Start) for message in ended.board.heard) == 3
+    assert sum(isinstance(message, Start) for message in ended.board.received) == 3
     assert set(states(tmp_path / "out").values()) == {"complete"}
 
 
 def spoil(folder: Path, name: str, how: str) -> str:
-    """Make a case bad; return what is to be said of it."""
+    """Make a case unusable; return what its error must contain."""
     case = folder / name
     t2 = next(case.glob("*t2*.nii.gz"))
     match how:
@@ -189,19 +198,23 @@ def spoil(folder: Path, name: str, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["missing", "shape", "damaged", "empty", "large"])
-def test_a_bad_case_gets_a_line_and_the_others_their_masks(
-    how: str, run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_bad_case_is_reported_and_the_others_are_streamed(
+    how: str,
+    stream_folder: StreamFolder,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = spoil(folder, "Ada", how)  # the first one
-    assert run().code == 2
-    said = capsys.readouterr()
-    lines = said.err.splitlines()
-    assert sum(line.startswith("Ada: ") and words in line for line in lines) == 1
-    assert lines[-1] == "error: 1 of 3 cases failed; the table names them"
+    expected = spoil(folder, "Ada", how)  # the first one
+    assert stream_folder().code == 2
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert sum(line.startswith("Ada: ") and expected in line for line in lines) == 1
+    assert lines[-1] == "error: 1 of 3 cases failed; see the table"
     assert states(tmp_path / "out") == {"Ada": "failed", "Ben": "complete", "Cleo": "complete"}
     assert "Ada" not in made(tmp_path / "out")
-    assert re.search(r"^Ada +failed +- +- ", said.out, re.M)
-    assert "Traceback" not in said.err
+    assert re.search(r"^Ada +failed +- +- ", printed.out, re.M)
+    assert "Traceback" not in printed.err
 
 
 @pytest.mark.parametrize("how", ["missing", "shape"])
@@ -209,21 +222,22 @@ def test_a_bad_case_by_itself(
     how: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """It is refused before the line is opened."""
-    words = spoil(folder, "Ada", how)
+    """It is refused before the port is opened."""
+    expected = spoil(folder, "Ada", how)
     from firmware_host import stream as command
 
     given = ["--port", "/dev/ttyNONE0", "--input", str(folder / "Ada")]
     with pytest.raises(SystemExit) as end:
         command.main([*given, "--output", str(tmp_path / "m.nii.gz")])
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert end.value.code == 2
-    assert (said.out, len(said.err.splitlines())) == ("", 1) and words in said.err
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1) and expected in printed.err
     assert not (tmp_path / "m.nii.gz").exists()
 
 
+@pytest.mark.slow
 def test_slices_that_fail_make_a_bad_case(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stream_folder: StreamFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail_once(board: ScriptedBoard) -> None:
         end = board.end
@@ -235,73 +249,77 @@ def test_slices_that_fail_make_a_bad_case(
         board.behaviour, board.end = "fail", end_well  # type: ignore[method-assign]
         serve_all(board)
 
-    assert run(script=fail_once).code == 2
-    said = capsys.readouterr()
-    assert "Ada: the board failed on slice 2, 9" in said.err
-    assert "12 of 14 masks are kept in" in said.err
+    assert stream_folder(script=fail_once).code == 2
+    printed = capsys.readouterr()
+    assert "Ada: the board failed on slice 2, 9" in printed.err
+    assert "12 of 14 masks are kept in" in printed.err
     out = tmp_path / "out"
     assert states(out) == {"Ada": "failed", "Ben": "complete", "Cleo": "complete"}
-    assert made(out)["Ada"] == [".html", ".json", ".partial.nii.gz"]
+    assert made(out)["Ada"] == ["-mask.partial.nii.gz", "-report.html", "-report.json"]
 
 
-def test_a_lost_line_keeps_what_was_done_and_the_next_run_goes_on(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_a_lost_link_ends_the_batch_and_the_next_run_continues(
+    stream_folder: StreamFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop_in_the_second(board: ScriptedBoard) -> None:
         board.serve()
-        board.open = lambda hello=HELLO: choice_of(board)  # type: ignore[method-assign]
+        board.open = lambda hello=HELLO: receive_choice(board)  # type: ignore[method-assign]
         board.digest, board.sent, board.last = MaskDigest(), 0, None
-        answer = board.answer
+        send_mask = board.send_mask
 
         def limited(index: int, codec: int, mask: Any) -> None:
             if index == 5:
                 board.connection.flush(5.0)
                 board.connection.close()
-            answer(index, codec, mask)
+            send_mask(index, codec, mask)
 
-        board.answer = limited  # type: ignore[method-assign]
+        board.send_mask = limited  # type: ignore[method-assign]
         board.serve()
 
     out = tmp_path / "out"
-    assert run(script=stop_in_the_second).code == 2
-    said = capsys.readouterr()
-    assert "the far end has ended the session; 5 of 14 masks are kept" in said.err.splitlines()[-1]
+    assert stream_folder(script=stop_in_the_second).code == 2
+    printed = capsys.readouterr()
+    assert "5 of 14 masks are kept" in printed.err.splitlines()[-1]
     assert states(out) == {"Ada": "complete", "Ben": "ended", "Cleo": "waiting"}
-    assert made(out)["Ben"] == [".html", ".json", ".partial.nii.gz"]
-    first = (out / "Ada.nii.gz").stat().st_mtime_ns
-    assert run().code == 0
+    assert made(out)["Ben"] == ["-mask.partial.nii.gz", "-report.html", "-report.json"]
+    first = (out / "Ada-mask.nii.gz").stat().st_mtime_ns
+    assert stream_folder().code == 0
     assert states(out) == {"Ada": "done before", "Ben": "complete", "Cleo": "complete"}
-    assert (out / "Ada.nii.gz").stat().st_mtime_ns == first
+    assert (out / "Ada-mask.nii.gz").stat().st_mtime_ns == first
     assert made(out)["Ben"] == FILES
 
 
-def test_a_run_that_the_board_remembers_is_looked_for_until_one_begins(
-    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_the_first_run_of_a_session_can_be_resumed(
+    stream_folder: StreamFolder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a session's first run can be taken up again, and a bad case before it begins none."""
+    """A case that cannot be read does not start a run."""
     spoil(folder, "Ada", "missing")
-    hello, begin, told = replace(HELLO, kept=7, answered=3), running.begin, []
+    hello, start, resumable = replace(HELLO, kept=7, answered=3), run_module.start_stream, []
 
-    def noted(line: Any, hello: BoardHello, *words: Any) -> running.Job:
-        told.append((hello.kept, hello.answered))
-        return begin(line, hello, *words)
+    def noted(line: Any, hello: BoardHello, *options: Any) -> run_module.StreamJob:
+        resumable.append((hello.kept, hello.answered))
+        return start(line, hello, *options)
 
-    monkeypatch.setattr(running, "begin", noted)
-    assert run(script=lambda board: serve_all(board, hello)).code == 2
-    assert told == [(7, 3), (0, 0)]
+    monkeypatch.setattr(run_module, "start_stream", noted)
+    assert stream_folder(script=lambda board: serve_all(board, hello)).code == 2
+    assert resumable == [(7, 3), (0, 0)]
 
 
 def test_masks_that_cannot_be_trusted_leave_nothing_of_that_case(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stream_folder: StreamFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(behaviour="lie").code == 2
+    assert stream_folder(behaviour="lie").code == 2
     assert states(tmp_path / "out") == dict.fromkeys(NAMES, "failed")
     assert made(tmp_path / "out") == {"summary": [".csv"]}
     assert capsys.readouterr().err.count("their digest differs") == 3
 
 
 def test_a_full_disk_ends_the_batch(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stream_folder: StreamFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(path: Path, content: bytes) -> None:
         if path.name.startswith("Ben"):
@@ -309,36 +327,36 @@ def test_a_full_disk_ends_the_batch(
         write_bytes(path, content)
 
     monkeypatch.setattr(outputs, "write_bytes", full)
-    assert run().code == 2
-    assert "Ben.png: No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert stream_folder().code == 2
+    assert "Ben-mask.png: No space left on device" in capsys.readouterr().err.splitlines()[-1]
     out = tmp_path / "out"
     assert states(out) == {"Ada": "complete", "Ben": "ended", "Cleo": "waiting"}
     assert "Cleo" not in made(out)
 
 
 def test_an_unknown_model_is_refused_before_the_first_case(
-    desk: Desk, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    host: Host, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--input", folder, "--output", tmp_path / "out")
-    ended = desk("serve", lambda board: board.serve(), *words, allow=False)
-    assert ended.code == 2 and ended.board.heard == []
+    options = ("--input", folder, "--output", tmp_path / "out")
+    ended = host("serve", lambda board: board.serve(), *options, allow=False)
+    assert ended.code == 2 and ended.board.received == []
     assert states(tmp_path / "out") == dict.fromkeys(NAMES, "waiting")
     assert "--allow-model" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "expected"),
     [
-        (("--output", "m.nii.gz"), "several cases need a folder as --output"),
-        (("--output", "file"), "several cases need a folder as --output"),
+        (("--output", "m.nii.gz"), "needs a folder as --output"),
+        (("--output", "file"), "needs a folder as --output"),
         (("--output", "cases"), "would be taken for one"),
-        (("--report", "r.json"), "--report is for one"),
-        (("--montage", "m.png", "--record", "f"), "--montage, --record is for one"),
+        (("--report", "r.json"), "--report is for one case"),
+        (("--montage", "m.png", "--record", "f"), "--montage, --record is for one case"),
         (("--output", "/proc/masks"), "/proc: no file can be written here"),
     ],
 )
-def test_words_for_one_case(
-    words: tuple[str, ...], said: str, folder: Path, tmp_path: Path,
+def test_options_for_one_case(
+    options: tuple[str, ...], expected: str, folder: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     from firmware_host import stream as command
@@ -346,47 +364,50 @@ def test_words_for_one_case(
     (tmp_path / "file").write_text("")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        command.main(["--port", "/dev/ttyNONE0", "--input", "cases", *words])
+        command.main(["--port", "/dev/ttyNONE0", "--input", "cases", *options])
     assert end.value.code == 2
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases", "file"]
 
 
-def test_masks_in_the_folder_of_the_cases_are_no_case(run: Run, desk: Desk, folder: Path) -> None:
-    words = ("--input", folder, "--output", folder / "masks")
-    assert desk("serve", serve_all, *words).code == 0
-    assert desk("serve", serve_all, *words, "--force").code == 0
+@pytest.mark.slow
+def test_an_output_folder_among_the_cases_is_not_a_case(
+    stream_folder: StreamFolder, host: Host, folder: Path
+) -> None:
+    options = ("--input", folder, "--output", folder / "masks")
+    assert host("serve", serve_all, *options).code == 0
+    assert host("serve", serve_all, *options, "--force").code == 0
     assert states(folder / "masks") == dict.fromkeys(NAMES, "complete")
 
 
 def test_which_folder_holds_several(folder: Path, tmp_path: Path) -> None:
-    found = batch.cases_in(folder)
+    found = batch.list_cases(folder)
     assert found is not None and [path.name for path in found] == list(NAMES)
-    assert batch.cases_in(folder / "Ada") is None
-    assert batch.cases_in(folder / "notes") is None  # it is refused as a case
-    assert batch.cases_in(tmp_path / "nowhere") is None
-    assert batch.cases_in(None) is None
+    assert batch.list_cases(folder / "Ada") is None
+    assert batch.list_cases(folder / "notes") is None  # it is refused as a case
+    assert batch.list_cases(tmp_path / "nowhere") is None
+    assert batch.list_cases(None) is None
     task = tmp_path / "Task01"
     for name in ("A.nii.gz", "B.c.nii"):
         save(task / "imagesTr" / name, np.ones((3, 3, 3, 4), np.float32))
-    several = batch.cases_in(task)
+    several = batch.list_cases(task)
     assert several is not None and [path.name for path in several] == ["A.nii.gz", "B.c.nii"]
     (task / "imagesTr" / "B.c.nii").unlink()
-    assert batch.cases_in(task) is None
+    assert batch.list_cases(task) is None
 
 
-def test_a_program_hears_of_every_case(
-    run: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_json_events_of_every_case(
+    stream_folder: StreamFolder, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(folder, "Ada", "missing")
-    assert run("--json").code == 2
+    assert stream_folder("--json").code == 2
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     cases = {event["case"]: event["state"] for event in events if event["event"] == "case"}
     assert cases == {"Ada": "failed", "Ben": "complete", "Cleo": "complete"}
-    *_, told, end = events
-    assert (told["event"], end["event"], end["state"]) == ("table", "end", "failed")
-    assert [row["state"] for row in told["cases"]] == ["failed", "complete", "complete"]
-    assert told["cases"][1]["slices"] == 14
+    *_, table, end = events
+    assert (table["event"], end["event"], end["state"]) == ("table", "end", "failed")
+    assert [row["state"] for row in table["cases"]] == ["failed", "complete", "complete"]
+    assert table["cases"][1]["slices"] == 14
 
 
 @pytest.mark.slow
@@ -397,36 +418,36 @@ def test_the_real_device_gives_the_masks_of_single_runs(folder: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert states(out) == dict.fromkeys(NAMES, "complete")
     for name in NAMES:
-        alone = tmp_path / f"{name}.nii.gz"
-        words = ("--port", "sim://?baud=4000000", "--input", folder / name, "--output", alone)
-        assert stream(*words).returncode == 0
+        alone = tmp_path / f"{name}-mask.nii.gz"
+        options = ("--port", "sim://?baud=4000000", "--input", folder / name, "--output", alone)
+        assert stream(*options).returncode == 0
         assert alone.read_bytes() == (out / alone.name).read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_batch_goes_on_where_it_was(
+def test_an_interrupted_batch_continues(
     number: signal.Signals, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = ["--port", "sim://?baud=57600", "--input", str(folder), "--output", str(out)]
+    options = ["--port", "sim://?baud=57600", "--input", str(folder), "--output", str(out)]
     process = subprocess.Popen(
-        [*STREAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=hear_signals,
+        [*STREAM, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=restore_signals,
     )  # fmt: skip
     assert process.stderr
     for line in process.stderr:
         if line.startswith("segmenting Ben: "):
             break
     process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert re.search(r"^interrupted; \d+ of 14 masks are kept in .*Ben\.partial", errors, re.M)
+    assert re.search(r"^interrupted; \d+ of 14 masks are kept in .*Ben-mask\.partial", errors, re.M)
     assert "Traceback" not in errors
     assert states(out) == {"Ada": "complete", "Ben": "ended", "Cleo": "waiting"}
-    assert re.search(r"^Cleo +waiting ", said, re.M)
+    assert re.search(r"^Cleo +waiting ", printed, re.M)
     assert left_behind(out) == []
-    assert stream(*words).returncode == 0
+    assert stream(*options).returncode == 0
     assert states(out) == {"Ada": "done before", "Ben": "complete", "Cleo": "complete"}
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
 

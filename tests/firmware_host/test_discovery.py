@@ -1,4 +1,4 @@
-"""The board among the ports: pseudo-terminals with the real device process, and with strangers."""
+"""Finding the board: pseudo-terminals with the real device process and with other devices."""
 
 import json
 import os
@@ -16,32 +16,32 @@ from pathlib import Path
 
 import pytest
 
-from firmware_host import discovery
-from firmware_host.discovery import Found, port_of
+from firmware_host import discovery, stream
+from firmware_host.discovery import PortStatus, resolve_port
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
-from glioslice.model_card import default_model
+from glioslice.model_card import find_model
 from glioslice.wire.messages import VERSION
 from glioslice.wire.ports import PortError, open_port
 from tests.conftest import ROOT, Write
 
 GPS = b"$GPGGA,123519,4807.038,N,01131.000,E*47\r\n"
-RUN = """
+STREAM_WITH_PORTS = """
 import json, sys
-from firmware_host import finding, stream
+from firmware_host import discovery, stream
 ports = json.loads(sys.argv[1])
-finding.listed = lambda: [(port, "a converter") for port in ports]
+discovery.serial_ports = lambda: [(port, "a converter") for port in ports]
 stream.main(sys.argv[2:])
 """
 
 
 @dataclass
-class Stranger:
-    """A port at whose far end is no board: it says `says` ten times a second, and hears."""
+class OtherDevice:
+    """A port with another device than a board: it sends `sends` ten times a second."""
 
-    says: bytes = b""
-    heard: bytearray = field(default_factory=bytearray)
-    answers: Callable[[bytes], bytes] = lambda data: b""
+    sends: bytes = b""
+    received: bytearray = field(default_factory=bytearray)
+    reply: Callable[[bytes], bytes] = lambda data: b""
     over: bool = False
 
     def __post_init__(self) -> None:
@@ -55,10 +55,10 @@ class Stranger:
         while not self.over:
             if select.select([self.near], [], [], 0.1)[0]:
                 data = os.read(self.near, 4096)
-                self.heard += data
-                os.write(self.near, self.answers(data))
-            elif self.says:
-                os.write(self.near, self.says)
+                self.received += data
+                os.write(self.near, self.reply(data))
+            elif self.sends:
+                os.write(self.near, self.sends)
 
     def close(self) -> None:
         self.over = True
@@ -68,11 +68,11 @@ class Stranger:
 
 
 @pytest.fixture
-def stranger() -> Iterator[Callable[..., Stranger]]:
-    made: list[Stranger] = []
+def other_device() -> Iterator[Callable[..., OtherDevice]]:
+    made: list[OtherDevice] = []
 
-    def make(*words: object, **more: object) -> Stranger:
-        made.append(Stranger(*words, **more))  # type: ignore[arg-type]
+    def make(*options: object, **more: object) -> OtherDevice:
+        made.append(OtherDevice(*options, **more))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -80,8 +80,8 @@ def stranger() -> Iterator[Callable[..., Stranger]]:
         one.close()
 
 
-class Board:
-    """The real device's process at one pseudo-terminal, joined to another, which is the desk's."""
+class BoardProcess:
+    """The real device's process on a pseudo-terminal, connected to that of the host."""
 
     def __init__(self) -> None:
         self.ends = [pty.openpty(), pty.openpty()]
@@ -116,58 +116,61 @@ class Board:
 
 
 @pytest.fixture(scope="module")
-def board() -> Iterator[Board]:
-    made = Board()
+def board() -> Iterator[BoardProcess]:
+    made = BoardProcess()
     yield made
     made.close()
 
 
-def desk(
-    ports: list[str], *words: object, seconds: float = 120
+def stream_with_ports(
+    ports: list[str], *options: object, seconds: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", RUN, json.dumps(ports), *map(str, words)]
+    command = [sys.executable, "-c", STREAM_WITH_PORTS, json.dumps(ports), *map(str, options)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
     )
 
 
 @pytest.mark.slow
-def test_the_board_among_strangers_is_found_and_streamed_to(
-    board: Board, stranger: Callable[..., Stranger], write_case: Write, tmp_path: Path
+def test_the_board_among_other_devices_is_found_and_streamed_to(
+    board: BoardProcess, other_device: Callable[..., OtherDevice], write_case: Write, tmp_path: Path
 ) -> None:
-    silent, speaking = stranger(), stranger(GPS)
-    held = open_port((busy := stranger()).port)
+    silent, speaking = other_device(), other_device(GPS)
+    held = open_port((busy := other_device()).port)
     ports = [silent.port, speaking.port, busy.port, board.port, "/dev/ttyNONE0"]
     out = tmp_path / "m.nii.gz"
     try:
-        done = desk(ports, "--port", "auto", "--input", write_case(), "--output", out)
+        done = stream_with_ports(
+            ports, "-v", "--port", "auto", "--input", write_case(), "--output", out
+        )
     finally:
         held.close()
     assert done.returncode == 0, done.stderr
     assert out.is_file()
-    told = dict(line.split(": ", 1) for line in done.stderr.splitlines() if line.startswith("/dev"))
-    assert told[silent.port].startswith("no board: opens, but nothing is heard")
-    assert told[speaking.port].startswith("no board: something else speaks there, '$GPGGA,123519")
-    assert told[busy.port].startswith("no board: another program holds this port")
-    assert told["/dev/ttyNONE0"].startswith("no board: there is no such port")
-    assert told[board.port].startswith("board: model compact, SHA-256 ")
-    assert bytes(speaking.heard) == bytes(busy.heard) == b""  # not a byte
-    assert len(silent.heard) < 1000
+    lines = [line.split(": ", 1) for line in done.stderr.splitlines() if ": " in line]
+    found = {port: what for port, what in lines if what.startswith(("board: ", "no board: "))}
+    assert found[silent.port].startswith("no board: opens, but no reply")
+    assert found[speaking.port].startswith("no board: another device sends '$GPGGA,123519")
+    assert found[busy.port].startswith("no board: another program uses this port")
+    assert found["/dev/ttyNONE0"].startswith("no board: there is no such port")
+    assert found[board.port].startswith("board: model compact, SHA-256 ")
+    assert bytes(speaking.received) == bytes(busy.received) == b""  # not a byte
+    assert len(silent.received) < 1000
 
 
 @pytest.mark.slow
-def test_the_list(board: Board, stranger: Callable[..., Stranger]) -> None:
-    silent = stranger()
+def test_the_list(board: BoardProcess, other_device: Callable[..., OtherDevice]) -> None:
+    silent = other_device()
     began = time.monotonic()
-    done = desk([silent.port, board.port], "--list")
-    assert time.monotonic() - began < discovery.LIMIT + 12  # the modules load, too
+    done = stream_with_ports([silent.port, board.port], "--list")
+    assert time.monotonic() - began < discovery.PROBE_LIMIT + 12  # the modules load, too
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith(f"{silent.port}  a converter") and "no board: opens, but" in first
     assert second.startswith(f"{board.port}  a converter")
-    digest = sha256(default_model())
+    digest = sha256(find_model())
     assert f"board: model compact, SHA-256 {digest[:16]}..., protocol {VERSION}" in second
-    done = desk([silent.port, board.port], "--list", "--json")
+    done = stream_with_ports([silent.port, board.port], "--list", "--json")
     one, other, end = (json.loads(line) for line in done.stdout.splitlines())
     assert (one["port"], one["model"]) == (silent.port, None)
     assert other == {
@@ -178,102 +181,124 @@ def test_the_list(board: Board, stranger: Callable[..., Stranger]) -> None:
 
 
 @pytest.mark.slow
-def test_two_hosts_on_one_port(board: Board, write_case: Write, tmp_path: Path) -> None:
-    """The second is told so, and the first does not feel it."""
+def test_two_hosts_on_one_port(
+    board: BoardProcess, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second gets an error, and the first is not disturbed."""
     case, out = write_case(), tmp_path / "m.nii.gz"
-    words = ["--port", board.port, "--baud", "115200", "--input", str(case)]
+    options = ["--port", board.port, "--baud", "115200", "--input", str(case)]
     first = subprocess.Popen(
-        [sys.executable, "-c", RUN, "[]", *words, "--output", str(out)],
+        [sys.executable, "-c", STREAM_WITH_PORTS, "[]", *options, "--output", str(out)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert first.stderr
     line = first.stderr.readline()
     while "of 14" not in line and line:
         line = first.stderr.readline()
-    board.process.send_signal(signal.SIGSTOP)  # the first one's run goes on only after the second
+    # The first run continues only after the second; a port that is stuck for 5 s would end it.
+    board.process.send_signal(signal.SIGSTOP)
     try:
-        second = desk([board.port], *words, "--output", tmp_path / "n.nii.gz")
-        listed = desk([board.port], "--list")
+        with pytest.raises(SystemExit) as end:
+            stream.main([*options, "--output", str(tmp_path / "n.nii.gz")])
+        probed = discovery.probe_port(board.port).diagnosis
     finally:
         board.process.send_signal(signal.SIGCONT)
     _, rest = first.communicate(timeout=120)
     assert first.returncode == 0, rest
     assert out.is_file() and not (tmp_path / "n.nii.gz").exists()
-    assert second.returncode == 2
-    assert f"error: {board.port}: another program holds this port" in second.stderr
-    assert "no board: another program holds this port" in listed.stdout
+    assert end.value.code == 2
+    assert f"error: {board.port}: another program uses this port" in capsys.readouterr().err
+    assert probed.name == "busy"
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("found", "expected"),
     [
         ([], "this machine has no serial port; plug the board in"),
-        ([("A", ""), ("B", "busy")], "no board answers at any port (A: silent; B: busy)"),
+        ([("A", ""), ("B", "busy")], "no board found at any port (A: silent; B: busy)"),
     ],
 )
 def test_no_board(
-    found: list[tuple[str, str]], words: str, monkeypatch: pytest.MonkeyPatch
+    found: list[tuple[str, str]], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ports = [Found(port, "", wrong=wrong or "silent") for port, wrong in found]
-    monkeypatch.setattr(discovery, "find", lambda baud: ports)
-    said: list[str] = []
+    ports = [PortStatus(port, "", reason=wrong or "silent") for port, wrong in found]
+    monkeypatch.setattr(discovery, "probe_all", lambda baud: ports)
     with pytest.raises(GliosliceError) as error:
-        port_of("AUTO", None, said.append)
-    assert words in str(error.value)
-    assert len(said) == len(ports)
+        resolve_port("AUTO", None)
+    assert expected in str(error.value)
 
 
 def test_several_boards(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.firmware_host.scripted import HELLO
 
-    ports = [Found("A", "", HELLO), Found("B", "", wrong="silent"), Found("C", "", HELLO)]
-    monkeypatch.setattr(discovery, "find", lambda baud: ports)
-    with pytest.raises(GliosliceError, match=r"boards answer at A \(rule\) and C \(rule\); name"):
-        port_of("auto", None, lambda line: None)
-    monkeypatch.setattr(discovery, "find", lambda baud: ports[1:])
-    assert port_of("auto", None, lambda line: None) == "C"
-    assert port_of("/dev/ttyX", None, lambda line: None) == "/dev/ttyX"  # nothing is asked
+    ports = [
+        PortStatus("A", "", HELLO),
+        PortStatus("B", "", reason="silent"),
+        PortStatus("C", "", HELLO),
+    ]
+    monkeypatch.setattr(discovery, "probe_all", lambda baud: ports)
+    with pytest.raises(GliosliceError, match=r"boards found at A \(rule\) and C \(rule\); name"):
+        resolve_port("auto", None)
+    monkeypatch.setattr(discovery, "probe_all", lambda baud: ports[1:])
+    assert resolve_port("auto", None) == "C"
+    assert resolve_port("/dev/ttyX", None) == "/dev/ttyX"  # nothing is probed
 
 
-def test_bluetooth_is_not_even_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bluetooth_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [("/dev/rfcomm0", "n/a"), ("COM7", "Standard Serial over Bluetooth link (COM7)")]
-    monkeypatch.setattr(discovery, "listed", lambda: ports)
-    monkeypatch.setattr(discovery, "asked", lambda *words, **more: pytest.fail("it was opened"))
-    assert [one.wrong for one in discovery.find()] == ["Bluetooth, not asked"] * 2
+    monkeypatch.setattr(discovery, "serial_ports", lambda: ports)
+    monkeypatch.setattr(
+        discovery, "probe_port", lambda *options, **more: pytest.fail("it was opened")
+    )
+    assert [one.reason for one in discovery.probe_all()] == ["Bluetooth, not probed"] * 2
 
 
-def test_a_port_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def hang(*words: object, **more: object) -> None:
+    def hang(*options: object, **more: object) -> None:
         release.wait(20)
         raise PortError("at last", "lost")
 
-    monkeypatch.setattr(discovery, "listed", lambda: [("/dev/ttyHANGS", "")])
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [("/dev/ttyHANGS", "")])
     monkeypatch.setattr(discovery, "open_port", hang)
-    monkeypatch.setattr(discovery, "LIMIT", 0.3)
+    monkeypatch.setattr(discovery, "PROBE_LIMIT", 0.3)
     began = time.monotonic()
-    [one] = discovery.find()
+    [one] = discovery.probe_all()
     assert time.monotonic() - began < 2
-    assert one.hello is None and "no answer within" in one.wrong
+    assert one.hello is None and "no reply within" in one.reason
     release.set()
 
 
 def test_a_console_that_boots_is_left_alone(
-    stranger: Callable[..., Stranger], monkeypatch: pytest.MonkeyPatch
+    other_device: Callable[..., OtherDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    console = stranger(b"Debian GNU/Linux 12 pi ttyAMA0\r\n\r\npi login: ")
-    monkeypatch.setattr(discovery, "listed", lambda: [(console.port, "")])
-    [one] = discovery.find()
-    assert "a login console answers" in one.wrong
-    assert console.heard == b""
+    console = other_device(b"Debian GNU/Linux 12 pi ttyAMA0\r\n\r\npi login: ")
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [(console.port, "")])
+    [one] = discovery.probe_all()
+    assert "login console" in one.reason
+    assert console.received == b""
 
 
-def test_what_only_answers_is_told_apart(
-    stranger: Callable[..., Stranger], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_a_loop_back_plug_is_recognized(
+    other_device: Callable[..., OtherDevice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loop-back plug is silent until it is asked."""
-    plug = stranger(answers=lambda data: data)
-    monkeypatch.setattr(discovery, "listed", lambda: [(plug.port, "")])
-    [one] = discovery.find()
-    assert one.wrong == "our own bytes come back"
+    """It is silent until something is sent."""
+    monkeypatch.setattr(discovery, "DISCOVERY_TIMES", discovery.ProbeTimes(0.3, 1.0))
+    plug = other_device(reply=lambda data: data)
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [(plug.port, "")])
+    [one] = discovery.probe_all()
+    assert one.reason == "our own bytes come back"
+
+
+def test_the_ports_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [PortStatus("A", "an adapter", reason="silent")]
+    monkeypatch.setattr(discovery, "probe_all", lambda baud: found)
+    discovery.main([])
+    assert "no board: silent" in capsys.readouterr().out
+    discovery.main(["--json"])
+    port, end = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (port["port"], port["wrong"], end["event"]) == ("A", "silent", "end")

@@ -1,4 +1,4 @@
-"""The doctor's verdicts, at pseudo-terminals with scripted peers."""
+"""The diagnoses of the doctor, at pseudo-terminals with scripted peers."""
 
 import os
 import pty
@@ -14,23 +14,23 @@ from pathlib import Path
 import pytest
 
 from firmware_host import discovery, doctor, stream
-from firmware_host.diagnosis import ADVICE, Verdict, verdict
+from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
 from glioslice.errors import GliosliceError
 from glioslice.wire import packets
 from glioslice.wire.connection import Connection
-from glioslice.wire.framing import encode
+from glioslice.wire.framing import encode_frame
 from glioslice.wire.messages import VERSION
 from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
 
-TIMES = discovery.Times(listen=0.3, call=1.0, short_call=0.4)
+TIMES = discovery.ProbeTimes(listen=0.3, reply=1.0, other_rate=0.4)
 
 
 class NearEnd:
     """A port at the near end of a pseudo-terminal: where a scripted peer sits.
 
-    It hears and speaks only while the far end is set to `rate`, if one is given.
+    It receives and sends only while the far end is set to `rate`, if one is given.
     """
 
     name = "peer"
@@ -70,19 +70,19 @@ def line() -> Iterator[tuple[int, str]]:
     os.close(near)
 
 
-def answering(answer: Callable[[bytes], bytes]) -> Peer:
-    """Return a peer that answers whatever it reads, until the end is closed."""
+def replying(reply: Callable[[bytes], bytes]) -> Peer:
+    """Return a peer that replies to whatever it reads, until the end is closed."""
 
     def work(end: NearEnd) -> None:
         with suppress(LineLost):
             while True:
                 if data := end.read(0.05):
-                    end.write(answer(data))
+                    end.write(reply(data))
 
     return work
 
 
-def runner(behaviour: str) -> Peer:
+def board(behaviour: str) -> Peer:
     def work(end: NearEnd) -> None:
         with suppress(GliosliceError), Connection(end, active=False) as connection:
             while end.open:
@@ -97,104 +97,106 @@ def login(data: bytes) -> bytes:
 
 
 def newer_link(data: bytes) -> bytes:
-    return encode(packets.to_bytes(Open(7, 0, 512, 32768, version=9), False))
+    return encode_frame(packets.to_bytes(Open(7, 0, 512, 32768, version=9), False))
 
 
-def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Verdict:
+def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Diagnosis:
     end = NearEnd(line[0], rate)
     thread = threading.Thread(target=peer, args=(end,), daemon=True)
     thread.start()
     try:
-        return doctor.examine(line[1], 115200, times=TIMES)
+        return doctor.diagnose_port(line[1], 115200, times=TIMES)
     finally:
         end.close()
         thread.join(10.0)
 
 
 PEERS: dict[str, tuple[Peer, str, str]] = {
-    "silence": (lambda end: None, "nothing is heard", "start the runner"),
-    "login console": (answering(login), "a login console answers", "disable its serial console"),
-    "loop-back": (answering(lambda data: data), "our own bytes", "loop-back plug"),
-    "wrong baud rate": (answering(lambda data: b"\xfe\x80\xf8" * 9), "none of them", "--baud"),
-    "old protocol": (runner("version"), f"speaks version {VERSION + 1} of", "same glioslice"),
-    "mute runner": (runner("mute"), "does not introduce itself", "restart it"),
-    "healthy": (runner("serve"), "a board answers", "stream to it"),
+    "silence": (lambda end: None, "no reply at any rate", "start the server"),
+    "login console": (replying(login), "login console", "disable its serial console"),
+    "loop-back": (replying(lambda data: data), "our own bytes", "loop-back plug"),
+    "wrong baud rate": (replying(lambda data: b"\xfe\x80\xf8" * 9), "no valid frame", "--baud"),
+    "protocol mismatch": (board("version"), f"uses version {VERSION + 1} of", "same glioslice"),
+    "no hello": (board("mute"), "sends no hello", "restart it"),
+    "healthy": (board("serve"), "a board replies", "stream to it"),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PEERS)
 def test_what_is_at_the_far_end(
     name: str, line: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "RATES", (9600, 921600))
+    monkeypatch.setattr(doctor, "CANDIDATE_RATES", (9600, 921600))
     peer, seen, advice = PEERS[name]
     found = examine(line, peer)
     assert found.name == name, found
-    assert seen in found.seen
+    assert seen in found.finding
     assert advice in found.advice
     assert found.healthy == (name == "healthy")
     if found.healthy:
-        for words in ("rule", SHA256, "not known here", "serve", "32 x 40", "webp"):
-            assert words in found.seen
+        for expected in ("rule", SHA256, "not known here", "serve", "32 x 40", "webp"):
+            assert expected in found.finding
 
 
 def test_an_older_link(line: tuple[int, str]) -> None:
-    found = examine(line, answering(newer_link))
-    assert found.name == "old protocol", found
-    assert "version 9 of the link" in found.seen
+    found = examine(line, replying(newer_link))
+    assert found.name == "protocol mismatch", found
+    assert "version 9 of the link" in found.finding
 
 
+@pytest.mark.slow
 def test_a_shell_is_a_console_too(line: tuple[int, str]) -> None:
-    found = examine(line, answering(lambda data: b"\r\nroot@pi:~# "))
+    found = examine(line, replying(lambda data: b"\r\nroot@pi:~# "))
     assert found.name == "login console", found
 
 
 @pytest.mark.slow
 def test_a_board_at_another_rate(line: tuple[int, str]) -> None:
-    found = examine(line, runner("serve"), termios.B921600)
+    found = examine(line, board("serve"), termios.B921600)
     assert found.name == "wrong baud rate", found
-    assert "answers at 921600 baud, not at 115200" in found.seen
+    assert "921600 baud, not at 115200" in found.finding
     assert "--baud 921600" in found.advice
 
 
 @pytest.mark.parametrize(
     ("reason", "name", "advice"),
     [
-        ("missing", "no such port", "take one of the ports"),
+        ("missing", "no such port", "choose one of the ports"),
         ("denied", "no permission", "usermod -aG dialout"),
         ("busy", "busy", "fuser -v /dev/ttyX"),
-        ("invalid", "unusable", "COM3"),
-        ("lost", "lost", "cable and power"),
+        ("invalid", "unusable port", "COM3"),
+        ("lost", "connection lost", "cable and power"),
     ],
 )
 def test_a_port_that_does_not_open(
     reason: str, name: str, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*words: object, **more: object) -> None:
+    def refuse(*options: object, **more: object) -> None:
         raise PortError("it does not open", reason)  # type: ignore[arg-type]
 
     monkeypatch.setattr(discovery, "open_port", refuse)
-    found = doctor.examine("/dev/ttyX")
+    found = doctor.diagnose_port("/dev/ttyX")
     assert (found.name, found.healthy) == (name, False)
     assert advice in found.advice
 
 
 def test_ports_as_the_system_refuses_them(line: tuple[int, str], tmp_path: Path) -> None:
-    assert doctor.examine("/dev/ttyNONE0").name == "no such port"
+    assert doctor.diagnose_port("/dev/ttyNONE0").name == "no such port"
     (tmp_path / "file").write_text("")
-    assert doctor.examine(str(tmp_path / "file")).name == "unusable"
+    assert doctor.diagnose_port(str(tmp_path / "file")).name == "unusable port"
     held = open_port(line[1])
     try:
-        assert doctor.examine(line[1]).name == "busy"
+        assert doctor.diagnose_port(line[1]).name == "busy"
     finally:
         held.close()
 
 
-def consult(*words: str, ports: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+def consult(*options: str, ports: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the command on a machine with these serial ports; return its exit code."""
-    monkeypatch.setattr(discovery, "listed", lambda: [(name, "an adapter") for name in ports])
+    monkeypatch.setattr(discovery, "serial_ports", lambda: [(name, "an adapter") for name in ports])
     with pytest.raises(SystemExit) as end:
-        stream.main(["--doctor", *words], far_end=far_end)
+        stream.main(["--doctor", *options], far_end=far_end)
     return int(end.value.code or 0)
 
 
@@ -208,25 +210,33 @@ def test_without_a_port_the_ports_are_listed(
     assert consult(ports=[], monkeypatch=monkeypatch) == 2
     assert "no port: this machine has no serial port" in capsys.readouterr().out
     assert consult(ports=["/dev/ttyA", "/dev/ttyB"], monkeypatch=monkeypatch) == 2
-    said = capsys.readouterr().out
-    assert "/dev/ttyA  an adapter  no board: there is no such port" in said
-    assert "several ports: 2 serial ports, a board at none" in said
-    assert "what to do: name the board's: --doctor --port PORT" in said
+    printed = capsys.readouterr().out
+    assert "/dev/ttyA  an adapter  no board: there is no such port" in printed
+    assert "several ports: 2 serial ports" in printed
+    assert "--port PORT" in printed
     assert consult(ports=["/dev/ttyNONE1"], monkeypatch=monkeypatch) == 2  # the only one is it
     assert "no such port: /dev/ttyNONE1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_exit_code_zero_for_a_healthy_board_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--port", "sim://?baud=921600")
-    assert consult(*words, ports=[], monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().out.startswith("healthy: sim://?baud=921600: a board answers")
+    options = ("--port", "sim://?baud=921600")
+    assert consult(*options, ports=[], monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("healthy: sim://?baud=921600: a board replies")
     assert consult("--port", "/dev/ttyNONE0", ports=[], monkeypatch=monkeypatch) == 2
 
 
-def test_every_verdict_has_advice_without_gaps() -> None:
+def test_every_diagnosis_has_complete_advice() -> None:
     for name in ADVICE:
-        advice = verdict(name, "seen", port="P", baud="", rate="R").advice
+        advice = diagnosis(name, "seen", port="P", baud="", rate="R").advice
         assert advice
         assert "{" not in advice
+
+
+def test_the_doctor_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        doctor.main(["--port", "/dev/ttyNONE0"])
+    assert end.value.code == 2
+    assert "no such port: /dev/ttyNONE0" in capsys.readouterr().out

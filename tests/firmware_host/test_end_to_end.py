@@ -1,4 +1,4 @@
-"""The desk and the real device process, joined by a simulated line alone."""
+"""The host and the real device process, connected by a simulated line only."""
 
 import json
 import os
@@ -19,46 +19,45 @@ from numpy.typing import NDArray
 
 from device.board import make_board
 from device.engine import Engine
-from firmware_host.inputs import prepare
-from glioslice.cases import MODALITIES, Case, find_case, read_case
+from firmware_host.inputs import quantize_slices
+from glioslice.cases import Case, read_case
 from glioslice.labels import to_labels, to_scheme
-from glioslice.model_card import shipped
-from glioslice.nifti import Space
+from glioslice.model_card import shipped_folder
 from glioslice.phantom.head import make_phantom
-from glioslice.preprocessing import paste
+from glioslice.preprocessing import restore_volume
 from glioslice.wire.codecs import decode_image, encode_image
-from tests.conftest import BRATS_2018, BRATS_2023, LPS, ROOT, Write, save
-from tests.firmware_host.test_command import hear_signals, left_behind, processes
+from tests.conftest import ROOT, Write
+from tests.firmware_host.commands import (
+    STREAM,
+    left_behind,
+    list_processes,
+    restore_signals,
+    stream,
+    write_slab,
+)
 
-STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
 BAD_LINE = "sim://?baud=921600&errors=1e-5&loss=0.005"
 MODEL = "compact-int8.tflite"
 LOSSY = 3
 KILLS = 50
-TURNED = np.array([[0, 0, -1, 9], [1, 0, 0, -40], [0, 1, 0, 7], [0, 0, 0, 1.0]])
-
-
-def stream(*words: object, seconds: float = 600) -> subprocess.CompletedProcess[str]:
-    command = [*STREAM, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def evaluated(case: Path, folder: Path) -> Path:
     """Return the mask that evaluation writes for the case."""
-    words = ["--model", shipped("compact") / MODEL, "--data", case, "--masks", folder]
+    options = ["--model", shipped_folder("compact") / MODEL, "--data", case, "--masks", folder]
     subprocess.run(
-        [sys.executable, str(ROOT / "training" / "evaluate.py"), *map(str, words)],
+        [sys.executable, str(ROOT / "training" / "evaluate.py"), *map(str, options)],
         capture_output=True, check=True,
     )  # fmt: skip
     return folder / f"{case.name}.nii.gz"
 
 
 def stream_and_compare(case: Path, wanted: Path, out: Path, mode: str) -> None:
-    """The mask that comes over the line is that of evaluation to the byte."""
-    words = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
-    words += ["--report", out / "r.json"]
-    words += ["--play"] if mode == "play" else ["--images", "lossless"]
-    done = stream(*words)
+    """The mask that comes over the link is that of evaluation to the byte."""
+    options = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
+    options += ["--report", out / "r.json"]
+    options += ["--play"] if mode == "play" else ["--images", "lossless"]
+    done = stream(*options)
     assert done.returncode == 0, done.stderr
     assert (out / "m.nii.gz").read_bytes() == wanted.read_bytes()
     assert np.unique(nib.Nifti1Image.from_filename(wanted).get_fdata()).size > 2  # a tumour
@@ -76,17 +75,6 @@ def slab() -> NDArray[np.float32]:
     phantom = make_phantom(0)
     middle = int(np.argmax((phantom.labels > 0).sum(axis=(0, 1))))
     return phantom.images[..., middle - 6 : middle + 6]
-
-
-def write_slab(folder: Path, slab: NDArray[np.float32], edition: str) -> Path:
-    """Write the slab as a case of the edition, the later one mirrored and turned."""
-    suffixes = BRATS_2018 if edition == "2018" else BRATS_2023
-    affine = LPS if edition == "2018" else TURNED
-    space = Space((1, 1, 1), affine, nib.Nifti1Header())
-    for modality, image in zip(MODALITIES, slab, strict=True):
-        path = folder / f"{folder.name}{suffixes[modality]}.nii.gz"
-        save(path, space.from_lps(image), affine)
-    return folder
 
 
 @pytest.mark.slow
@@ -120,21 +108,22 @@ def test_a_real_patient_over_a_bad_line(
 
 def decoded_and_segmented(case: Case) -> NDArray[np.uint8]:
     """Return the kit's labels (X, Y, Z) by local inference on slices that were sent as lossy."""
-    engine = Engine(shipped("compact") / MODEL)
-    crop, slices = prepare(case.images, make_board(engine, shipped("compact") / MODEL).hello)
+    model = shipped_folder("compact") / MODEL
+    engine = Engine(model)
+    crop, slices = quantize_slices(case.images, make_board(engine, model).hello)
     x, y, channels = slices.shape[1:]
     came = [decode_image(LOSSY, encode_image(LOSSY, one), (x, y, channels)) for one in slices]
     assert all((back != one).any() for back, one in zip(came, slices, strict=True))
     masks = [to_labels(engine.regions(engine.invoke(one))) for one in came]
-    return paste(np.stack(masks), crop)
+    return restore_volume(np.stack(masks), crop)
 
 
 def stream_lossily(case: Path, out: Path) -> None:
     """By default slices lose something, and masks are those of what the board decodes."""
-    words = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
-    done = stream(*words, "--report", out / "r.json")
+    options = ["--port", BAD_LINE, "--input", case, "--output", out / "m.nii.gz"]
+    done = stream(*options, "--report", out / "r.json")
     assert done.returncode == 0, done.stderr
-    read = read_case(find_case(case))
+    read = read_case(case)
     came = np.asarray(nib.Nifti1Image.from_filename(out / "m.nii.gz").dataobj)
     wanted = decoded_and_segmented(read)
     np.testing.assert_array_equal(read.space.to_lps(came), to_scheme(wanted, read.scheme))
@@ -161,13 +150,13 @@ def test_a_real_patient_as_lossy_slices(real_cases: Path, tmp_path: Path) -> Non
 def test_the_device_is_found_healthy() -> None:
     done = stream("--doctor", "--port", "sim://", seconds=60)
     assert done.returncode == 0
-    assert "healthy: sim://: a board answers" in done.stdout
+    assert "healthy: sim://: a board replies" in done.stdout
     assert "(known here)" in done.stdout
 
 
 def board_of(tag: Path) -> int | None:
     """Return the process of the device that runs the model in the folder `tag`."""
-    for line in processes():
+    for line in list_processes():
         if "-m device" in line and str(tag) in line:
             return int(line.split()[0])
     return None
@@ -175,25 +164,28 @@ def board_of(tag: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Fall:
-    """Which end was killed how, how the host ended, what it said, and the files that it left."""
+    """Which end was killed how, how the host ended, what it printed, and the files that it left."""
 
     victim: str
     number: signal.Signals
     code: int
-    said: list[str]
+    printed: list[str]
     files: list[str]
 
 
 def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
     """Start a run and kill one of its ends after a while."""
     shutil.rmtree(out, ignore_errors=True)
-    words = ["--port", "sim://?baud=115200", "--input", case, "--model", folder / MODEL]
-    words += ["--output", out / "m.nii.gz", "--report", out / "r.json"]
-    words += ["--play"] if draw.random() < 0.3 else []
+    options = ["--port", "sim://?baud=115200", "--input", case, "--model", folder / MODEL]
+    options += ["--output", out / "m.nii.gz", "--report", out / "r.json"]
+    options += ["--play"] if draw.random() < 0.3 else []
     # In a file: a board that outlives its host for a moment would hold a pipe open.
-    with (folder / "said").open("w") as said:
+    with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [*STREAM, *map(str, words)], stdout=said, stderr=said, preexec_fn=hear_signals
+            [*STREAM, *map(str, options)],
+            stdout=log,
+            stderr=log,
+            preexec_fn=restore_signals,
         )
     time.sleep(draw.uniform(0.0, 3.0))
     number = draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
@@ -205,11 +197,11 @@ def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
     code = process.wait(timeout=40)
     assert left_behind(folder) == []
     files = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    return Fall(victim, number, code, (folder / "said").read_text().splitlines(), files)
+    return Fall(victim, number, code, (folder / "log").read_text().splitlines(), files)
 
 
 def check_fall(fall: Fall, out: Path) -> None:
-    """Every file that is there is whole and says what it is; the host said why it ended."""
+    """Every file is whole and has the right name; the host reports why it ended."""
     at_once = fall.code == -fall.number  # SIGKILL, or before the command took signals over
     files = fall.files
     if at_once and fall.number is signal.SIGKILL:  # what was being written has a hidden name
@@ -224,10 +216,14 @@ def check_fall(fall: Fall, out: Path) -> None:
         assert files == ["m.nii.gz", "m.png", "r.json"], fall
     elif not at_once:
         assert fall.code == (130 if fall.victim == "host" else 2), fall
-        traced = any("Traceback" in line for line in fall.said)
+        traced = any("Traceback" in line for line in fall.printed)
         assert not traced or fall.victim == "board", fall  # Python itself, while it starts
-        starts = "interrupted" if fall.victim == "host" else ("error: sim:", "error: the board")
-        own = [line for line in fall.said if line.startswith(starts)]  # the device has its own
+        starts = (
+            "interrupted"
+            if fall.victim == "host"
+            else ("error: sim:", "error: the board", "error: no reply")
+        )
+        own = [line for line in fall.printed if line.startswith(starts)]  # the device has its own
         assert len(own) == 1, fall
 
 
@@ -237,7 +233,7 @@ def test_killing_either_end_at_any_moment(write_case: Write, tmp_path: Path) -> 
     folder = tmp_path / "model"
     folder.mkdir()
     for name in (MODEL, "card.json"):
-        shutil.copy(shipped("compact") / name, folder)
+        shutil.copy(shipped_folder("compact") / name, folder)
     draw = random.Random(3)
     case = write_case()
     out = tmp_path / "out"
@@ -246,6 +242,6 @@ def test_killing_either_end_at_any_moment(write_case: Write, tmp_path: Path) -> 
         falls.append(kill_once(draw, case, folder, out))
         check_fall(falls[-1], out)
     for fall in falls:
-        print(fall.victim, fall.number.name, fall.code, fall.files, fall.said[-2:])
+        print(fall.victim, fall.number.name, fall.code, fall.files, fall.printed[-2:])
     for victim in ("host", "board"):  # the moments were spread
         assert any(f.victim == victim and "m.partial.nii.gz" in f.files for f in falls)

@@ -11,15 +11,12 @@ from nilearn.image import load_img
 from numpy.typing import NDArray
 
 from firmware_host import compare
-from firmware_host.mask_files import SCHEMES, form_of, read_mask, written
+from firmware_host.mask_files import SCHEMES, encode_labels, read_mask, scheme_name
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import hd95, region_dice, volumes_ml
 from glioslice.nifti import Space, write_mask
 from tests.conftest import LPS, Write, save
-
-# the name that its users know it by
-
 
 Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
 FORMS = (*SCHEMES, "regions")
@@ -35,8 +32,8 @@ def space_of(
 ) -> Space:
     """The space of a file with this affine whose voxels, turned to LPS, have the labels' shape."""
     shape = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine)
-    turned = Space.of_affine((1, 1, 1), shape.affine, forms).from_lps(labels)
-    return Space.of_affine((turned.shape[0], turned.shape[1], turned.shape[2]), affine, forms)
+    turned = Space.from_affine((1, 1, 1), shape.affine, forms).from_lps(labels)
+    return Space.from_affine((turned.shape[0], turned.shape[1], turned.shape[2]), affine, forms)
 
 
 def guess(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -49,7 +46,7 @@ def dice_of(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def regions_of(values: NDArray[np.uint8], form: str) -> NDArray[np.bool_]:
-    """What a stranger makes of a file's values, by the edition's own words."""
+    """The regions in a file, by the definition of its edition."""
     if form == "regions":
         return np.moveaxis(values, -1, 0) > 0
     edema = {"brats2018": 2, "brats2023": 2, "msd": 1}[form]
@@ -65,8 +62,8 @@ def test_other_programs_read_the_same_mask(
     labels = volumes[1]
     space = space_of(labels, AFFINES[name], (1, 2))
     ours, truth = tmp_path / "ours.nii.gz", tmp_path / "truth.nii.gz"
-    write_mask(ours, written(guess(labels), form), space)
-    write_mask(truth, written(labels, form), space)
+    write_mask(ours, encode_labels(guess(labels), form), space)
+    write_mask(truth, encode_labels(labels, form), space)
     wanted = region_dice(guess(labels), labels)
 
     image = nib.Nifti1Image.from_filename(ours)
@@ -100,44 +97,52 @@ def affine_of(image: sitk.Image) -> NDArray[np.float64]:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_way_back(form: str, volumes: Volumes, tmp_path: Path) -> None:
     labels, path = volumes[1], tmp_path / "m.nii.gz"
-    write_mask(path, written(labels, form), space_of(labels, AFFINES["turned"], (1, 1)))
-    read, space, told = read_mask(path, form)
+    write_mask(path, encode_labels(labels, form), space_of(labels, AFFINES["turned"], (1, 1)))
+    read, space, scheme = read_mask(path, form)
     np.testing.assert_array_equal(read, labels)
-    assert told == form
+    assert scheme == form
     np.testing.assert_array_equal(space.affine, AFFINES["turned"])
-    if form != "msd":  # which alone cannot be told from its labels
+    if form != "msd":  # the only one that its labels do not identify
         assert read_mask(path)[2] == form
         np.testing.assert_array_equal(read_mask(path)[0], labels)
 
 
-def test_what_tells_the_scheme(volumes: Volumes, write_case: Write, tmp_path: Path) -> None:
+def test_the_scheme_is_recognised(volumes: Volumes, write_case: Write, tmp_path: Path) -> None:
     labels = volumes[1]
     space = space_of(labels, LPS, (1, 1))
-    write_mask(tmp_path / "labelsTr" / "a.nii.gz", written(labels, "msd"), space)
+    write_mask(tmp_path / "labelsTr" / "a.nii.gz", encode_labels(labels, "msd"), space)
     assert read_mask(tmp_path / "labelsTr" / "a.nii.gz")[2] == "msd"
     assert read_mask(write_case() / "Case_1_seg.nii.gz")[2] == "brats2018"
     for name in SCHEMES:
-        assert form_of(SCHEMES[name]) == name
-    write_mask(tmp_path / "m.nii.gz", written(labels, "msd"), space)
+        assert scheme_name(SCHEMES[name]) == name
+    write_mask(tmp_path / "m.nii.gz", encode_labels(labels, "msd"), space)
     with pytest.raises(GliosliceError, match=r"m.nii.gz: read as brats2023, .*--labels"):
         read_mask(tmp_path / "m.nii.gz")
 
 
+def test_an_image_given_as_a_mask_lists_a_few_values(tmp_path: Path) -> None:
+    write_mask(
+        tmp_path / "m.nii.gz", np.arange(64, dtype=np.uint8).reshape(4, 4, 4), Space.lps((4, 4, 4))
+    )
+    with pytest.raises(GliosliceError, match="holds 1 2 3 4 5 6 7 8 9 10 and 53 more, which are"):
+        read_mask(tmp_path / "m.nii.gz")
+
+
 @pytest.mark.parametrize(
-    ("values", "form", "words"),
+    ("values", "form", "expected"),
     [
-        ({3: 5}, None, "holds 1 2 5, which are the labels of no edition"),
-        ({3: 4}, "brats2023", "holds the labels 1 2 4, brats2023 has 1 2 3"),
-        ({3: 3}, "brats2018", "holds the labels 1 2 3, brats2018 has 1 2 4"),
+        ({3: 5}, None, "holds 1 2 5, which are labels of no known scheme"),
+        ({3: 4}, "brats2023", "holds the labels 1 2 4, but brats2023 has 1 2 3"),
+        ({3: 3}, "brats2018", "holds the labels 1 2 3, but brats2018 has 1 2 4"),
     ],
 )
 def test_labels_that_do_not_fit(
-    values: dict[int, int], form: str | None, words: str, volumes: Volumes, tmp_path: Path
+    values: dict[int, int], form: str | None, expected: str, volumes: Volumes, tmp_path: Path
 ) -> None:
     table = np.arange(4, dtype=np.uint8)
     table[list(values)] = list(values.values())
     path = save(tmp_path / "m.nii.gz", table[volumes[1]])
-    with pytest.raises(GliosliceError, match=words):
+    with pytest.raises(GliosliceError, match=expected):
         read_mask(path, form)
 
 
@@ -145,8 +150,8 @@ def test_scores(volumes: Volumes, tmp_path: Path, capsys: pytest.CaptureFixture[
     labels = volumes[1]
     space = space_of(labels, LPS, (1, 1))
     mask, truth = tmp_path / "m.nii.gz", tmp_path / "Case-seg.nii.gz"
-    write_mask(mask, written(guess(labels), "brats2018"), space)
-    write_mask(truth, written(labels, "brats2023"), space)
+    write_mask(mask, encode_labels(guess(labels), "brats2018"), space)
+    write_mask(truth, encode_labels(labels, "brats2023"), space)
     compare.main([str(mask), str(truth), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["labels"] == {"mask": "brats2018", "truth": "brats2023"}
@@ -157,7 +162,7 @@ def test_scores(volumes: Volumes, tmp_path: Path, capsys: pytest.CaptureFixture[
     compare.main([str(mask), str(truth)])
     table = capsys.readouterr().out
     assert f"{found['dice']['ET']:.4f}" in table
-    assert "labels: brats2018 against brats2023" in table
+    assert "brats2018" in table
 
 
 def test_a_region_that_only_one_has(
@@ -166,7 +171,7 @@ def test_a_region_that_only_one_has(
     labels = volumes[1]
     space = space_of(labels, LPS, (1, 1))
     for name, held in (("a", labels), ("b", np.where(labels == 3, np.uint8(1), labels))):
-        write_mask(tmp_path / f"{name}-seg.nii.gz", written(held, "brats2023"), space)
+        write_mask(tmp_path / f"{name}-seg.nii.gz", encode_labels(held, "brats2023"), space)
     compare.main([str(tmp_path / "a-seg.nii.gz"), str(tmp_path / "b-seg.nii.gz")])
     assert "373.13: only one of the two" in capsys.readouterr().out
 
@@ -185,7 +190,7 @@ def test_files_that_cannot_be_compared(
     for name, (held, affine) in masks.items():
         write_mask(tmp_path / name, held, space_of(held, affine, (1, 1)))
     (tmp_path / "text.nii.gz").write_text("no mask")
-    for name, words in (
+    for name, expected in (
         ("short.nii.gz", "shape (28, 36, 20), but"),
         ("moved.nii.gz", "affine differs"),
         ("text.nii.gz", "text.nii.gz: "),
@@ -194,6 +199,6 @@ def test_files_that_cannot_be_compared(
         with pytest.raises(SystemExit) as end:
             compare.main([str(tmp_path / "a.nii.gz"), str(tmp_path / name)])
         assert end.value.code == 2
-        said = capsys.readouterr().err
-        assert said.startswith("error: ") and words in said, said
-        assert len(said.splitlines()) == 1
+        printed = capsys.readouterr().err
+        assert printed.startswith("error: ") and expected in printed, printed
+        assert len(printed.splitlines()) == 1

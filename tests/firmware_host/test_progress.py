@@ -1,4 +1,4 @@
-"""What people and programs hear of a run: on a terminal, in a log, as JSON, and not at all."""
+"""How a run is reported: on a terminal, in a log, as JSON, and not at all."""
 
 import io
 import json
@@ -18,9 +18,9 @@ import pytest
 from firmware_host import progress
 from glioslice.cli import is_due, track
 from tests.conftest import ROOT, Write
-from tests.firmware_host.conftest import Desk
-from tests.firmware_host.scripted import SHA256, ScriptedBoard
-from tests.firmware_host.test_command import RUN, hear_signals, left_behind
+from tests.firmware_host.commands import STREAM_TO_SCRIPTED_BOARD, left_behind, restore_signals
+from tests.firmware_host.conftest import Host
+from tests.firmware_host.scripted import SHA256, serve
 
 NUMBERS: dict[str, Any] = {
     "slices": 140, "slices_per_second": 12.345, "seconds_left": 65.4, "retransmits": 3,
@@ -30,36 +30,37 @@ NUMBERS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def serve(board: ScriptedBoard) -> None:
-    board.serve()
-
-
-def shown(settled: int = 70, **other: Any) -> list[str]:
+def rendered(settled: int = 70, **other: Any) -> list[str]:
     from rich.console import Console
 
     file = io.StringIO()
     numbers = {**NUMBERS, **other}
-    Console(file=file, width=110).print(progress.picture("segmenting it", settled, numbers))
+    Console(file=file, width=110).print(progress.render_status("segmenting it", settled, numbers))
     return file.getvalue().splitlines()
 
 
-def test_what_the_picture_says() -> None:
-    first, second, third = shown()
+def test_the_display() -> None:
+    first, second, third = rendered()
     assert first.startswith("segmenting it  \N{BOX DRAWINGS HEAVY HORIZONTAL}")
     assert first.rstrip().endswith("70/140  12.3 slices/s  1:05 left")
-    for words in ("5.1 ms a slice", "90 % under 6.5", "921,600 baud, 33% in use", "sent again 3"):
-        assert words in second
+    for expected in (
+        "5.1 ms a slice",
+        "90 % under 6.5",
+        "921,600 baud, 33% in use",
+        "retransmitted 3",
+    ):
+        assert expected in second
     assert "failed" not in second
-    for words in ("WT 12.3 mL", "TC 5.6 mL", "ET 0.1 mL"):
-        assert words in third
+    for expected in ("WT 12.3 mL", "TC 5.6 mL", "ET 0.1 mL"):
+        assert expected in third
 
 
-def test_what_it_says_before_the_first_mask_and_of_a_line_without_a_rate() -> None:
+def test_the_display_before_the_first_mask_without_a_rate() -> None:
     nothing = dict.fromkeys(("p50", "p90", "p99"))
     line = {"baud": None, "up": 3000, "down": 90, "use": None}
-    first, second, _ = shown(0, seconds_left=None, device_ms=nothing, line=line, failed=[3, 4])
+    first, second, _ = rendered(0, seconds_left=None, device_ms=nothing, line=line, failed=[3, 4])
     assert "-:-- left" in first
-    assert "device -   line 3.1 kB/s   sent again 3   failed 2" in second
+    assert "device -   link 3.1 kB/s   retransmitted 3   failed 2" in second
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -67,7 +68,7 @@ def test_a_narrow_terminal_gets_no_more_than_six_lines(width: int) -> None:
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=width).print(progress.picture("segmenting it", 70, NUMBERS))
+    Console(file=file, width=width).print(progress.render_status("segmenting it", 70, NUMBERS))
     lines = file.getvalue().splitlines()
     assert len(lines) <= 6 and all(len(line) <= width for line in lines)
 
@@ -77,12 +78,13 @@ class Screen:
 
     def __init__(self, behaviour: str, case: Path, out: Path) -> None:
         near, far = pty.openpty()
-        words = ["--port", "sim://?baud=4000000", "--input", case, "--allow-model", SHA256]
-        words += ["--output", out / "m.nii.gz"]
+        options = ["--port", "sim://?baud=4000000", "--input", case, "--allow-model", SHA256]
+        options += ["--output", out / "m.nii.gz"]
         self.near, self.drawn = near, b""
+        command = [sys.executable, "-c", STREAM_TO_SCRIPTED_BOARD]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN, behaviour, str(out), *map(str, words)],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=far, preexec_fn=hear_signals,
+            [*command, behaviour, str(out), *map(str, options)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=far, preexec_fn=restore_signals,
             env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "110", "LINES": "30"},
         )  # fmt: skip
         os.close(far)
@@ -102,24 +104,26 @@ class Screen:
         """Return what the command wrote to stdout; its end has come."""
         self.read(None)
         assert self.process.stdout
-        said = self.process.stdout.read()
+        printed = self.process.stdout.read()
         self.process.wait(20)
         os.close(self.near)
-        return said
+        return printed
 
 
 @pytest.mark.slow
 def test_a_run_on_a_real_terminal(write_case: Write, tmp_path: Path) -> None:
     began = time.monotonic()
     screen = Screen("slow", write_case(), tmp_path / "out")
-    said = screen.end()
+    printed = screen.end()
     seconds = time.monotonic() - began
     assert screen.process.returncode == 0, screen.drawn
     text = screen.drawn.decode()
-    for words in ("14/14", "slices/s", "0:00 left", "ms a slice", "4,000,000 baud", "WT"):
-        assert words in text
-    assert b"mask: " in said and b"\x1b" not in said  # stdout is a pipe: nothing is drawn there
-    assert text.count("segmenting Case_1") <= (progress.A_SECOND + 1) * seconds
+    for expected in ("14/14", "slices/s", "0:00 left", "ms a slice", "4,000,000 baud", "WT"):
+        assert expected in text
+    assert (
+        b"mask: " in printed and b"\x1b" not in printed
+    )  # stdout is a pipe: nothing is drawn there
+    assert text.count("segmenting Case_1") <= (progress.REDRAWS + 1) * seconds
     assert len(set(re.findall(r"(\d+)/14 ", text))) > 3  # it moved
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
     assert "Traceback" not in text
@@ -140,9 +144,9 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(write_case: Write, tmp_path: Path)
 
 
 def test_plain_lines_elsewhere(
-    desk: Desk, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    host: Host, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert desk("serve", serve, "--input", write_case(), "--output", tmp_path / "m.nii").code == 0
+    assert host("serve", serve, "--input", write_case(), "--output", tmp_path / "m.nii").code == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "segmenting" in line]
     form = r"segmenting Case_1: (\d+) of 14, \d+\.\d slices/s, \d:\d\d left, WT \d.*ET \d+\.\d mL"
     found = [re.fullmatch(form, line) for line in lines]
@@ -150,7 +154,7 @@ def test_plain_lines_elsewhere(
 
 
 def test_a_terminal_without_rich(
-    desk: Desk, write_case: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: Host, write_case: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -158,11 +162,11 @@ def test_a_terminal_without_rich(
 
     monkeypatch.setattr(sys, "stderr", screen := Terminal())
     monkeypatch.setitem(sys.modules, "rich", None)
-    assert desk("serve", serve, "--input", write_case(), "--output", tmp_path / "m.nii").code == 0
+    assert host("serve", serve, "--input", write_case(), "--output", tmp_path / "m.nii").code == 0
     assert "segmenting Case_1: 14 of 14" in screen.getvalue()
 
 
-def test_a_log_hears_of_jumps_too() -> None:
+def test_a_log_gets_a_line_when_several_slices_arrive_at_once() -> None:
     """One message may bring several slices."""
     assert [is_due(*steps, 20) for steps in ((0, 4), (4, 5), (5, 9), (9, 17), (17, 20))] == [
         False, True, False, True, True,
@@ -173,23 +177,24 @@ def test_a_log_hears_of_jumps_too() -> None:
 
 def test_other_long_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(list(range(9)), "counting")) == list(range(9))
-    said = capsys.readouterr().err.splitlines()
-    assert said == [f"counting: {done} of 9" for done in (2, 4, 6, 8, 9)]
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == [f"counting: {done} of 9" for done in (2, 4, 6, 8, 9)]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, Any]], str]:
+def events_and_errors(capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, Any]], str]:
     """Return the objects on stdout, and what stands on stderr."""
-    said = capsys.readouterr()
-    return [json.loads(line) for line in said.out.splitlines()], said.err
+    printed = capsys.readouterr()
+    return [json.loads(line) for line in printed.out.splitlines()], printed.err
 
 
-def test_a_program_gets_an_object_a_line_and_nothing_else(
-    desk: Desk, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_json_events_and_nothing_else(
+    host: Host, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "m.nii.gz"
-    words = ("--output", out, "--report", tmp_path / "r.json", "--json")
-    assert desk("slow", serve, "--input", write_case(), *words).code == 0
-    events, errors = told(capsys)
+    options = ("--output", out, "--report", tmp_path / "r.json", "--json")
+    assert host("slow", serve, "--input", write_case(), *options).code == 0
+    events, errors = events_and_errors(capsys)
     events = [event for event in events if event["event"] != "line"]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "begin" and kinds[-2:] == ["case", "end"]
@@ -211,14 +216,29 @@ def test_a_program_gets_an_object_a_line_and_nothing_else(
     assert errors == ""
 
 
+@pytest.mark.slow
+def test_warnings_are_json_events_too(
+    host: Host, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--input", write_case(), "--output", tmp_path / "m.nii.gz", "--json")
+    log = tmp_path / "log"
+    assert host("restart", serve, *options, "--log-file", log).code == 0
+    assert "the board has restarted" in log.read_text()
+    events, errors = events_and_errors(capsys)
+    lines = [event["said"] for event in events if event["event"] == "line"]
+    assert len(lines) < 6  # the unusual input and the restart, but no debug records
+    assert any("the board has restarted" in line for line in lines)
+    assert errors == ""
+
+
 @pytest.mark.parametrize(("behaviour", "kept"), [("stop", True), ("lie", False)])
-def test_a_program_hears_of_an_early_end(
-    behaviour: str, kept: bool, desk: Desk, write_case: Write, tmp_path: Path,
+def test_json_events_of_an_early_end(
+    behaviour: str, kept: bool, host: Host, write_case: Write, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = tmp_path / "out" / "m.nii.gz"
-    assert desk(behaviour, serve, "--input", write_case(), "--output", out, "--json").code == 2
-    events, errors = told(capsys)
+    assert host(behaviour, serve, "--input", write_case(), "--output", out, "--json").code == 2
+    events, errors = events_and_errors(capsys)
     case, end = events[-2:]
     assert (case["event"], case["state"]) == ("case", "failed")
     assert case["files"] == ([str(out.parent / "m.partial.nii.gz")] if kept else [])
@@ -227,24 +247,25 @@ def test_a_program_hears_of_an_early_end(
     assert end["error"] == case["error"] == errors.strip().removeprefix("error: ")
 
 
-def test_a_program_hears_of_what_never_began(
-    desk: Desk, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_json_events_of_a_run_that_never_started(
+    host: Host, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--input", write_case(), "--output", tmp_path / "m.nii.gz", "--json")
-    assert desk("serve", serve, *words, allow=False).code == 2
-    [end], errors = told(capsys)
+    options = ("--input", write_case(), "--output", tmp_path / "m.nii.gz", "--json")
+    assert host("serve", serve, *options, allow=False).code == 2
+    [end], errors = events_and_errors(capsys)
     assert (end["event"], end["state"]) == ("end", "failed")
     assert "--allow-model" in end["error"] and "--allow-model" in errors
 
 
-def test_quiet_says_nothing_but_what_went_wrong(
-    desk: Desk, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.slow
+def test_quiet_prints_errors_only(
+    host: Host, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--input", write_case(), "--output", tmp_path / "m.nii.gz", "--quiet", "--force")
-    assert desk("restart", serve, *words).code == 0  # the board's restart is told to others
+    options = ("--input", write_case(), "--output", tmp_path / "m.nii.gz", "--quiet", "--force")
+    assert host("restart", serve, *options).code == 0  # the board's restart is a warning otherwise
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "m.nii.gz").is_file()
-    assert desk("stop", serve, *words).code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert len(said.err.splitlines()) == 1 and "4 of 14 masks are kept" in said.err
+    assert host("stop", serve, *options).code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1 and "4 of 14 masks are kept" in printed.err

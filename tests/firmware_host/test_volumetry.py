@@ -1,4 +1,4 @@
-"""Volumes and diameters, slice by slice, and how much of the line is in use."""
+"""Volumes and diameters, slice by slice, and the use of the link."""
 
 import math
 
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from firmware_host.mask_volume import Run
-from firmware_host.viewer.link_utilisation import LineUse, baud_of
-from firmware_host.volumetry import Tally, csv_of, diameter_mm
+from firmware_host.mask_volume import MaskVolume
+from firmware_host.progress import LinkUtilisation, link_baud
+from firmware_host.volumetry import Volumetry, diameter_mm, slices_csv
 from glioslice.metrics import volumes_ml
 from glioslice.preprocessing import Crop
 from glioslice.wire.codecs import encode_mask
@@ -40,7 +40,7 @@ def test_the_diameter_of_corners() -> None:
 
 
 def parts_of(points: set[tuple[int, int]]) -> list[set[tuple[int, int]]]:
-    """Return the pixels part by part, as somebody would who follows neighbours by hand."""
+    """Return the pixels part by part by following neighbours."""
     found, left = [], set(points)
     while left:
         part, edge = set(), {left.pop()}
@@ -63,39 +63,39 @@ def test_the_diameter_is_that_of_the_farthest_pair_in_a_part(
     assert diameter_mm(region) == pytest.approx(farthest)
 
 
-def arrived() -> Run:
+def received() -> MaskVolume:
     """A run of four slices: two masks, one failure, one missing; its window reaches outside."""
-    run = Run(Mode.SERVE, "webp", Crop((20, 20, 9), (-4, 2), (3, 7), (16, 16)))
+    masks = MaskVolume(Mode.SERVE, "webp", Crop((20, 20, 9), (-4, 2), (3, 7), (16, 16)))
     mask = np.zeros((16, 16), np.uint8)
     mask[2:10, 5:9] = 2  # its first two columns of X lie outside the volume
     mask[6:8, 6:8] = 3
     for index in (2, 0):
-        run.take(Mask(index, 1, 1500 + index, encode_mask(1, mask)))
-    run.fail(Error(ErrorCode.ENGINE, 1, "the network failed"))
-    return run
+        masks.add(Mask(index, 1, 1500 + index, encode_mask(1, mask)))
+    masks.add_failure(Error(ErrorCode.ENGINE, 1, "the network failed"))
+    return masks
 
 
-def test_the_tally_is_that_of_the_volume() -> None:
-    run = arrived()
-    tally = Tally().catch_up(run)
-    assert tally.volumes_ml() == volumes_ml(run.labels())
-    assert tally.volumes_ml()["WT"] == 2 * 6 * 4 / 1000
-    assert tally.diameters_mm() == {"WT": round(math.hypot(5, 3) + 1, 1), "TC": 2.4, "ET": 2.4}
-    run.begin_again()
-    assert tally.catch_up(run).volumes_ml() == {"WT": 0.0, "TC": 0.0, "ET": 0.0}
+def test_the_totals_are_those_of_the_volume() -> None:
+    masks = received()
+    volumetry = Volumetry().update(masks)
+    assert volumetry.volumes_ml() == volumes_ml(masks.labels())
+    assert volumetry.volumes_ml()["WT"] == 2 * 6 * 4 / 1000
+    assert volumetry.diameters_mm() == {"WT": round(math.hypot(5, 3) + 1, 1), "TC": 2.4, "ET": 2.4}
+    masks.reset()
+    assert volumetry.update(masks).volumes_ml() == {"WT": 0.0, "TC": 0.0, "ET": 0.0}
 
 
-def test_a_mask_that_comes_anew_takes_the_place_of_the_old() -> None:
-    run, tally = arrived(), Tally()
-    tally.catch_up(run)
-    run.begin_again()
-    run.take(Mask(0, 1, 1500, encode_mask(1, np.zeros((16, 16), np.uint8))))
-    assert tally.catch_up(run).volumes_ml()["WT"] == 0.0
+def test_a_mask_received_again_replaces_the_first() -> None:
+    masks, volumetry = received(), Volumetry()
+    volumetry.update(masks)
+    masks.reset()
+    masks.add(Mask(0, 1, 1500, encode_mask(1, np.zeros((16, 16), np.uint8))))
+    assert volumetry.update(masks).volumes_ml()["WT"] == 0.0
 
 
-def test_the_table_of_slices() -> None:
-    run = arrived()
-    lines = csv_of(run, Tally().catch_up(run)).splitlines()
+def test_the_csv_of_slices() -> None:
+    masks = received()
+    lines = slices_csv(masks, Volumetry().update(masks)).splitlines()
     assert lines[0] == "z,state,WT_ml,TC_ml,ET_ml,WT_mm,TC_mm,ET_mm,device_ms,quality"
     assert lines[1] == "3,mask,0.024,0.004,0.004,6.8,2.4,2.4,1.500,"
     assert lines[2] == "4,failed,,,,,,,,"
@@ -103,24 +103,24 @@ def test_the_table_of_slices() -> None:
     assert {line.count(",") for line in lines} == {9}
 
 
-def test_line_use() -> None:
+def test_link_utilisation() -> None:
     now, counts = 0.0, Counts()
-    use = LineUse(lambda: counts, lambda: now)
-    assert use.look(115200)["use"] == 0.0
+    use = LinkUtilisation(lambda: counts, lambda: now)
+    assert use.measure(115200)["use"] == 0.0
     for _ in range(8):
         now += 0.5
         counts = Counts(bytes_sent=counts.bytes_sent + 2880, bytes_received=0)
-        seen = use.look(115200)
+        seen = use.measure(115200)
     assert seen == {"baud": 115200, "up": 5760, "down": 0, "use": 0.5}
     now += 2.0
-    assert use.look(None)["use"] is None
+    assert use.measure(None)["use"] is None
     now += 2.0
-    assert use.look(115200)["up"] == 0
+    assert use.measure(115200)["up"] == 0
 
 
-def test_the_rate_of_a_line() -> None:
-    assert baud_of("/dev/ttyUSB0", None, 921600) == 921600
-    assert baud_of("/dev/ttyUSB0", 115200, None) == 115200
-    assert baud_of("socket://pi:4000", None, None) is None
-    assert baud_of("sim://?baud=57600&loss=0.1", None, 921600) == 57600
-    assert baud_of("sim://", None, 921600) == 921600
+def test_the_baud_rate_of_a_link() -> None:
+    assert link_baud("/dev/ttyUSB0", None, 921600) == 921600
+    assert link_baud("/dev/ttyUSB0", 115200, None) == 115200
+    assert link_baud("socket://pi:4000", None, None) is None
+    assert link_baud("sim://?baud=57600&loss=0.1", None, 921600) == 57600
+    assert link_baud("sim://", None, 921600) == 921600

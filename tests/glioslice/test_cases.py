@@ -1,4 +1,4 @@
-"""Every edition is read to the same arrays; every broken case is refused with one clear line."""
+"""All data sets are read to the same arrays; a broken case gives a one-line error."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glioslice.cases import MODALITIES, digest, find_case, find_cases, read_case
+from glioslice.cases import MODALITIES, case_digest, find_case, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2018 as SCHEME_2018
 from glioslice.labels import BRATS_2023 as SCHEME_2023
@@ -22,15 +22,21 @@ Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 def test_brats_2018(write_case: Write, volumes: Volumes) -> None:
-    case = read_case(find_case(write_case()))
+    case = read_case(write_case())
     assert case.scheme is SCHEME_2018
     np.testing.assert_array_equal(case.images, volumes[0])
     assert case.labels is not None
     np.testing.assert_array_equal(case.labels, volumes[1])
 
 
+def test_a_case_is_read_from_a_path_or_from_its_files(write_case: Write) -> None:
+    folder = write_case()
+    for source in (folder, str(folder), find_case(folder), find_case(str(folder))):
+        assert read_case(source).name == "Case_1"
+
+
 def test_brats_2023(write_case: Write, volumes: Volumes) -> None:
-    case = read_case(find_case(write_case("BraTS-GLI-00001-000", BRATS_2023, enhancing=3)))
+    case = read_case(write_case("BraTS-GLI-00001-000", BRATS_2023, enhancing=3))
     assert case.scheme is SCHEME_2023
     np.testing.assert_array_equal(case.images, volumes[0])
     assert case.labels is not None
@@ -47,7 +53,7 @@ def write_decathlon(folder: Path, volumes: Volumes, name: str = "BRATS_001") -> 
 def test_decathlon(tmp_path: Path, volumes: Volumes) -> None:
     image = write_decathlon(tmp_path, volumes)
     for path in (tmp_path, image):
-        case = read_case(find_case(path))
+        case = read_case(path)
         assert case.scheme is DECATHLON
         np.testing.assert_array_equal(case.images, volumes[0])
         assert case.labels is not None
@@ -69,7 +75,7 @@ def test_decathlon(tmp_path: Path, volumes: Volumes) -> None:
         ),
     ],
 )
-def test_a_decathlon_description_that_means_something_else_is_refused(
+def test_a_description_of_another_decathlon_task_is_refused(
     tmp_path: Path,
     volumes: Volumes,
     modality: dict[str, str],
@@ -82,21 +88,21 @@ def test_a_decathlon_description_that_means_something_else_is_refused(
         find_case(image)
 
 
-def test_suffixes_in_capitals_plain_nifti_and_a_float_mask(
+def test_upper_case_suffixes_uncompressed_files_and_a_float_mask(
     write_case: Write, volumes: Volumes
 ) -> None:
     folder = write_case(ending=".NII")
     for path in sorted(folder.iterdir()):
         path.rename(path.with_name(path.name.replace("_flair", "_FLAIR").replace("_t1", "_T1")))
     save(folder / "Case_1_seg.NII", np.where(volumes[1] == 3, 4.0, volumes[1]).astype(np.float64))
-    case = read_case(find_case(folder))
+    case = read_case(folder)
     np.testing.assert_array_equal(case.images, volumes[0])
     assert case.labels is not None
     np.testing.assert_array_equal(case.labels, volumes[1])
 
 
 @pytest.mark.parametrize("axes", [("R", "A", "S"), ("A", "S", "R"), ("P", "I", "L")])
-def test_any_orientation_comes_to_lps_and_back(
+def test_any_orientation_is_converted_to_lps_and_back(
     write_case: Write, volumes: Volumes, axes: tuple[str, str, str], tmp_path: Path
 ) -> None:
     folder = write_case()
@@ -105,7 +111,7 @@ def test_any_orientation_comes_to_lps_and_back(
     )
     for path in folder.iterdir():
         nib.save(nib.Nifti1Image.from_filename(path).as_reoriented(turn), path)
-    case = read_case(find_case(folder))
+    case = read_case(folder)
     np.testing.assert_array_equal(case.images, volumes[0])
     assert case.labels is not None
     write_mask(tmp_path / "back.nii.gz", np.where(case.labels == 3, 4, case.labels), case.space)
@@ -122,20 +128,18 @@ def test_any_orientation_comes_to_lps_and_back(
 def test_a_case_without_a_mask_has_no_labels(write_case: Write) -> None:
     folder = write_case()
     (folder / "Case_1_seg.nii.gz").unlink()
-    assert read_case(find_case(folder)).labels is None
+    assert read_case(folder).labels is None
 
 
-def test_the_digest_is_of_the_images_alone(write_case: Write, tmp_path: Path) -> None:
-    one = read_case(find_case(write_case()))
-    other = read_case(find_case(write_case("Renamed", BRATS_2023, 3, ending=".nii")))
-    assert digest(one) == digest(other)
+def test_the_digest_depends_on_the_images_only(write_case: Write, tmp_path: Path) -> None:
+    one = read_case(write_case())
+    other = read_case(write_case("Renamed", BRATS_2023, 3, ending=".nii"))
+    assert case_digest(one) == case_digest(other)
     one.images[0, 10, 10, 10] += 1
-    assert digest(one) != digest(other)
+    assert case_digest(one) != case_digest(other)
 
 
-def test_cases_come_sorted_and_other_folders_are_passed_over(
-    write_case: Write, tmp_path: Path
-) -> None:
+def test_cases_are_sorted_and_other_folders_ignored(write_case: Write, tmp_path: Path) -> None:
     for name in ("b", "a", "c"):
         write_case(name)
     (tmp_path / "notes").mkdir()
@@ -144,7 +148,7 @@ def test_cases_come_sorted_and_other_folders_are_passed_over(
 
 def refused(folder: Path, *parts: str) -> None:
     with pytest.raises(GliosliceError) as caught:
-        read_case(find_case(folder))
+        read_case(folder)
     message = str(caught.value)
     assert "\n" not in message
     for part in parts:
@@ -157,13 +161,13 @@ def test_a_missing_modality(write_case: Write) -> None:
     refused(folder, str(folder), "_t1ce", "missing")
 
 
-def test_a_modality_twice(write_case: Write) -> None:
+def test_a_modality_present_twice(write_case: Write) -> None:
     folder = write_case()
     (folder / "Other_t2.nii").write_bytes(b"")
-    refused(folder, "t2 is there twice")
+    refused(folder, "t2", "twice")
 
 
-def test_editions_mixed(write_case: Write) -> None:
+def test_mixed_file_names(write_case: Write) -> None:
     folder = write_case()
     write_case("Case_1", BRATS_2023)
     refused(folder, "mixes the file names")
@@ -176,13 +180,13 @@ def test_no_case(tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
-def test_another_shape(write_case: Write, volumes: Volumes) -> None:
+def test_a_different_shape(write_case: Write, volumes: Volumes) -> None:
     folder = write_case()
     save(folder / "Case_1_t2.nii.gz", volumes[0][3, 1:])
     refused(folder, "Case_1_t2.nii.gz", "shape (27, 36, 20)")
 
 
-def test_another_affine(write_case: Write, volumes: Volumes) -> None:
+def test_a_different_affine(write_case: Write, volumes: Volumes) -> None:
     folder = write_case()
     moved = LPS.copy()
     moved[0, 3] = 2.0
@@ -197,9 +201,9 @@ def test_spacing(write_case: Write, volumes: Volumes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no image", b"\x1f\x8b no gzip", gzip.compress(b"x" * 600)]
+    "content", [b"", b"not an image", b"\x1f\x8b no gzip", gzip.compress(b"x" * 600)]
 )
-def test_no_nifti(write_case: Write, content: bytes) -> None:
+def test_not_a_nifti_file(write_case: Write, content: bytes) -> None:
     folder = write_case()
     (folder / "Case_1_t1.nii.gz").write_bytes(content)
     refused(folder, "Case_1_t1.nii.gz")
@@ -215,7 +219,7 @@ def test_a_truncated_gzip(write_case: Write, kept: float) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_voxels_that_are_no_numbers(write_case: Write, volumes: Volumes, value: float) -> None:
+def test_voxels_that_are_not_finite(write_case: Write, volumes: Volumes, value: float) -> None:
     folder = write_case()
     images = volumes[0].copy()
     images[0, 0, 0, 0] = value
@@ -224,7 +228,7 @@ def test_voxels_that_are_no_numbers(write_case: Write, volumes: Volumes, value: 
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_a_header_that_claims_more_than_the_file(write_case: Write, ending: str) -> None:
+def test_a_header_that_claims_more_than_the_file_holds(write_case: Write, ending: str) -> None:
     folder = write_case(ending=ending)
     path = folder / f"Case_1_t1{ending}"
     content = path.read_bytes()
@@ -241,25 +245,25 @@ def test_a_head_that_is_not_skull_stripped(write_case: Write) -> None:
     refused(folder, "Case_1_flair.nii.gz", "not skull-stripped")
 
 
-def test_labels_of_no_edition_and_of_another(write_case: Write, volumes: Volumes) -> None:
+def test_labels_of_another_data_set(write_case: Write, volumes: Volumes) -> None:
     folder = write_case()
     save(folder / "Case_1_seg.nii.gz", np.where(volumes[1] == 3, np.uint8(7), volumes[1]))
-    refused(folder, "labels 1 2 7", "BraTS 2018-2021", "1 2 4", "fit no edition")
+    refused(folder, "labels 1 2 7", "BraTS 2018-2021", "1 2 4", "no data set")
     save(folder / "Case_1_seg.nii.gz", volumes[1])
-    refused(folder, "labels 1 2 3", "BraTS 2018-2021", "fit BraTS 2023 and later and Decathlon")
+    refused(folder, "labels 1 2 3", "BraTS 2018-2021", "BraTS 2023 and later and Decathlon")
     save(folder / "Case_1_seg.nii.gz", volumes[1] / 2)
-    refused(folder, "labels 0.5 1 1.5", "fit no edition")
+    refused(folder, "labels 0.5 1 1.5", "no data set")
 
 
-def test_labels_whose_regions_cannot_nest(write_case: Write, volumes: Volumes) -> None:
-    """Decathlon's numbers under the file names of BraTS 2023: the field's commonest bug."""
+def test_swapped_labels_of_core_and_edema(write_case: Write, volumes: Volumes) -> None:
+    """Decathlon's values under the file names of BraTS 2023, the most common mistake."""
     folder = write_case("Case_1", BRATS_2023)
     save(folder / "Case_1-seg.nii.gz", np.array([0, 2, 1, 3], np.uint8)[volumes[1]])
     refused(folder, "BraTS 2023", "labels 1 2 3", "cannot nest", "swapped")
 
 
 @pytest.mark.real
-def test_all_real_patients_are_read(real_cases: Path) -> None:
+def test_all_real_patients_can_be_read(real_cases: Path) -> None:
     found = find_cases(real_cases)
     assert len(found) == 39
     case = read_case(found[0])

@@ -39,7 +39,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"glioslice {__version__}\n"
 
 
-def test_a_typo_is_answered_by_the_nearest_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_typo_suggests_the_nearest_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended("segmnt") == 2
     assert "did you mean 'segment'?" in capsys.readouterr().err
 
@@ -57,6 +57,17 @@ def test_a_command_that_is_not_installed_is_not_offered(monkeypatch: pytest.Monk
     ]
     monkeypatch.setattr(cli, "entry_points", lambda group: entries)
     assert list(cli.available_commands()) == ["check"]
+
+
+def test_ctrl_c_while_a_command_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(entry: EntryPoint) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(EntryPoint, "load", interrupt)
+    assert ended("segment") == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_command_gets_its_arguments_and_its_name() -> None:

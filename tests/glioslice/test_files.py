@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; commands end with one line and exit code 2."""
+"""Files are written atomically; JSON and checksums."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json, sha256, whole, write_bytes, write_json
+from glioslice.files import atomic_path, read_json, sha256, write_bytes, write_json
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "mask.nii.gz"
     write_bytes(path, b"old")
-    with pytest.raises(RuntimeError), whole(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
         assert temporary.name.endswith("mask.nii.gz")
         temporary.write_bytes(b"half")
         raise RuntimeError
@@ -20,14 +20,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("umask", "rights"), [(0o022, 0o644), (0o077, 0o600)])
-def test_files_get_the_rights_that_the_user_grants(umask: int, rights: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_permissions_follow_the_umask(umask: int, mode: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         write_bytes(tmp_path / "mask.nii", b"x")
     finally:
         os.umask(before)
-    assert (tmp_path / "mask.nii").stat().st_mode & 0o777 == rights
+    assert (tmp_path / "mask.nii").stat().st_mode & 0o777 == mode
 
 
 def test_json(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Labels and regions: one meaning through every scheme."""
+"""Conversion between label schemes, labels and regions."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from glioslice.labels import (
 LABELS = arrays(np.uint8, array_shapes(min_dims=3, max_dims=3), elements=st.integers(0, 3))
 
 
-def test_what_the_values_of_each_edition_mean() -> None:
+def test_the_values_of_each_data_set() -> None:
     ours = np.array([0, 1, 2, 3], np.uint8)
     values = {scheme.edition: to_scheme(ours, scheme).tolist() for scheme in SCHEMES}
     assert values == {
@@ -32,7 +32,7 @@ def test_what_the_values_of_each_edition_mean() -> None:
 
 
 @given(LABELS, st.sampled_from(SCHEMES))
-def test_schemes_and_regions_lose_nothing(labels: NDArray[np.uint8], scheme: LabelScheme) -> None:
+def test_conversions_are_invertible(labels: NDArray[np.uint8], scheme: LabelScheme) -> None:
     np.testing.assert_array_equal(from_scheme(to_scheme(labels, scheme), scheme), labels)
     np.testing.assert_array_equal(to_labels(to_regions(labels)), labels)
 
@@ -50,12 +50,12 @@ def test_the_smaller_region_wins() -> None:
     assert labels.tolist() == [0, 3, 1, 3, 2, 3, 1, 3]  # (WT, TC, ET) = 000, 001, ... 111
 
 
-def test_swapped_core_and_edema_are_seen() -> None:
+def test_swapped_core_and_edema_are_detected() -> None:
     labels = np.zeros((12, 12, 12), np.uint8)
     labels[2:10, 2:10, 2:10] = 2
     labels[4:8, 4:8, 4:8] = 1
     check_nesting(labels)
     check_nesting(np.zeros_like(labels))
-    check_nesting(np.where(labels == 2, np.uint8(0), labels))  # a core alone
+    check_nesting(np.where(labels == 2, np.uint8(0), labels))  # only a core
     with pytest.raises(GliosliceError, match=r"80% of the core's surface .* 0% of the edema's"):
         check_nesting(np.array([0, 2, 1, 3], np.uint8)[labels])

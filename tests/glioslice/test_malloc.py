@@ -1,4 +1,4 @@
-"""Memory that stays for the next slice, and memory that goes back."""
+"""Small blocks are reused, large blocks are returned to the system."""
 
 import platform
 import subprocess
@@ -11,9 +11,9 @@ from tests.conftest import ROOT
 COUNT = """
 import resource, sys
 import numpy as np
-from glioslice.malloc import settle_memory
-if sys.argv[1] == "settled":
-    settle_memory()
+from glioslice.malloc import configure_malloc
+if sys.argv[1] == "configured":
+    configure_malloc()
 
 def slices(count):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -37,16 +37,16 @@ print(resident() - before)
 """
 
 
-def counted(how: str) -> list[int]:
+def measure(setting: str) -> list[int]:
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, how], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", COUNT, setting], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return [int(line) for line in done.stdout.split()]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_slices_take_no_pages_anew_and_volumes_are_given_back() -> None:
-    faults, kept = counted("settled")
-    assert faults < 100  # of 240 pages a slice
+def test_slices_cause_no_page_faults_and_volumes_are_returned() -> None:
+    faults, kept = measure("configured")
+    assert faults < 100  # a slice has 240 pages
     assert kept < 4 << 20
-    assert counted("as it is")[1] > kept + (8 << 20)
+    assert measure("default")[1] > kept + (8 << 20)

@@ -1,4 +1,4 @@
-"""Dice and volumes by hand."""
+"""Metrics compared with values computed manually, and HD95 with MONAI's."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import pytest
 from glioslice.metrics import MISSED_MM, dice, hd95, region_dice, volumes_ml
 
 
-def test_dice_by_hand() -> None:
+def test_dice() -> None:
     one, other = np.array([1, 1, 1, 0], bool), np.array([0, 1, 1, 1], bool)
     assert dice(one, other) == pytest.approx(2 * 2 / 6)
 
 
-def test_both_empty_count_one_and_one_empty_zero() -> None:
+def test_dice_of_empty_masks() -> None:
     nothing, something = np.zeros(4, bool), np.array([1, 0, 0, 0], bool)
     assert dice(nothing, nothing) == 1
     assert dice(something, nothing) == dice(nothing, something) == 0
@@ -24,7 +24,7 @@ def test_regions() -> None:
     assert scores == pytest.approx({"WT": 1, "TC": 2 / 3, "ET": 0, "mean": 5 / 9})
 
 
-def test_hd95_by_hand() -> None:
+def test_hd95() -> None:
     one, other = np.zeros((2, 20, 20, 20), bool)
     one[2:6, 2:6, 2:6] = True
     other[2:6, 2:6, 5:9] = True
@@ -40,8 +40,9 @@ def test_hd95_where_a_region_is_missing() -> None:
     assert hd95(nothing, something) == hd95(something, nothing) == MISSED_MM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_hd95_is_that_of_monai(seed: int) -> None:
+def test_hd95_equals_that_of_monai(seed: int) -> None:
     import torch
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 

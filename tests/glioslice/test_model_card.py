@@ -1,4 +1,4 @@
-"""A card describes exactly one file and is refused where it does not."""
+"""Cards are bound to their files, and `--model` values to files."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256, write_json
-from glioslice.model_card import read_card, read_card_of, shipped
+from glioslice.model_card import find_model, read_card, read_verified_card, shipped_folder
 
 
 @pytest.fixture
@@ -35,23 +35,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_card_and_its_file(folder: Path) -> None:
-    card = read_card_of(folder / "m.tflite")
+    card = read_verified_card(folder / "m.tflite")
     assert (card.name, card.window, card.clip) == ("m", (160, 192), 5.0)
     assert card.trained_on == {"d"}
 
 
 def test_a_changed_file_is_refused(folder: Path) -> None:
     (folder / "m.tflite").write_bytes(b"weightz")
-    with pytest.raises(GliosliceError, match=r"m\.tflite: its SHA-256 is not"):
-        read_card_of(folder / "m.tflite")
+    with pytest.raises(GliosliceError, match=r"m\.tflite: its SHA-256"):
+        read_verified_card(folder / "m.tflite")
 
 
-def test_a_file_that_is_not_listed_or_not_there_is_refused(folder: Path) -> None:
+def test_a_file_that_is_missing_or_not_listed_is_refused(folder: Path) -> None:
     (folder / "other.tflite").write_bytes(b"weights")
-    with pytest.raises(GliosliceError, match="does not list"):
-        read_card_of(folder / "other.tflite")
+    with pytest.raises(GliosliceError, match="not listed"):
+        read_verified_card(folder / "other.tflite")
     with pytest.raises(GliosliceError, match="no such model file"):
-        read_card_of(folder / "none.tflite")
+        read_verified_card(folder / "none.tflite")
+    (folder / "card.json").unlink()
+    with pytest.raises(GliosliceError, match=r"m\.tflite: there is no card\.json beside it"):
+        read_verified_card(folder / "m.tflite")
 
 
 @pytest.mark.parametrize(
@@ -59,18 +62,16 @@ def test_a_file_that_is_not_listed_or_not_there_is_refused(folder: Path) -> None
     [
         ("input", {}, "missing or malformed"),
         ("training", {"cases": [{}]}, "missing or malformed"),
-        ("output", {"regions": ["ET"]}, "the card says otherwise"),
+        ("output", {"regions": ["ET"]}, "another input or output"),
     ],
 )
-def test_a_card_of_something_else_is_refused(
-    folder: Path, key: str, value: Any, message: str
-) -> None:
+def test_an_unsupported_card_is_refused(folder: Path, key: str, value: Any, message: str) -> None:
     write_json(folder / "card.json", read_json(folder / "card.json") | {key: value})
     with pytest.raises(GliosliceError, match=message):
         read_card(folder)
 
 
-def test_a_network_that_wants_neighbours_is_refused(folder: Path) -> None:
+def test_a_network_with_neighbouring_slices_is_refused(folder: Path) -> None:
     content = json.loads((folder / "card.json").read_text())
     content["input"]["neighbours"] = 1
     write_json(folder / "card.json", content)
@@ -80,4 +81,29 @@ def test_a_network_that_wants_neighbours_is_refused(folder: Path) -> None:
 
 def test_an_unknown_shipped_model_is_named() -> None:
     with pytest.raises(GliosliceError, match="'huge'"):
-        shipped("huge")
+        shipped_folder("huge")
+
+
+def test_the_default_model_and_the_shipped_ones() -> None:
+    assert find_model() == find_model(None) == find_model("compact")
+    assert find_model("nano").name == "nano-int8.tflite"  # of two TFLite files
+    assert find_model(shipped_folder("nano")) == find_model("nano")
+
+
+def test_a_model_file_or_folder(folder: Path) -> None:
+    file = folder / "m.tflite"
+    assert find_model(file) == find_model(str(file)) == file
+    assert find_model(folder) == file  # its only one
+    (folder / "x.tflite").write_bytes(b"")
+    with pytest.raises(GliosliceError, match=r"m\.tflite, x\.tflite"):
+        find_model(folder)
+    (folder / "m-int8.tflite").write_bytes(b"")
+    assert find_model(folder).name == "m-int8.tflite"
+
+
+def test_an_unknown_model_is_refused_with_the_choices(tmp_path: Path) -> None:
+    for value in ("huge", tmp_path / "none.tflite"):
+        with pytest.raises(GliosliceError, match="nano, compact"):
+            find_model(value)
+    with pytest.raises(GliosliceError, match="none"):
+        find_model(tmp_path)

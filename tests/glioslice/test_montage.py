@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +16,7 @@ def colours_in(path: Path) -> set[tuple[int, ...]]:
     return {tuple(int(v) for v in colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
 
 
+@pytest.mark.slow
 def test_outlines(tmp_path: Path, volumes: tuple[NDArray[np.float32], NDArray[np.uint8]]) -> None:
     images, labels = volumes
     write_montage(tmp_path / "m.png", images, labels)
@@ -29,7 +31,7 @@ def test_outlines(tmp_path: Path, volumes: tuple[NDArray[np.float32], NDArray[np
     assert not set(COLOURS.values()) & colours_in(tmp_path / "healthy.png")
 
 
-def test_the_picture_has_the_front_on_top_and_the_patients_left_on_the_right(
+def test_front_is_on_top_and_the_patients_left_on_the_right(
     tmp_path: Path, volumes: tuple[NDArray[np.float32], NDArray[np.uint8]]
 ) -> None:
     images, labels = volumes

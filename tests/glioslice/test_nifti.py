@@ -1,4 +1,4 @@
-"""A mask bears its source's geometry and nothing else of it."""
+"""A mask has the geometry of its source file and nothing else of it."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def source(path: Path, forms: tuple[int, int], qform: NDArray[np.float64] = AFFI
 
 
 @pytest.mark.parametrize("forms", [(1, 1), (2, 1), (1, 0), (0, 2)])
-def test_forms_come_back_and_texts_do_not(forms: tuple[int, int], tmp_path: Path) -> None:
+def test_forms_are_kept_and_texts_removed(forms: tuple[int, int], tmp_path: Path) -> None:
     _, space = read_nifti(source(tmp_path / "source.nii.gz", forms))
     write_mask(tmp_path / "mask.nii.gz", MASK, space)
     written = nib.Nifti1Image.from_filename(tmp_path / "mask.nii.gz")
@@ -37,14 +37,14 @@ def test_forms_come_back_and_texts_do_not(forms: tuple[int, int], tmp_path: Path
 
 
 @pytest.mark.parametrize("forms", [(1, 1), (2, 1), (1, 0), (0, 2)])
-def test_numbers_of_a_space_give_the_bytes_of_its_file(
+def test_a_space_without_its_file_gives_the_same_bytes(
     forms: tuple[int, int], tmp_path: Path
 ) -> None:
-    """As when a board plays: only shape, affine and the two codes have crossed the line."""
+    """When a board streams its own case, only shape, affine and two codes cross the link."""
     _, space = read_nifti(source(tmp_path / "source.nii.gz", forms))
     write_mask(tmp_path / "one.nii.gz", MASK, space)
-    crossed = Space.of_affine(space.shape, space.affine, space.forms)
-    write_mask(tmp_path / "other.nii.gz", MASK, crossed)
+    received = Space.from_affine(space.shape, space.affine, space.forms)
+    write_mask(tmp_path / "other.nii.gz", MASK, received)
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "other.nii.gz").read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""A mask goes back to exactly the voxels that it came from."""
+"""Slices are extracted, normalised and quantized; masks return to their original voxels."""
 
 from typing import Any
 
@@ -9,12 +9,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.preprocessing import WINDOW, brain_of, crop_of, cut, paste, quantise, z_scores
+from glioslice.preprocessing import (
+    WINDOW,
+    brain_mask,
+    extract_slices,
+    find_crop,
+    quantize,
+    restore_volume,
+    slice_volume,
+    z_scores,
+)
 
 
 @st.composite
 def brains(draw: st.DrawFn) -> NDArray[Any]:
-    """A volume with a brain of any box that fits the window, anywhere in it."""
+    """A volume with a brain anywhere in it whose bounding box fits the window."""
     shape = [draw(st.integers(1, side)) for side in (200, 230, 12)]
     brain = np.zeros(shape, bool)
     box = []
@@ -29,29 +38,29 @@ def brains(draw: st.DrawFn) -> NDArray[Any]:
 
 
 @given(brains(), st.integers(0, 2**32 - 1))
-def test_cut_and_paste_are_inverse_on_the_brain(brain: NDArray[Any], seed: int) -> None:
+def test_restoring_inverts_extracting_within_the_brain(brain: NDArray[Any], seed: int) -> None:
     labels = np.random.default_rng(seed).integers(0, 4, brain.shape, dtype=np.uint8) * brain
-    crop = crop_of(brain)
-    slices = cut(labels, crop)
+    crop = find_crop(brain)
+    slices = extract_slices(labels, crop)
     assert slices.shape[1:] == WINDOW
-    np.testing.assert_array_equal(paste(slices, crop), labels)
+    np.testing.assert_array_equal(restore_volume(slices, crop), labels)
 
 
 @given(brains())
-def test_no_voxel_lands_elsewhere(brain: NDArray[Any]) -> None:
-    """Each voxel of the window that lies in the volume is pasted once, to where it was cut from."""
-    crop = crop_of(brain)
+def test_every_voxel_returns_to_its_place(brain: NDArray[Any]) -> None:
+    """Each voxel of the window inside the volume is restored once, at its original position."""
+    crop = find_crop(brain)
     address = np.arange(1, brain.size + 1, dtype=np.uint32).reshape(brain.shape)
-    back = paste(cut(address, crop), crop)  # type: ignore[arg-type]
+    back = restore_volume(extract_slices(address, crop), crop)  # type: ignore[arg-type]
     inside = back > 0
     np.testing.assert_array_equal(back[inside], address[inside])
     assert inside[brain].all()
 
 
-def test_channels_come_last() -> None:
+def test_channels_are_the_last_axis() -> None:
     volume = np.arange(4 * 3 * 5 * 2, dtype=np.float32).reshape(4, 3, 5, 2)
-    crop = crop_of(np.ones((3, 5, 2), bool))
-    slices = cut(volume, crop)
+    crop = find_crop(np.ones((3, 5, 2), bool))
+    slices = extract_slices(volume, crop)
     (x, wx), (y, wy) = crop.overlap(0), crop.overlap(1)
     assert slices.shape == (2, *WINDOW, 4)
     np.testing.assert_array_equal(slices[1, wx, wy, 3], volume[3, x, y, 1])
@@ -60,12 +69,12 @@ def test_channels_come_last() -> None:
 def test_a_brain_larger_than_the_window_is_refused() -> None:
     brain = np.ones((WINDOW[0] + 1, 20, 3), bool)
     with pytest.raises(GliosliceError, match=r"161 x 20 voxels .* larger than the window"):
-        crop_of(brain)
+        find_crop(brain)
 
 
 def test_no_brain_is_refused() -> None:
     with pytest.raises(GliosliceError, match="no brain"):
-        crop_of(brain_of(np.zeros((4, 5, 5, 5), np.float32)))
+        find_crop(brain_mask(np.zeros((4, 5, 5, 5), np.float32)))
 
 
 def test_z_scores() -> None:
@@ -73,7 +82,7 @@ def test_z_scores() -> None:
     images[:, :5] = 0
     images[2] = 0  # a missing modality
     images[3, 10, 10, 10] = 1e6
-    brain = brain_of(images)
+    brain = brain_mask(images)
     scored = z_scores(images, brain)
     assert scored.dtype == np.float32
     assert not scored[:, ~brain].any()
@@ -86,6 +95,16 @@ def test_z_scores() -> None:
         np.testing.assert_allclose(scored[modality][brain], expected.clip(-5, 5), atol=1e-4)
 
 
-def test_quantise_rounds_to_even_and_saturates() -> None:
+def test_quantize_rounds_to_even_and_saturates() -> None:
     values = np.array([0, 0.25, 0.75, -0.25, 100, -100], np.float32)
-    assert quantise(values, 0.5, -1).tolist() == [-1, -1, 1, -1, 127, -128]
+    assert quantize(values, 0.5, -1).tolist() == [-1, -1, 1, -1, 127, -128]
+
+
+def test_slice_volume_is_the_steps_in_one(
+    volumes: tuple[NDArray[np.float32], NDArray[np.uint8]],
+) -> None:
+    images, _ = volumes
+    slices, crop = slice_volume(images)
+    brain = brain_mask(images)
+    assert crop == find_crop(brain)
+    np.testing.assert_array_equal(slices, extract_slices(z_scores(images, brain), crop))

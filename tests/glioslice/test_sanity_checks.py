@@ -1,4 +1,4 @@
-"""Faults made on purpose are seen and named; phantoms and real patients give no warning."""
+"""Simulated faults give the right warning; phantoms and real patients give none."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from scipy.ndimage import binary_dilation
 
 from glioslice.cases import find_cases, phantom_case, read_case
 from glioslice.phantom.head import SEEDS, make_phantom
-from glioslice.preprocessing import brain_of
-from glioslice.sanity_checks import oddities, shape_of
+from glioslice.preprocessing import brain_mask
+from glioslice.sanity_checks import find_warnings, measure_shape
 
 Images = NDArray[np.float32]
 FLAIR, T1, T1CE, T2 = range(4)
@@ -27,52 +27,59 @@ def head() -> Images:
     return images
 
 
-def only(images: Images) -> str:
-    [warning] = oddities(images)
+def only_warning(images: Images) -> str:
+    [warning] = find_warnings(images)
     return warning
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("tumour", [True, False])
-def test_phantoms_look_as_they_should(seed: int, tumour: bool) -> None:
-    assert oddities(make_phantom(seed, tumour=tumour).images) == []
+def test_phantoms_give_no_warning(seed: int, tumour: bool) -> None:
+    assert find_warnings(make_phantom(seed, tumour=tumour).images) == []
 
 
-def test_a_phantom_looks_as_it_should(head: Images) -> None:
-    assert oddities(head) == []
+@pytest.mark.slow
+def test_a_phantom_gives_no_warning(head: Images) -> None:
+    assert find_warnings(head) == []
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_no_real_patient_is_warned_of(real_cases: Path) -> None:
-    told = {files.name: oddities(read_case(files).images) for files in find_cases(real_cases)}
-    assert {name: found for name, found in told.items() if found} == {}
-    assert len(told) >= 39
+def test_real_patients_give_no_warning(real_cases: Path) -> None:
+    warnings = {
+        files.name: find_warnings(read_case(files).images) for files in find_cases(real_cases)
+    }
+    assert {name: found for name, found in warnings.items() if found} == {}
+    assert len(warnings) >= 39
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "title"), list(enumerate(("FLAIR", "T1", "T1ce", "T2"))))
 @pytest.mark.parametrize("value", [0, 700])
-def test_a_modality_that_is_missing(head: Images, place: int, title: str, value: int) -> None:
+def test_a_missing_modality(head: Images, place: int, title: str, value: int) -> None:
     images = head.copy()
-    images[place, brain_of(head)] = value
-    assert only(images).startswith(f"{title} is {value} in 100% of the brain: it looks missing")
+    images[place, brain_mask(head)] = value
+    assert only_warning(images).startswith(f"{title} is {value} in 100% of the brain")
 
 
-def test_a_modality_that_ends_halfway(head: Images) -> None:
+@pytest.mark.slow
+def test_an_incomplete_modality(head: Images) -> None:
     images = head.copy()
     images[FLAIR, :, :, 70:] = 0
-    assert "FLAIR is 0 in" in only(images)
+    assert "FLAIR is 0 in" in only_warning(images)
 
 
-def test_modalities_that_are_one(head: Images) -> None:
+@pytest.mark.slow
+def test_a_copied_modality(head: Images) -> None:
     images = head.copy()
-    images[T1] = 0.4 * images[T1CE] + 3 * brain_of(head)  # another scale, another level
-    assert "T1 and T1ce are nearly the same image (correlation 1.000)" in only(images)
+    images[T1] = 0.4 * images[T1CE] + 3 * brain_mask(head)  # another scale, another level
+    assert "T1 and T1ce are nearly the same image (correlation 1.000)" in only_warning(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("one", "other", "said"),
+    ("one", "other", "reason"),
     [
         (T1, T1CE, "brightest parts of T1 stand out"),
         (T1, T2, "T2 resembles T1ce more than T1 does"),
@@ -80,46 +87,47 @@ def test_modalities_that_are_one(head: Images) -> None:
         (FLAIR, T2, "T2 resembles T1ce more than FLAIR does"),
     ],
 )
-def test_modalities_that_have_each_others_names(
-    head: Images, one: int, other: int, said: str
-) -> None:
+def test_swapped_modalities(head: Images, one: int, other: int, reason: str) -> None:
     images = head.copy()
     images[[one, other]] = head[[other, one]]
-    warning = only(images)
-    assert "may have each other's names" in warning and said in warning
+    warning = only_warning(images)
+    assert "may be swapped" in warning and reason in warning
 
 
+@pytest.mark.slow
 def test_a_scalp_around_the_brain(head: Images) -> None:
-    brain = brain_of(head)
+    brain = brain_mask(head)
     gap = binary_dilation(brain, iterations=4)
     images = head.copy()
     images[:, binary_dilation(gap, iterations=3) & ~gap] = 400
-    warning = only(images)
-    assert "not skull-stripped" in warning and "mL within the outline of the brain are 0" in warning
+    warning = only_warning(images)
+    assert "not skull-stripped" in warning
 
 
-def test_a_body_in_place_of_a_brain() -> None:
+@pytest.mark.slow
+def test_a_body_instead_of_a_brain() -> None:
     x, y, z = np.mgrid[:240, :240, :155]
     body = ((x - 120) ** 2 + (y - 120) ** 2 < 78**2) & (z > 10) & (z < 145)
     noise = np.random.default_rng(0).normal(500, 60, (4, *body.shape))
-    warning = only((noise * body).astype(np.float32))
+    warning = only_warning((noise * body).astype(np.float32))
     assert "79% of its bounding box" in warning and "another part of the body" in warning
     assert "2,5" in warning and "mL" in warning
 
 
+@pytest.mark.slow
 def test_part_of_a_brain(head: Images) -> None:
-    assert "mm feet to head" in only(head[..., :75])
+    assert "mm feet to head" in only_warning(head[..., :75])
 
 
-def test_nothing_at_all() -> None:
-    assert "every voxel" in only(np.zeros((4, 5, 6, 7), np.float32)).lower()
+def test_empty_images() -> None:
+    assert "every voxel" in only_warning(np.zeros((4, 5, 6, 7), np.float32)).lower()
 
 
-def test_what_is_enclosed() -> None:
+def test_enclosed_voxels() -> None:
     images = np.ones((4, 9, 9, 9), np.float32)
     images[:, 3:6, 3:6, 3:6] = 0  # a hole
-    images[:, 4, 4, 6:] = 0  # with a way out upwards: what lies below it is then outside
-    seen = shape_of(brain_of(images))
+    images[:, 4, 4, 6:] = 0  # open at the top, so not enclosed
+    seen = measure_shape(brain_mask(images))
     assert seen.enclosed == pytest.approx((27 - 3) / (729 - 30))
     assert seen.sides == (9, 9, 9)
 
@@ -132,9 +140,9 @@ def test_what_is_enclosed() -> None:
         elements=st.floats(-(2.0**99), 2.0**99, width=32),
     )
 )
-def test_whatever_comes_is_told_in_words(images: Images) -> None:
+def test_warnings_are_single_sentences_for_any_images(images: Images) -> None:
     with np.errstate(all="raise"):
-        for warning in oddities(images):
+        for warning in find_warnings(images):
             assert (
                 (warning[0].isupper() or warning[0].isdigit())
                 and warning.endswith(".")

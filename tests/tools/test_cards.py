@@ -6,29 +6,31 @@ from typing import Any
 
 import pytest
 
-from benchmarks.folds import KEPT, ROOT, Run
+from benchmarks import ROOT
+from benchmarks.folds import FOLDS_FOLDER, FoldRun
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.model_card import CARD, SHIPPED, shipped
-from tests.benchmarks.conftest import GRADES, score_of, write
-from tools.cards import quoted, readable, unseen
+from glioslice.model_card import CARD, SHIPPED_MODELS, shipped_folder
+from tests.benchmarks.made_scores import score_of, write_run
+from tests.conftest import PATIENTS
+from tools.cards import make_readme, quote_folds, unseen_dice
 from tools.figures import shipped_table
 
 
-def folds_of(kept: Path) -> dict[str, Any]:
-    """Four scored folds, and a card of the same recipe that held nobody out."""
-    for case, (_, fold) in GRADES.items():
-        run = Run("compact", fold)
+def folds_of(folds_folder: Path) -> dict[str, Any]:
+    """Four scored folds, and a card with the same configuration that held out nobody."""
+    for case, (_, fold) in PATIENTS.items():
+        run = FoldRun("compact", fold)
         run.folder.mkdir()
-        shutil.copy(KEPT / "compact-1" / CARD, run.folder)
-        write(run, score_of(case, (0.9, 0.8, 0.1 * fold)))
-    content = read_json(KEPT / "compact-1" / CARD)
+        shutil.copy(FOLDS_FOLDER / "compact-1" / CARD, run.folder)
+        write_run(run, score_of(case, (0.9, 0.8, 0.1 * fold)))
+    content = read_json(FOLDS_FOLDER / "compact-1" / CARD)
     content["files"] = {"compact-int8.tflite": {"precision": "int8"}}
     return content
 
 
-def test_a_card_quotes_its_folds(kept: Path) -> None:
-    figures = quoted(folds_of(kept))["compact-int8.tflite"]
+def test_a_card_quotes_its_folds(folds_folder: Path) -> None:
+    figures = quote_folds(folds_of(folds_folder))["compact-int8.tflite"]
     assert figures["patients"] == 4
     assert figures["mean"] == {"WT": 0.9, "TC": 0.8, "ET": 0.25, "mean": 0.65}
     assert figures["interval"]["WT"] == [0.9, 0.9]
@@ -36,27 +38,27 @@ def test_a_card_quotes_its_folds(kept: Path) -> None:
     assert 0.1 <= low < 0.25 < high <= 0.4
 
 
-def test_another_recipe_is_not_quoted(kept: Path) -> None:
-    content = folds_of(kept)
+def test_another_configuration_is_not_quoted(folds_folder: Path) -> None:
+    content = folds_of(folds_folder)
     content["training"]["epochs"] += 1
     with pytest.raises(GliosliceError, match="compact-1: was trained with epochs"):
-        quoted(content)
+        quote_folds(content)
 
 
-def test_all_folds_must_be_scored(kept: Path) -> None:
-    content = folds_of(kept)
-    (Run("compact", 3).folder / "scores.csv").unlink()
+def test_all_folds_must_be_scored(folds_folder: Path) -> None:
+    content = folds_of(folds_folder)
+    (FoldRun("compact", 3).folder / "scores.csv").unlink()
     with pytest.raises(GliosliceError, match="its folds have not been scored"):
-        quoted(content)
+        quote_folds(content)
 
 
-@pytest.mark.parametrize("size", SHIPPED)
+@pytest.mark.parametrize("size", SHIPPED_MODELS)
 def test_readable_cards_are_current(size: str) -> None:
-    content = read_json(shipped(size) / CARD)
-    text = (shipped(size) / "README.md").read_text(encoding="utf-8")
-    assert text == readable(content)
-    assert "no medical device" in text
-    for name, figures in unseen(content).items():
+    content = read_json(shipped_folder(size) / CARD)
+    text = (shipped_folder(size) / "README.md").read_text(encoding="utf-8")
+    assert text == make_readme(content)
+    assert "medical device" in text
+    for name, figures in unseen_dice(content).items():
         assert name in text
         assert figures["patients"] >= 7
 

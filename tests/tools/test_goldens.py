@@ -8,57 +8,60 @@ import numpy as np
 import pytest
 
 from device.engine import REFERENCE, Engine
-from device.goldens import GOLDENS, found, golden_slices, read_goldens, source_of
-from device.segment import slices_of
+from device.goldens import GOLDENS, compute_masks, golden_key, golden_slices, read_goldens
+from device.segment import prepare_slices
 from glioslice.cases import phantom_case
 from glioslice.files import read_json, sha256, write_json
-from glioslice.model_card import SHIPPED, shipped
+from glioslice.model_card import SHIPPED_MODELS, shipped_folder
 from tools import goldens
-from tools.goldens import EVERY, PHANTOM, SLICES, work
+from tools.goldens import EVERY, PHANTOM, SLICES, write_golden_masks
 
 
-@pytest.mark.parametrize("size", SHIPPED)
+@pytest.mark.parametrize("size", SHIPPED_MODELS)
 def test_shipped_files_find_what_is_committed(size: str) -> None:
-    file = shipped(size) / f"{size}-int8.tflite"
+    file = shipped_folder(size) / f"{size}-int8.tflite"
     engine = Engine(file)
-    committed = read_goldens(shipped(size), engine.card.window)
+    committed = read_goldens(shipped_folder(size), engine.card.window)
     assert (committed.file, committed.sha256) == (file.name, sha256(file))
     slices = golden_slices(engine, SLICES)
-    np.testing.assert_array_equal(found(engine, slices), committed.masks[source_of(engine)])
+    np.testing.assert_array_equal(
+        compute_masks(engine, slices), committed.masks[golden_key(engine)]
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", SHIPPED)
+@pytest.mark.parametrize("size", SHIPPED_MODELS)
 def test_the_reference_kernels_find_what_is_committed(size: str) -> None:
-    engine = Engine(shipped(size) / f"{size}-int8.tflite", reference=True)
-    committed = read_goldens(shipped(size), engine.card.window)
-    masks = found(engine, golden_slices(engine, SLICES))
+    engine = Engine(shipped_folder(size) / f"{size}-int8.tflite", reference=True)
+    committed = read_goldens(shipped_folder(size), engine.card.window)
+    masks = compute_masks(engine, golden_slices(engine, SLICES))
     np.testing.assert_array_equal(masks, committed.masks[REFERENCE])
     assert (masks > 0).sum() > 1000
 
 
+@pytest.mark.slow
 def test_the_golden_slices_are_the_phantoms() -> None:
     """Another processor's exponential may move a voxel by a step."""
-    engine = Engine(shipped("nano") / "nano-int8.tflite")
+    engine = Engine(shipped_folder("nano") / "nano-int8.tflite")
     golden = golden_slices(engine, SLICES)
-    slices, _ = slices_of(phantom_case(PHANTOM).images, engine.card)
+    slices, _ = prepare_slices(phantom_case(PHANTOM).images, engine.card)
     made = np.stack([engine.prepare(one) for one in slices[EVERY // 2 :: EVERY]])
     assert len(golden) >= 5
     assert abs(made.astype(int) - golden).max() <= 1
     assert (made != golden).mean() < 1e-3
 
 
-def test_goldens_of_other_runtimes_stay_with_the_same_file(
+def test_goldens_of_other_runtimes_are_kept_with_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = np.zeros((5, 160, 192), np.uint8)
-    monkeypatch.setattr(goldens, "found", lambda *_: empty)  # reference kernels take their time
+    monkeypatch.setattr(goldens, "compute_masks", lambda *_: empty)  # reference kernels are slow
     folder = tmp_path / "nano"
-    shutil.copytree(shipped("nano"), folder)
-    for digest, stays in ((None, True), ("of other weights", False)):
+    shutil.copytree(shipped_folder("nano"), folder)
+    for digest, kept in ((None, True), ("of other weights", False)):
         old = read_json(folder / GOLDENS)
         old["masks"]["another 1.0, XNNPACK"] = old["masks"][REFERENCE]
         old["sha256"] = digest or old["sha256"]
         write_json(folder / GOLDENS, old)
-        work(argparse.Namespace(folder=folder))
-        assert ("another 1.0, XNNPACK" in read_json(folder / GOLDENS)["masks"]) == stays
+        write_golden_masks(argparse.Namespace(folder=folder))
+        assert ("another 1.0, XNNPACK" in read_json(folder / GOLDENS)["masks"]) == kept

@@ -1,4 +1,4 @@
-"""What the tests of training share: a small file of lesion cubes."""
+"""Shared fixtures: a small file of lesion cubes."""
 
 from pathlib import Path
 from typing import Any

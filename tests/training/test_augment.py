@@ -1,9 +1,13 @@
-"""Intensities change within what the network may see; the background stays where it is."""
+"""Intensity augmentation keeps z-scores in range and the background at 0."""
 
+from collections import Counter
+
+import pytest
 import torch
 
+from glioslice.cases import MODALITIES
 from glioslice.preprocessing import CLIP
-from training.augment import augment
+from training.augment import MISSING, augment
 
 
 def batch() -> torch.Tensor:
@@ -14,34 +18,53 @@ def batch() -> torch.Tensor:
 
 
 def test_values_stay_in_range_and_the_background_at_zero() -> None:
-    images = augment(batch(), torch.Generator().manual_seed(1))
+    images = augment(batch(), 0.4, torch.Generator().manual_seed(1))
     assert images.abs().max() <= CLIP
     assert images.isfinite().all()
     assert not images[:, :, :20].any()
     assert not images[..., 120:].any()
 
 
-def test_what_was_bright_stays_bright() -> None:
-    images = augment(batch(), torch.Generator().manual_seed(0))
+def test_contrast_is_preserved() -> None:
+    images = augment(batch(), 0.4, torch.Generator().manual_seed(0))
     inside, outside = images[:, :, 62:78, 62:78], images[:, :, 84:108, 84:108]
     kept = images.flatten(2).any(2)
     assert (inside.mean((2, 3)) > outside.mean((2, 3)) + 1)[kept].all()
 
 
-def test_each_modality_changes_by_itself() -> None:
-    means = augment(batch(), torch.Generator().manual_seed(0))[:, :, 62:78, 62:78].mean((2, 3))
+def test_each_modality_changes_independently() -> None:
+    means = augment(batch(), 0.0, torch.Generator().manual_seed(0))[:, :, 62:78, 62:78].mean((2, 3))
     assert means.std(dim=1).min() > 0.01
     assert means.std(dim=0).min() > 0.1
 
 
-def test_some_modalities_are_dropped_and_never_two() -> None:
+def test_subsets_of_modalities_are_missing_as_often_as_they_should() -> None:
+    images = torch.ones(1000, 4, 8, 8)
     generator = torch.Generator().manual_seed(2)
-    gone = torch.cat([~augment(batch(), generator).flatten(2).any(2) for _ in range(8)])
-    assert 0.02 < gone.any(dim=1).float().mean() < 0.25
-    assert gone.sum(dim=1).max() == 1
+    gone = torch.cat([~augment(images, 0.4, generator).flatten(2).any(2) for _ in range(4)])
+    subsets = Counter(
+        " ".join(m for m, out in zip(MODALITIES, row, strict=True) if out) for row in gone.tolist()
+    )
+    assert subsets.pop("") / 4000 == pytest.approx(0.6, abs=0.03)
+    assert set(subsets) == {
+        " ".join(sorted(names.split(), key=MODALITIES.index)) for names in MISSING
+    }
+    for names, share in MISSING.items():
+        ordered = " ".join(sorted(names.split(), key=MODALITIES.index))
+        assert subsets[ordered] / 4000 == pytest.approx(0.4 * share, abs=0.015)
 
 
-def test_the_seed_decides() -> None:
-    one, again, other = (augment(batch(), torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+def test_t1ce_and_flair_are_never_both_missing() -> None:
+    assert sum(MISSING.values()) == pytest.approx(1)
+    assert len(MISSING) == 11
+    assert not any({"t1ce", "flair"} <= set(names.split()) for names in MISSING)
+
+
+def test_no_modality_is_missing_if_none_may_be() -> None:
+    assert augment(torch.ones(64, 4, 8, 8), 0.0, torch.Generator()).flatten(2).any(2).all()
+
+
+def test_the_seed_makes_it_reproducible() -> None:
+    one, again, other = (augment(batch(), 0.4, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)

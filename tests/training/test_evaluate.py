@@ -1,4 +1,4 @@
-"""What evaluation writes for machines, and that seen cases stay out of the mean."""
+"""The scores that evaluation writes; cases seen in training do not count."""
 
 import subprocess
 import sys
@@ -10,34 +10,33 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.accuracy_tables import int8
-from benchmarks.folds import Run, left_out
-from glioslice.cases import digest, find_case, read_case
-from glioslice.errors import GliosliceError
+from benchmarks.accuracy_tables import int8_scores
+from benchmarks.folds import FoldRun, held_out_cases
+from glioslice.cases import case_digest, read_case
 from glioslice.files import read_json, sha256
 from glioslice.labels import REGIONS
-from glioslice.model_card import shipped
+from glioslice.model_card import shipped_folder
 from tests.conftest import ROOT, Write
-from training.checkpoint import trained_card, write_model
-from training.evaluate import load_network, mean_of
+from training.checkpoint import make_card, write_model
+from training.evaluate import main, mean_dice
 from training.network import SIZES, UNet
 
 
-def evaluate(*words: object) -> subprocess.CompletedProcess[str]:
+def evaluate(*options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "training/evaluate.py", *map(str, words)],
+        [sys.executable, "training/evaluate.py", *map(str, options)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def test_the_mean_is_over_scored_unseen_cases() -> None:
+def test_mean_over_scored_unseen_cases() -> None:
     def row(seen: bool, value: float | None) -> dict[str, Any]:
         dice = None if value is None else dict.fromkeys(("WT", "TC", "ET", "mean"), value)
         return {"case": "x", "seen": seen, "dice": dice}
 
-    mean = mean_of([row(False, 0.5), row(False, 1.0), row(True, 0.0), row(False, None)])
+    mean = mean_dice([row(False, 0.5), row(False, 1.0), row(True, 0.0), row(False, None)])
     assert mean == dict.fromkeys(("WT", "TC", "ET", "mean"), 0.75)
-    assert mean_of([row(True, 1.0)]) is None
+    assert mean_dice([row(True, 1.0)]) is None
 
 
 @pytest.mark.slow
@@ -45,12 +44,19 @@ def test_json_masks_and_seen_cases(write_case: Write, tmp_path: Path) -> None:
     first = write_case("a", folder=tmp_path / "data")
     other = write_case("b", folder=tmp_path / "data")
     (other / "b_t1.nii.gz").write_bytes((other / "b_t2.nii.gz").read_bytes())
-    seen = {"case": "whatever it was called", "digest": digest(read_case(find_case(first)))}
+    seen = {"case": "another name", "digest": case_digest(read_case(first))}
     torch.manual_seed(0)
     network = UNet(SIZES["nano"])
-    write_model(tmp_path, network, trained_card(network, "nano", {"cases": [seen]}, [], []))
-    words = ("--model", tmp_path / "nano.safetensors", "--data", tmp_path / "data")
-    done = evaluate(*words, "--json", tmp_path / "o.json", "--masks", tmp_path / "masks")
+    write_model(tmp_path, network, make_card(network, "nano", {"cases": [seen]}, [], []))
+    done = evaluate(
+        tmp_path / "data",
+        "--model",
+        tmp_path,
+        "--json",
+        tmp_path / "o.json",
+        "--masks",
+        tmp_path / "masks",
+    )
     assert done.returncode == 0, done.stderr
     written = read_json(tmp_path / "o.json")
     assert written["model"] == "nano.safetensors"
@@ -64,9 +70,9 @@ def test_json_masks_and_seen_cases(write_case: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_masks_are_the_same_bytes_in_two_runs(write_case: Write, tmp_path: Path) -> None:
+def test_masks_are_reproducible(write_case: Write, tmp_path: Path) -> None:
     data = write_case()
-    model = shipped("compact") / "compact-int8.tflite"
+    model = shipped_folder("compact") / "compact-int8.tflite"
     for run in ("one", "two"):
         done = evaluate("--model", model, "--data", data, "--masks", tmp_path / run)
         assert done.returncode == 0, done.stderr
@@ -74,26 +80,53 @@ def test_masks_are_the_same_bytes_in_two_runs(write_case: Write, tmp_path: Path)
     assert one == two
 
 
-def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GliosliceError, match=r"\.safetensors or \.tflite"):
-        load_network(tmp_path / "model.pt")
+@pytest.mark.parametrize("model", ["model.pt", "missing.tflite", "missing.safetensors"])
+def test_a_model_that_cannot_be_read(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([str(tmp_path), "--model", str(tmp_path / model)])
+    assert raised.value.code == 2
+    error = capsys.readouterr().err
+    assert model in error
+    assert error.count("\n") == 1
 
 
-def test_bad_words_end_with_one_line(tmp_path: Path) -> None:
-    done = evaluate("--model", tmp_path / "m.tflite", "--data", tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'm.tflite'}: no such model file\n"
+def test_a_case_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([])
+    assert raised.value.code == 2
+    assert "no case given" in capsys.readouterr().err
+
+
+def test_nothing_is_printed_for_a_folder_without_cases(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--model", "nano"])
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert "no case found" in error
+
+
+def test_cases_by_position_and_by_option(
+    write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (write_case(name, folder=tmp_path / "data") for name in ("a", "b"))
+    main([str(one), "--data", str(two), "--model", "nano"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["a", "b"]
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_a_patient_not_seen_scores_as_committed(real_cases: Path, tmp_path: Path) -> None:
-    """The command finds the figures of docs/accuracy.md."""
-    run, case = Run("compact", 1), left_out(1)[0]
-    words = ("--model", run.folder / "compact-int8.tflite", "--data", real_cases / case)
-    done = evaluate(*words, "--json", tmp_path / "o.json")
+def test_a_held_out_patient_scores_as_committed(real_cases: Path, tmp_path: Path) -> None:
+    """The command reproduces the figures of docs/accuracy.md."""
+    run, case = FoldRun("compact", 1), held_out_cases(1)[0]
+    model = run.folder / "compact-int8.tflite"
+    done = evaluate(real_cases / case, "--model", model, "--json", tmp_path / "o.json")
     assert done.returncode == 0, done.stderr
     [row] = read_json(tmp_path / "o.json")["cases"]
-    [committed] = [score for score in int8(run) if score.case == case]
+    [committed] = [score for score in int8_scores(run) if score.case == case]
     assert not row["seen"]
     assert [row["dice"][region] for region in REGIONS] == pytest.approx(committed.dice, abs=1e-5)

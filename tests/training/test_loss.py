@@ -1,14 +1,15 @@
-"""The loss by hand."""
+"""The loss against values computed manually."""
 
 import math
 
 import pytest
 import torch
 
-from training.loss import IGNORE, RegionLoss
+from training.dataset import IGNORE
+from training.loss import RegionLoss
 
 
-def test_a_perfect_and_a_wrong_answer() -> None:
+def test_perfect_and_wrong_predictions() -> None:
     labels = torch.zeros(2, 8, 8, dtype=torch.uint8)
     labels[0, 2:6, 2:6] = 2
     labels[0, 3:5, 3:5] = 3
@@ -18,7 +19,7 @@ def test_a_perfect_and_a_wrong_answer() -> None:
     assert RegionLoss()(-sure, labels).item() == pytest.approx(1 + 20, abs=0.1)
 
 
-def test_undecided_by_hand() -> None:
+def test_probability_one_half() -> None:
     labels = torch.full((1, 4, 4), 3, dtype=torch.uint8)
     # Probability one half everywhere: Dice 2 * 8 / (8 + 16), cross-entropy ln 2.
     value = RegionLoss()(torch.zeros(1, 3, 4, 4), labels).item()
@@ -48,7 +49,7 @@ def test_ignored_pixels_do_not_count() -> None:
     assert RegionLoss()(logits, torch.full_like(labels, IGNORE)).isfinite()
 
 
-def test_the_target_is_what_labels_and_teachers_say() -> None:
+def test_target_mixes_labels_and_teachers() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 4, (2, 8, 8), generator=generator, dtype=torch.uint8)
     labels[0, 0] = IGNORE
@@ -56,13 +57,13 @@ def test_the_target_is_what_labels_and_teachers_say() -> None:
     loss, agreeing = RegionLoss(), torch.logit(taught, eps=1e-6)
 
     def entropy(logits: torch.Tensor) -> float:
-        """Of what is known, by hand."""
+        """Cross-entropy over known pixels."""
         chances = torch.sigmoid(logits.double())
         each = -taught * chances.log() - (1 - taught) * (1 - chances).log()
         known = (labels != IGNORE)[:, None].expand_as(each)
         return float(each[known].mean())
 
-    # Where the student agrees with a teacher alone, nothing of Dice is left.
+    # Where the student equals the teacher, the Dice loss is 0.
     whole = loss(agreeing, labels, taught, 1.0).item()
     assert whole == pytest.approx(entropy(agreeing), abs=1e-4)
     assert loss(agreeing + 0.5, labels, taught, 1.0).item() > whole + 0.01

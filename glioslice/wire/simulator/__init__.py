@@ -1,1 +1,1 @@
-"""A simulated serial link: baud rate, noise, unplugging, a board process at the far end."""
+"""A simulated serial line: `sim://` for programs, links in virtual time for tests."""

@@ -1,43 +1,43 @@
-"""What can become of a frame that leaves: lost, doubled, cut, swapped, stalled, among other text.
+"""Faults of a line: frames lost, duplicated, truncated, reordered, stalled or mixed with text.
 
-For tests and soak runs over `virtual`. Each maker draws from the random numbers it is given and
-returns a fault, which takes whole writes and returns the bytes that enter the line in their place.
+For tests and soak runs over `virtual_link`. A `Fault` takes each write and returns the bytes that
+enter the line instead. A `FaultFactory` makes a fault that draws from a given random generator.
 """
 
 import random
 from collections.abc import Callable, Sequence
 
 Fault = Callable[[bytes], bytes]
-Maker = Callable[[random.Random], Fault]
+FaultFactory = Callable[[random.Random], Fault]
 
 CONSOLE = b"\r\n[  12.345678] usb 1-1: new device\r\nraspberrypi login: "
 WARNING = b"Under-voltage detected!"
 STALL = 12
-"""Writes that wait while a line stalls."""
+"""Writes that wait while the line stalls."""
 
 
 def unharmed(data: bytes) -> bytes:
-    """Return `data`: the fault that is none."""
+    """Return `data`: no fault."""
     return data
 
 
-def dropping(share: float) -> Maker:
-    """Lose so many of the frames."""
+def dropping(share: float) -> FaultFactory:
+    """Lose this share of the frames."""
     return lambda chance: lambda frame: b"" if chance.random() < share else frame
 
 
-def doubling(chance: random.Random) -> Fault:
-    """Let a frame come two or three times."""
+def duplicating(chance: random.Random) -> Fault:
+    """Send some frames two or three times."""
     return lambda frame: frame * chance.choice([1, 1, 2, 3])
 
 
 def truncating(chance: random.Random) -> Fault:
-    """Cut one frame in ten short."""
+    """Truncate one frame in ten."""
     return lambda frame: frame[: chance.randrange(len(frame))] if chance.random() < 0.1 else frame
 
 
-def shouting(chance: random.Random) -> Fault:
-    """Spill a console's text between frames, and into them."""
+def console_text(chance: random.Random) -> Fault:
+    """Insert a console's text between frames, and into them."""
 
     def fault(frame: bytes) -> bytes:
         if chance.random() < 0.1:
@@ -51,14 +51,14 @@ def shouting(chance: random.Random) -> Fault:
 
 
 def reordering(chance: random.Random) -> Fault:
-    """Let one write in five come after the next one."""
-    held: list[bytes] = []
+    """Swap one write in five with the next one."""
+    waiting: list[bytes] = []
 
     def fault(frame: bytes) -> bytes:
-        if held:
-            return frame + held.pop()
+        if waiting:
+            return frame + waiting.pop()
         if chance.random() < 0.2:
-            held.append(frame)
+            waiting.append(frame)
             return b""
         return frame
 
@@ -66,34 +66,34 @@ def reordering(chance: random.Random) -> Fault:
 
 
 def pausing(chance: random.Random) -> Fault:
-    """Hold writes back now and then, and let them go all at once."""
-    held: list[bytes] = []
+    """Hold writes back now and then, and release them all at once."""
+    waiting: list[bytes] = []
 
     def fault(frame: bytes) -> bytes:
-        if held or chance.random() < 0.03:
-            held.append(frame)
-            if len(held) < STALL:
+        if waiting or chance.random() < 0.03:
+            waiting.append(frame)
+            if len(waiting) < STALL:
                 return b""
-            frame = b"".join(held)
-            held.clear()
+            frame = b"".join(waiting)
+            waiting.clear()
         return frame
 
     return fault
 
 
-ALL: tuple[Maker, ...] = (
+ALL: tuple[FaultFactory, ...] = (
     dropping(0.2),
-    doubling,
+    duplicating,
     truncating,
-    shouting,
+    console_text,
     reordering,
     pausing,
 )
 
 
-def mixed(chance: random.Random, makers: Sequence[Maker]) -> Fault:
-    """Return the faults of all makers, one after the other."""
-    faults = [make(chance) for make in makers]
+def combined(chance: random.Random, factories: Sequence[FaultFactory]) -> Fault:
+    """Return all these faults, one after the other."""
+    faults = [factory(chance) for factory in factories]
 
     def fault(frame: bytes) -> bytes:
         for one in faults:

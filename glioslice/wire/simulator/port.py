@@ -1,18 +1,17 @@
-"""What `sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&unplug=3s` says about a line.
-
-`sim://`: a pseudo-terminal with a process at its far end and a paced, damaging line between.
+"""`sim://`: a pseudo-terminal with a process at its far end and a simulated line between.
 
     sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&unplug=3s&after=2s&seed=3
 
-`baud` is the fastest rate that the line carries. Both ends begin at 115200 or at the rate they are
-fixed to; bytes cross at the rate of the end that sends them, and arrive as noise if the other end
-is set to another one or the line does not carry it. A line slower than 115200 still takes bytes at
-that rate, and passes them on at its own.
+`baud` is the fastest rate that the line carries. Both ends begin at 115200 or at their fixed rate.
+Bytes cross at the rate of the end that sends them, and arrive as noise if the other end is set to
+another rate or the line does not carry it. A line slower than 115200 accepts bytes at that rate and
+passes them on at its own.
 
 The process opens its end like any serial port. One thread moves the bytes. POSIX only: pty, tty and
 termios are imported when a simulated line is opened, never before.
 """
 
+import math
 import os
 import select
 import subprocess
@@ -23,8 +22,25 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from glioslice.wire.simulator.line import SLICE, Cable, Lane, Quality, rate_of, set_rate_of
-from glioslice.wire.transport import BAUD, RATES, LineLost, PortError, line_errors
+from glioslice.wire.simulator.line import SLICE, Lane, LineQuality
+from glioslice.wire.transport import BAUD, RATES, LineLost, PortError, line_exceptions, line_lost
+
+PLACEHOLDER = "{port}"
+
+OTHER_RATES = (9600, 19200, 38400, 57600, 500000, 576000, 1152000, 2500000, 3500000)
+"""Further rates that a process may set its end to; one that is not listed counts as 115200."""
+
+WRITE_BUFFER = 4096
+"""Bytes that a write leaves behind before it waits, as in a Linux UART."""
+
+READ_BUFFER = 65536
+"""Bytes that wait unread at either end, as in a Linux terminal; more are an overrun."""
+
+POLL = 0.1
+"""Seconds between two checks whether the process is still alive."""
+
+DRAIN, GRACE, TERM = 1.0, 2.0, 3.0
+"""Seconds at close: to send the last bytes, to end after SIGTERM, to end after the hang-up."""
 
 
 def share(text: str) -> float:
@@ -40,7 +56,7 @@ def seconds(text: str) -> float:
 
 
 def bounded(value: float, low: float, high: float) -> float:
-    """Return `value`; ValueError outside `low` to `high`, and for what is no number."""
+    """Return `value`; ValueError outside `low` to `high`, and for NaN."""
     if not low <= value <= high:
         raise ValueError
     return value
@@ -57,8 +73,8 @@ OPTIONS: dict[str, Callable[[str], float]] = {
 }
 
 
-def parse_url(url: str, baud: int) -> Quality:
-    """Return what `url` says about the line; it carries `baud` where it names no rate.
+def parse_url(url: str, baud: int) -> LineQuality:
+    """Return the line that `url` describes; it carries `baud` where the URL names no rate.
 
     Raises PortError for an option or a value that does not exist.
     """
@@ -66,36 +82,21 @@ def parse_url(url: str, baud: int) -> Quality:
     for key, text in parse_qsl(urlsplit(url).query, keep_blank_values=True):
         if key not in OPTIONS:
             raise PortError(
-                f"{url}: no option '{key}'; a simulated line knows {', '.join(OPTIONS)}", "invalid"
+                f"{url}: no option '{key}'; a simulated line has {', '.join(OPTIONS)}", "invalid"
             )
         try:
             values[key] = OPTIONS[key](text)
         except ValueError:
             raise PortError(
-                f"{url}: '{text}' is no value for {key}; write for instance "
+                f"{url}: '{text}' is not a value for {key}; write for instance "
                 "sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&unplug=3s&seed=3",
                 "invalid",
             ) from None
-    return Quality(**values)
-
-
-PLACEHOLDER = "{port}"
-
-WRITE_BUFFER = 4096
-"""Bytes that a write leaves behind before it waits, as in a Linux UART."""
-
-READ_BUFFER = 65536
-"""Bytes that wait unread at either end, as a Linux terminal holds them; more are an overrun."""
-
-WATCH = 0.1
-"""Seconds between two looks at whether the process still lives."""
-
-DRAIN, GRACE, TERM = 1.0, 2.0, 3.0
-"""Seconds at close: for the last bytes to leave, to end after SIGTERM, after the line hung up."""
+    return LineQuality(**values)
 
 
 def open_simulated(url: str, baud: int | None, command: Sequence[str] | None) -> "SimPort":
-    """Return the near end of a simulated line with `command` started at its far end.
+    """Return the near end of a simulated line, with `command` started at its far end.
 
     `baud` fixes the rate of the near end.
     """
@@ -113,28 +114,29 @@ class SimPort:
     """The near end of a simulated line."""
 
     def __init__(
-        self, name: str, quality: Quality, command: Sequence[str], baud: int | None = None
+        self, name: str, quality: LineQuality, command: Sequence[str], baud: int | None = None
     ) -> None:
         import pty
         import tty
 
         self.name = name
-        # A line of 115200 baud or less has an adapter without further rates: nothing to look for.
+        # A line of 115200 baud or less has an adapter without further rates: nothing to search for.
         self.rates = RATES if baud is None and quality.baud > BAUD else ()
         self._quality = quality
         self._up, self._down = Lane(quality, "up"), Lane(quality, "down")
-        self._begins = self._near_rate = baud or BAUD
-        self._cable = Cable(quality)
+        self._first_rate = self._near_rate = baud or BAUD
+        self._plugged = True
+        self._out_at = self._in_at = math.inf if quality.unplug else -math.inf
         self._outgoing, self._incoming, self._unread = bytearray(), bytearray(), bytearray()
         self._changed = threading.Condition()
-        self._closing = self._closed = False
+        self._ended = self._closing = self._closed = False
         self._exit: int | None = None
-        with line_errors(name):
+        try:
             self._near, far = pty.openpty()
             # Raw before anyone writes: until then a terminal echoes. The far descriptor stays
             # open here, or reading the near one fails while the process has not opened its own.
             tty.setraw(far)
-            set_rate_of(far, self._begins)
+            set_terminal_rate(far, self._first_rate)
             os.set_blocking(self._near, False)
             self._wake_read, self._wake_write = os.pipe()
             os.set_blocking(self._wake_write, False)
@@ -144,6 +146,8 @@ class SimPort:
                 self._wake_read,
                 self._wake_write,
             )
+        except line_exceptions() as error:
+            raise line_lost(name, error) from error
         arguments = [part.replace(PLACEHOLDER, os.ttyname(far)) for part in command]
         try:
             # Its own session: Ctrl-C at the host's terminal is the host's to handle.
@@ -166,65 +170,62 @@ class SimPort:
         """Return what has arrived, waiting up to `timeout` seconds for the first byte."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._incoming or self._ended() or not self._cable.held, timeout
+                lambda: self._incoming or self._ended or not self._plugged, timeout
             )
-            if not self._incoming and self._ended():
-                raise self._lost()
-            self._check_cable()
+            if not self._plugged or (self._ended and not self._incoming):
+                raise self._line_lost()
             data = bytes(self._incoming)
             self._incoming.clear()
             return data
 
     def write(self, data: bytes) -> None:
-        """Hand all of `data` to the line, waiting while its buffer is full."""
+        """Write all of `data`, waiting while the buffer is full."""
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self._outgoing) < WRITE_BUFFER or self._ended() or not self._cable.held
+                lambda: len(self._outgoing) < WRITE_BUFFER or self._ended or not self._plugged
             )
-            if self._ended():
-                raise self._lost()
-            self._check_cable()
+            if self._ended or not self._plugged:
+                raise self._line_lost()
             self._outgoing += data
-            self._wake()
+        with suppress(BlockingIOError):  # a full pipe wakes the thread as well
+            os.write(self._wake_write, b"x")
 
     def set_rate(self, baud: int) -> None:
-        """Use another rate from now on, once what was written has left."""
+        """Change the baud rate once everything written has been sent."""
         with self._changed:
             self._changed.wait_for(
-                lambda: not self._outgoing or self._ended() or not self._cable.held, DRAIN
+                lambda: not self._outgoing or self._ended or not self._plugged, DRAIN
             )
             self._near_rate = baud
 
     def reopen(self) -> None:
-        """Take hold of the line again; raises PortError while its cable is out."""
+        """Open the line again; raises PortError while its cable is out."""
         with self._changed:
-            if self._ended():
-                raise self._lost()
-            if not self._cable.plug(time.monotonic()):
+            if self._ended:
+                raise self._line_lost()
+            if not self._plugged and time.monotonic() < self._in_at:
                 raise PortError(f"{self.name}: there is no such port; its cable is out", "missing")
-            self._near_rate = self._begins
-
-    def _check_cable(self) -> None:
-        if not self._cable.held:
-            raise LineLost(f"{self.name}: the line was lost; its cable was pulled out")
+            self._plugged = True
+            self._near_rate = self._first_rate
 
     def close(self) -> None:
-        """Let the last bytes leave, then end the process and wait for it; twice does no harm."""
+        """Send the last bytes, then end the process and wait for it; twice is harmless."""
         with self._changed:
             if self._closed:
                 return
             self._closed = True
             self._changed.wait_for(
-                lambda: self._exit is not None or (not self._outgoing and self._up.empty()), DRAIN
+                lambda: self._ended or (not self._outgoing and not self._up.in_transit), DRAIN
             )
-            self._closing = True
+            self._closing = self._ended = True
             self._changed.notify_all()
-        self._wake()
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
         self._thread.join()
         self._end_process()
 
     def _end_process(self) -> None:
-        # Asked to end while its line still stands, a board leaves without a complaint.
+        # A board that is stopped before its line is cut ends without an error.
         for stop, patience in ((self._process.terminate, GRACE), (self._hang_up, TERM)):
             stop()
             with suppress(subprocess.TimeoutExpired):
@@ -240,38 +241,34 @@ class SimPort:
             os.close(descriptor)
         self._descriptors = ()
 
-    def _ended(self) -> bool:
-        return self._exit is not None or self._closing
-
-    def _lost(self) -> LineLost:
+    def _line_lost(self) -> LineLost:
+        """Return the error for a line that has ended or whose cable is out."""
+        if not self._ended:
+            return LineLost(f"{self.name}: the line was lost; its cable was pulled out")
         if self._exit is None:
             return LineLost(f"{self.name}: the line was closed", "ended")
         how = f"exit code {self._exit}" if self._exit >= 0 else f"signal {-self._exit}"
         return LineLost(
-            f"{self.name}: the process at the far end has ended ({how}); its messages stand above",
+            f"{self.name}: the process at the far end has ended ({how}); see its messages above",
             "ended",
         )
 
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._wake_write, b"x")
-
     def _move(self) -> None:
         """Move bytes both ways until the port closes or the process has ended."""
-        watched = 0.0
+        next_poll = 0.0
         while not self._closing:
             now = time.monotonic()
             quiet = self._step(now)
-            if now >= watched:
-                watched = now + WATCH
+            if now >= next_poll:
+                next_poll = now + POLL
                 code = self._process.poll()
-                if code is not None and quiet:  # what it wrote last has been delivered
+                if code is not None and quiet:  # the last bytes that it wrote have been delivered
                     with self._changed:
-                        self._exit = code
+                        self._exit, self._ended = code, True
                         self._changed.notify_all()
                     return
             now = time.monotonic()
-            due = min(self._up.next_time(now), self._down.next_time(now), watched)
+            due = min(self._up.next_time(now), self._down.next_time(now), next_poll)
             if self._unread:
                 due = min(due, now + SLICE)
             sources = [self._wake_read]
@@ -282,14 +279,16 @@ class SimPort:
                 os.read(self._wake_read, 4096)
 
     def _step(self, now: float) -> bool:
-        """Move what is due in both directions; return whether nothing is left on its way down."""
-        far_rate = rate_of(self._descriptors[1])
+        """Move what is due in both directions; return whether nothing is in transit downwards."""
+        far_rate = terminal_rate(self._descriptors[1])
         with self._changed:
-            if not self._cable.whole(now):
-                self._pull_out()
-                return self._down.empty()
-            garbled = self._garbled(far_rate)
-            self._up.set_rate(min(self._near_rate, self._quality.baud))
+            if self._out_at <= now < self._in_at:
+                self._plugged = False
+            if not self._plugged:
+                self._lose_everything()
+                return True
+            garbled = self._near_rate != far_rate or far_rate > max(self._quality.baud, BAUD)
+            self._up.baud = min(self._near_rate, self._quality.baud)
             while room := self._up.room(now):  # more than once where this thread was kept waiting
                 waiting = bytes(self._outgoing[:room])
                 del self._outgoing[:room]
@@ -298,39 +297,60 @@ class SimPort:
                     break
             up = self._up.take(now)
         self._unread += up[: READ_BUFFER - len(self._unread)]
-        if self._unread:  # a pseudo-terminal takes a quarter of what a UART's would
+        if self._unread:  # a pseudo-terminal accepts a quarter of what a UART's buffer would
             with suppress(BlockingIOError):
                 del self._unread[: os.write(self._near, self._unread)]
-        self._down.set_rate(min(far_rate, self._quality.baud))
+        self._down.baud = min(far_rate, self._quality.baud)
         while room := self._down.room(now):
-            waiting = self._written(room)
+            waiting = self._read_far(room)
             self._down.put(waiting, now, garbled)
             if not waiting:
                 break
-            self._cable.begin(now)
+            if self._out_at == math.inf:
+                self._out_at = now + self._quality.after
+                self._in_at = self._out_at + self._quality.unplug
         down = self._down.take(now)
         with self._changed:
             self._incoming += down[: READ_BUFFER - len(self._incoming)]
             self._changed.notify_all()
-        return self._down.empty()
+        return not self._down.in_transit
 
-    def _garbled(self, far_rate: int) -> bool:
-        """Tell whether bytes that set out now arrive as noise."""
-        return self._near_rate != far_rate or far_rate > max(self._quality.baud, BAUD)
-
-    def _pull_out(self) -> None:
-        """Lose what is on its way, and what the process goes on to write."""
-        for waiting in (self._outgoing, self._incoming, self._unread):
-            waiting.clear()
+    def _lose_everything(self) -> None:
+        """Lose what is in transit, and what the process goes on to write."""
+        for lost in (self._outgoing, self._incoming, self._unread):
+            lost.clear()
         for lane in (self._up, self._down):
-            lane.clear()
-        while self._written(READ_BUFFER):
+            lane.in_transit.clear()
+        while self._read_far(READ_BUFFER):
             pass
         self._changed.notify_all()
 
-    def _written(self, room: int) -> bytes:
+    def _read_far(self, room: int) -> bytes:
         """Return up to `room` bytes that the process has written."""
         try:
             return os.read(self._near, room)
-        except OSError:  # nothing there
+        except OSError:  # there are none
             return b""
+
+
+def set_terminal_rate(descriptor: int, rate: int) -> None:
+    """Set a terminal to a baud rate, as a program would that opens it."""
+    import termios
+
+    attributes = termios.tcgetattr(descriptor)
+    attributes[4] = attributes[5] = getattr(termios, f"B{rate}", termios.B115200)
+    termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+
+
+def terminal_rate(descriptor: int) -> int:
+    """Return the baud rate that a terminal is set to."""
+    import termios
+
+    try:
+        speed = termios.tcgetattr(descriptor)[5]
+    except termios.error:
+        return BAUD
+    for rate in (*RATES, *OTHER_RATES):
+        if getattr(termios, f"B{rate}", None) == speed:
+            return rate
+    return BAUD

@@ -1,18 +1,18 @@
-"""Two links joined by a simulated line in virtual time: no clock, no threads, the same every time.
+"""Two links joined by a simulated line in virtual time: no clock, no threads, reproducible.
 
-For tests and soak runs. Time jumps to the next thing that happens, so an hour of a slow line takes
-as long as its frames take to compute.
+For tests and soak runs. Time jumps to the next event, so an hour of a slow line takes as long
+as its frames take to compute.
 """
 
 from collections.abc import Callable, Iterator
 
 from glioslice.wire.link import Link
 from glioslice.wire.simulator.faults import Fault, unharmed
-from glioslice.wire.simulator.line import Lane, Quality
+from glioslice.wire.simulator.line import Lane, LineQuality
 from glioslice.wire.transport import BAUD
 
 
-class End:
+class LinkEnd:
     """A link and the lane that carries its bytes away."""
 
     def __init__(self, link: Link, lane: Lane, fault: Fault) -> None:
@@ -25,34 +25,34 @@ class End:
         self._fault = fault
         self._written = b""
 
-    def transmit(self, now: float, peer: "End", fastest: int) -> None:
-        """Keep the line busy with what the link has to send; `fastest` is what it carries.
+    def transmit(self, now: float, peer: "LinkEnd", fastest: int) -> None:
+        """Keep the line busy with what the link has to send; `fastest` is the rate that it carries.
 
-        Another rate is set once the bytes before it have left.
+        Another rate is set once the bytes before it have been sent.
         """
         room = self.lane.room(now)
         while room and not self._written:
             data = self.link.outgoing(now)
             if self.link.rate != self.rate:
                 self.rate = self.link.rate
-                self.lane.set_rate(min(self.rate or fastest, fastest))
+                self.lane.baud = min(self.rate or fastest, fastest)
                 room = self.lane.room(now)
             if not data:
                 break
             self._written = self._fault(data)
         if room:
-            # An end that keeps its rate has the one that all begin with.
+            # An end whose rate is fixed has the one that all begin with.
             own, theirs = self.rate or BAUD, peer.rate or BAUD
             garbled = own != theirs or own > max(fastest, BAUD)
             self.lane.put(self._written[:room], now, garbled)
             self._written = self._written[room:]
 
     def accept(self, data: bytes, now: float) -> None:
-        """Take bytes from the line, and every message they complete unless paused."""
+        """Process bytes from the line, and read every message they complete unless paused."""
         if data:
             self.link.receive_bytes(data, now)
         self.peak = max(self.peak, self.link.buffered)
-        while not self.paused and (message := self.link.flow.next_message(now)) is not None:
+        while not self.paused and (message := self.link.receiver.next_message()) is not None:
             self.received.append(message)
 
     def next_time(self, now: float) -> float:
@@ -73,15 +73,15 @@ class VirtualLine:
         self,
         host: Link,
         board: Link,
-        quality: Quality,
+        quality: LineQuality,
         *,
         host_fault: Fault = unharmed,
         board_fault: Fault = unharmed,
         bytewise: bool = False,
     ) -> None:
         self.now = 0.0
-        self.host = End(host, Lane(quality, "up"), host_fault)
-        self.board = End(board, Lane(quality, "down"), board_fault)
+        self.host = LinkEnd(host, Lane(quality, "up"), host_fault)
+        self.board = LinkEnd(board, Lane(quality, "down"), board_fault)
         self._bytewise = bytewise
         self.fastest = quality.baud
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from convert.quantize.equalization import equalised
+from convert.quantize.equalization import equalize
 from convert.tflite.editor import constant
-from convert.tflite.interpreter import outputs_of, values_of
+from convert.tflite.interpreter import output_values, tensor_values
 from convert.tflite.reader import read_model
 from tests.convert.conftest import WINDOW, random_network
 from tests.convert.float_files import FloatFile, of_unet
@@ -27,7 +27,7 @@ def widened(factor: float = 50.0) -> bytes:
 def widths(content: bytes, slices: NDArray[np.float32] = SLICES) -> dict[int, float]:
     """The widest channel over the median one, for each tensor."""
     peaks: dict[int, NDArray[np.float32]] = {}
-    for values in values_of(content, slices):
+    for values in tensor_values(content, slices):
         for index, of in values.items():
             top = np.abs(of).max(axis=(0, 1, 2))
             peaks[index] = np.maximum(peaks.get(index, top), top)
@@ -36,19 +36,19 @@ def widths(content: bytes, slices: NDArray[np.float32] = SLICES) -> dict[int, fl
 
 def test_the_float_network_computes_the_same_bits() -> None:
     content = widened()
-    even = equalised(content, SLICES)
+    even = equalize(content, SLICES)
     assert even != content
-    np.testing.assert_array_equal(outputs_of(even, SLICES), outputs_of(content, SLICES))
+    np.testing.assert_array_equal(output_values(even, SLICES), output_values(content, SLICES))
 
 
 def test_a_wide_channel_of_a_skip_is_made_small() -> None:
-    before, after = widths(widened()), widths(equalised(widened(), SLICES))
+    before, after = widths(widened()), widths(equalize(widened(), SLICES))
     skips = [index for index, width in before.items() if width > 20]
     assert len(skips) >= 4  # the skip, its pooled form, what is lifted, their sum
     assert all(after[index] < 8 for index in skips)
 
 
-def test_weights_do_not_pay_for_it() -> None:
+def test_weights_keep_their_precision() -> None:
     """A column of weights far below the others of its row would be rounded away in their place."""
 
     def smallest(content: bytes) -> float:
@@ -62,7 +62,7 @@ def test_weights_do_not_pay_for_it() -> None:
         return min(found)
 
     assert smallest(widened()) < 1 / 40
-    assert smallest(equalised(widened(), SLICES)) > 1 / 10
+    assert smallest(equalize(widened(), SLICES)) > 1 / 10
 
 
 def test_an_even_network_is_left_as_it_is() -> None:
@@ -70,7 +70,7 @@ def test_an_even_network_is_left_as_it_is() -> None:
     x = made.conv(made.input, np.eye(2).reshape(2, 1, 1, 2), [6, 6])
     content = made.file(made.conv(x, np.ones((1, 1, 1, 2)), [0], relu=False))
     slices = np.random.default_rng(0).uniform(-5, 5, (3, 8, 8, 2)).astype(np.float32)
-    even = equalised(content, slices)
+    even = equalize(content, slices)
     for one, other in zip(read_model(content).buffers, read_model(even).buffers, strict=True):
         np.testing.assert_array_equal(one.data, other.data)
 
@@ -83,22 +83,22 @@ def test_concatenated_skips_have_factors_of_their_own() -> None:
     last = np.array([[1, 1, 64, 64]]).reshape(1, 1, 1, 4) / 64
     content = made.file(made.conv(made.concat(wide, small), last, [0], relu=False))
     slices = np.random.default_rng(0).normal(0, 1, (3, 8, 8, 2)).astype(np.float32)
-    even = equalised(content, slices)
-    np.testing.assert_array_equal(outputs_of(even, slices), outputs_of(content, slices))
-    values = next(values_of(even, slices))
+    even = equalize(content, slices)
+    np.testing.assert_array_equal(output_values(even, slices), output_values(content, slices))
+    values = next(tensor_values(even, slices))
     assert float(values[wide].max() / values[small].max()) == pytest.approx(1, rel=1.1)
 
 
-def test_what_is_not_known_to_pass_factors_on_keeps_its_channels() -> None:
+def test_ops_that_may_not_pass_factors_keep_their_channels() -> None:
     made = FloatFile((8, 8, 2))
     x = made.conv(made.input, [[[[64.0, 0]]], [[[0, 1.0]]]], [0, 0], relu=False)
     y = made.prelu(x, [0.1, 0.2])
     content = made.file(made.conv(y, [[[[1 / 64, 1.0]]]], [0], relu=False))
     slices = np.random.default_rng(0).normal(0, 1, (3, 8, 8, 2)).astype(np.float32)
-    even = equalised(content, slices)
-    before, after = next(values_of(content, slices)), next(values_of(even, slices))
+    even = equalize(content, slices)
+    before, after = next(tensor_values(content, slices)), next(tensor_values(even, slices))
     np.testing.assert_array_equal(before[x], after[x])
-    np.testing.assert_array_equal(outputs_of(even, slices), outputs_of(content, slices))
+    np.testing.assert_array_equal(output_values(even, slices), output_values(content, slices))
 
 
 def test_input_and_output_keep_their_channels() -> None:
@@ -107,8 +107,8 @@ def test_input_and_output_keep_their_channels() -> None:
     content = made.file(made.conv(x, [[[[1.0, 0]]], [[[0, 64.0]]]], [0, 0], relu=False))
     slices = np.random.default_rng(0).normal(0, 1, (3, 8, 8, 2)).astype(np.float32)
     slices[..., 0] *= 64
-    even = equalised(content, slices)
-    np.testing.assert_array_equal(outputs_of(even, slices), outputs_of(content, slices))
+    even = equalize(content, slices)
+    np.testing.assert_array_equal(output_values(even, slices), output_values(content, slices))
 
 
 def test_dead_channels_stay_dead() -> None:
@@ -116,4 +116,4 @@ def test_dead_channels_stay_dead() -> None:
     x = made.conv(made.input, [[[[1.0]]], [[[0.0]]]], [0, 0])
     content = made.file(made.conv(x, [[[[1.0, 1.0]]]], [0], relu=False))
     slices = np.ones((1, 4, 4, 1), np.float32)
-    np.testing.assert_array_equal(outputs_of(equalised(content, slices), slices), slices)
+    np.testing.assert_array_equal(output_values(equalize(content, slices), slices), slices)

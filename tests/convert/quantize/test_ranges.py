@@ -5,9 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convert.quantize.ranges import BINS, Histogram, best_range, by_error, cost, groups_of
-from convert.tflite.editor import written
-from convert.tflite.interpreter import values_of
+from convert.quantize.ranges import (
+    BINS,
+    Histogram,
+    best_range,
+    clipping_cost,
+    fit_ranges,
+    scale_groups,
+)
+from convert.tflite.editor import serialize
+from convert.tflite.interpreter import tensor_values
 from convert.tflite.reader import read_model
 from tests.convert.float_files import FloatFile
 
@@ -19,22 +26,22 @@ def histogram(values: NDArray[np.float32]) -> Histogram:
 
 
 def error(values: NDArray[np.float32], low: float, high: float) -> float:
-    """The squared error of rounding to 256 steps, done and not estimated."""
+    """The squared error of rounding to 256 steps, measured and not estimated."""
     step = (high - low) / 255
     rounded = step * np.rint(values.clip(low, high) / step)
     return float(((values - rounded) ** 2).sum())
 
 
 def with_extremes(content: bytes, slices: NDArray[np.float32]) -> bytes:
-    """What calibration does."""
+    """The file with the extremes of each tensor, as calibration writes them."""
     model = read_model(content)
-    runs = list(values_of(content, slices))
+    runs = list(tensor_values(content, slices))
     for index in runs[0]:
-        quantisation = schema.QuantizationParametersT()
-        quantisation.min = np.array([min(run[index].min() for run in runs)], np.float32)
-        quantisation.max = np.array([max(run[index].max() for run in runs)], np.float32)
-        model.subgraphs[0].tensors[index].quantization = quantisation
-    return written(model)
+        quantization = schema.QuantizationParametersT()
+        quantization.min = np.array([min(run[index].min() for run in runs)], np.float32)
+        quantization.max = np.array([max(run[index].max() for run in runs)], np.float32)
+        model.subgraphs[0].tensors[index].quantization = quantization
+    return serialize(model)
 
 
 def ranges(content: bytes) -> dict[int, tuple[float, float]]:
@@ -50,7 +57,7 @@ def test_even_values_keep_their_extremes() -> None:
     assert best_range(histogram(values)) == pytest.approx((-2.0, 6.0), rel=0.02)
 
 
-def test_a_lonely_spike_is_cut_off_where_others_gain_more() -> None:
+def test_a_lonely_spike_is_clipped_where_others_gain_more() -> None:
     values = np.r_[np.random.default_rng(0).uniform(0, 1, 4_000_000), 60].astype(np.float32)
     low, high = best_range(histogram(values))
     assert low == 0
@@ -65,13 +72,14 @@ def test_exact_zeros_cost_nothing() -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.02])
 def test_the_cost_is_the_error_that_rounding_makes(share: float) -> None:
-    """Also beside a tower, where all others round to 0: that costs less than step^2 / 12."""
+    """Also beside a spike, where all others round to 0: that costs less than step^2 / 12."""
     values = np.r_[np.random.default_rng(0).normal(0, 0.3, 200_000), 500].astype(np.float32)
     made = histogram(values)
     low, high = share * made.low, share * made.high
-    assert cost(made, low, high) == pytest.approx(error(values, low, high), rel=0.15)
+    assert clipping_cost(made, low, high) == pytest.approx(error(values, low, high), rel=0.15)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000), st.floats(2, 8), st.booleans())
 def test_no_other_range_is_much_better(seed: int, tail: float, positive: bool) -> None:
@@ -102,9 +110,9 @@ def branches() -> tuple[bytes, dict[str, int]]:
     return made.file(out), where | {"input": made.input}
 
 
-def test_what_only_passes_values_on_shares_their_range() -> None:
+def test_ops_that_copy_values_share_their_range() -> None:
     content, where = branches()
-    groups = {frozenset(group) for group in groups_of(read_model(content))}
+    groups = {frozenset(group) for group in scale_groups(read_model(content))}
     assert groups == {
         frozenset({where["input"]}), frozenset({where["total"]}), frozenset({where["out"]}),
         frozenset({where["top"], where["low"]}), frozenset({where["deep"], where["up"]}),
@@ -117,14 +125,14 @@ def test_parts_of_a_concatenation_share_a_range() -> None:
     a, b = made.conv(made.input, one, [0, 0]), made.conv(made.input, 3 * one, [0, 0])
     both = made.concat(a, b)
     content = made.file(made.conv(both, np.ones((1, 1, 1, 4)), [0]))
-    assert (a, b, both) in groups_of(read_model(content))
+    assert (a, b, both) in scale_groups(read_model(content))
 
 
-def test_ranges_are_cut_but_that_of_the_input() -> None:
+def test_all_ranges_but_the_inputs_are_clipped() -> None:
     content, where = branches()
     slices = np.random.default_rng(0).standard_t(2, (60, 8, 8, 2)).astype(np.float32)
     before = ranges(with_extremes(content, slices))
-    after = ranges(by_error(with_extremes(content, slices), slices))
+    after = ranges(fit_ranges(with_extremes(content, slices), slices))
     assert after[where["input"]] == before[where["input"]]
     assert after[where["top"]] == after[where["low"]]
     assert after[where["deep"]] == after[where["up"]]
@@ -137,4 +145,4 @@ def test_tensors_without_ranges_are_left_alone() -> None:
     content, _ = branches()
     slices = np.ones((1, 8, 8, 2), np.float32)
     with pytest.raises(StopIteration):
-        next(iter(ranges(by_error(content, slices)).items()))
+        next(iter(ranges(fit_ranges(content, slices)).items()))

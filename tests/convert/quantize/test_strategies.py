@@ -1,4 +1,4 @@
-"""Each rung on the network that it is for, quantised by the real tools."""
+"""Each strategy on the network that it is for, quantised by the real tools."""
 
 from collections.abc import Iterator
 
@@ -6,67 +6,75 @@ import numpy as np
 import pytest
 
 from convert.quantize import strategies
-from convert.quantize.strategies import RUNGS, Attempt, Rung, climb, rungs
-from convert.verify.acceptance import Measure
-from tests.convert.breaks import Slices, cancelling, drop, plain, skipping, slices, spiky
+from convert.quantize.strategies import (
+    STRATEGIES,
+    Attempt,
+    Int8Candidate,
+    int8_candidates,
+    try_candidates,
+)
+from convert.verify.acceptance import GateResult
+from tests.convert.hard_networks import Slices, cancelling, drop, plain, skipping, slices, spiky
 
 LIMIT = 0.01
-JUDGED = slices(3, seed=1)
+PROBES = slices(3, seed=1)
 
 
-def climbed(fp32: bytes, usual: Slices, more: Slices) -> list[Attempt]:
-    def attempt(rung: Rung) -> Attempt:
-        return Attempt(rung, (), {}, Measure("drop", drop(rung.int8, fp32, JUDGED), LIMIT))
+def attempt_all(fp32: bytes, usual: Slices, more: Slices) -> list[Attempt]:
+    def attempt(candidate: Int8Candidate) -> Attempt:
+        return Attempt(
+            candidate, (), {}, GateResult("drop", drop(candidate.int8, fp32, PROBES), LIMIT)
+        )
 
-    return list(climb(rungs(fp32, usual, lambda: more), attempt))
+    return list(try_candidates(int8_candidates(fp32, usual, lambda: more), attempt))
 
 
 @pytest.mark.slow
-def test_a_healthy_network_needs_no_ladder() -> None:
-    [only] = climbed(plain(), slices(8), slices(16))
-    assert only.rung.name == "usual calibration"
-    assert only.measure.held
+def test_a_healthy_network_passes_with_usual_calibration() -> None:
+    [only] = attempt_all(plain(), slices(8), slices(16))
+    assert only.candidate.strategy == "usual calibration"
+    assert only.gate.passed
 
 
 @pytest.mark.slow
 def test_more_slices_help_where_the_usual_ones_were_quiet() -> None:
-    tried = climbed(plain(), slices(8, reach=0.3), slices(16))
-    assert [a.rung.name for a in tried] == list(RUNGS[:2])
-    assert tried[0].measure.value > 0.1
-    assert tried[-1].measure.held
+    attempts = attempt_all(plain(), slices(8, reach=0.3), slices(16))
+    assert [a.candidate.strategy for a in attempts] == list(STRATEGIES[:2])
+    assert attempts[0].gate.value > 0.1
+    assert attempts[-1].gate.passed
 
 
 @pytest.mark.slow
-def test_cutting_a_tower_off_helps_where_it_is_lonely() -> None:
+def test_clipping_helps_with_a_lonely_spike() -> None:
     many = slices(32)
     many[0, 3, 3, 1] = 5
-    tried = climbed(spiky(), many[:8], many)
-    assert [a.rung.name for a in tried] == list(RUNGS[:3])
-    assert tried[-1].measure.held
+    attempts = attempt_all(spiky(), many[:8], many)
+    assert [a.candidate.strategy for a in attempts] == list(STRATEGIES[:3])
+    assert attempts[-1].gate.passed
 
 
 @pytest.mark.slow
-def test_like_channels_help_where_one_of_a_skip_is_too_wide() -> None:
+def test_equalization_helps_where_a_channel_of_a_skip_is_too_wide() -> None:
     content, _ = skipping(50)
-    tried = climbed(content, slices(8), slices(16))
-    assert [a.rung.name for a in tried] == list(RUNGS[:4])
-    assert tried[-1].measure.held
-    assert drop(tried[-1].rung.fp32, content, JUDGED) == 0
-    assert climbed(skipping(1)[0], slices(8), slices(16))[0].measure.held
+    attempts = attempt_all(content, slices(8), slices(16))
+    assert [a.candidate.strategy for a in attempts] == list(STRATEGIES[:4])
+    assert attempts[-1].gate.passed
+    assert drop(attempts[-1].candidate.fp32, content, PROBES) == 0
+    assert attempt_all(skipping(1)[0], slices(8), slices(16))[0].gate.passed
 
 
 @pytest.mark.slow
 def test_nothing_helps_where_large_values_cancel() -> None:
-    tried = climbed(cancelling()[0], slices(8), slices(16))
-    assert [a.rung.name for a in tried] == list(RUNGS)
-    assert all(a.measure.value > 0.1 for a in tried)
+    attempts = attempt_all(cancelling()[0], slices(8), slices(16))
+    assert [a.candidate.strategy for a in attempts] == list(STRATEGIES)
+    assert all(a.gate.value > 0.1 for a in attempts)
 
 
-@pytest.mark.parametrize("good", range(len(RUNGS)))
-def test_the_first_rung_that_holds_is_the_last_that_is_made(
+@pytest.mark.parametrize("good", range(len(STRATEGIES)))
+def test_the_first_candidate_that_passes_is_the_last_that_is_made(
     good: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With tools that only write down what they are called with."""
+    """With tools that only record their calls."""
     calls: list[str] = []
 
     def tool(name: str) -> object:
@@ -76,35 +84,39 @@ def test_the_first_rung_that_holds_is_the_last_that_is_made(
 
         return call
 
-    for name in ("calibrated", "quantised", "by_error", "equalised"):
+    for name in ("calibrate", "quantize", "fit_ranges", "equalize"):
         monkeypatch.setattr(strategies, name, tool(name))
-    asked: list[int] = []
+    calls_of_extended: list[int] = []
 
     def more() -> Slices:
-        asked.append(1)
+        calls_of_extended.append(1)
         return np.zeros((200, 1, 1, 1), np.float32)
 
-    def attempt(rung: Rung) -> Attempt:
-        held = rung.name == RUNGS[good]
-        return Attempt(rung, (), {}, Measure("drop", 0.0 if held else 1.0, LIMIT))
+    def attempt(candidate: Int8Candidate) -> Attempt:
+        passed = candidate.strategy == STRATEGIES[good]
+        return Attempt(candidate, (), {}, GateResult("drop", 0.0 if passed else 1.0, LIMIT))
 
-    tried = climb(rungs(b"net", np.zeros((8, 1, 1, 1), np.float32), more), attempt)
-    assert [a.rung.name for a in tried] == list(RUNGS[: good + 1])
-    assert len(asked) == (good > 0)
+    attempts = try_candidates(
+        int8_candidates(b"net", np.zeros((8, 1, 1, 1), np.float32), more), attempt
+    )
+    assert [a.candidate.strategy for a in attempts] == list(STRATEGIES[: good + 1])
+    assert len(calls_of_extended) == (good > 0)
     wanted = {
-        "usual calibration": b"net.calibrated.quantised",
-        "more slices": b"net.calibrated.quantised",
-        "ranges by error": b"net.calibrated.by_error.quantised",
-        "equalised channels": b"net.equalised.calibrated.quantised",
-        "equalised channels, ranges by error": b"net.equalised.calibrated.by_error.quantised",
+        "usual calibration": b"net.calibrate.quantize",
+        "more slices": b"net.calibrate.quantize",
+        "ranges by error": b"net.calibrate.fit_ranges.quantize",
+        "equalised channels": b"net.equalize.calibrate.quantize",
+        "equalised channels, ranges by error": b"net.equalize.calibrate.fit_ranges.quantize",
     }
-    for one in tried:
-        assert one.rung.int8 == wanted[one.rung.name]
-        assert one.rung.fp32 == (b"net.equalised" if "equal" in one.rung.name else b"net")
-    assert ("by_error" in calls) == (good >= 2)
+    for one in attempts:
+        assert one.candidate.int8 == wanted[one.candidate.strategy]
+        assert one.candidate.fp32 == (
+            b"net.equalize" if "equal" in one.candidate.strategy else b"net"
+        )
+    assert ("fit_ranges" in calls) == (good >= 2)
 
 
-def test_slices_are_looked_at_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_inspected_slices_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, int] = {}
 
     def tool(name: str) -> object:
@@ -114,10 +126,10 @@ def test_slices_are_looked_at_up_to_a_number(monkeypatch: pytest.MonkeyPatch) ->
 
         return call
 
-    for name in ("calibrated", "quantised", "by_error", "equalised"):
+    for name in ("calibrate", "quantize", "fit_ranges", "equalize"):
         monkeypatch.setattr(strategies, name, tool(name))
     few, many = (np.zeros((n, 1, 1, 1), np.float32) for n in (8, 500))
-    made: Iterator[Rung] = rungs(b"", few, lambda: many)
-    assert len(list(made)) == len(RUNGS)
-    assert seen["calibrated"] == 500
-    assert seen["by_error"] == seen["equalised"] == strategies.MOST_LOOKED_AT
+    made: Iterator[Int8Candidate] = int8_candidates(b"", few, lambda: many)
+    assert len(list(made)) == len(STRATEGIES)
+    assert seen["calibrate"] == 500
+    assert seen["fit_ranges"] == seen["equalize"] == strategies.MAX_INSPECTED

@@ -1,4 +1,4 @@
-"""Small TFLite files made by hand, op by op."""
+"""Small TFLite files built op by op."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 INT8, INT32, FLOAT = schema.TensorType.INT8, schema.TensorType.INT32, schema.TensorType.FLOAT32
 
 
-class Graph:
+class GraphBuilder:
     """Tensors and ops of a file in the making; the first tensor is its input."""
 
     def __init__(self, *shape: int, dtype: int = INT8) -> None:
@@ -23,14 +23,14 @@ class Graph:
         self.tensor(shape, dtype)
 
     def tensor(self, shape: Sequence[int], dtype: int = INT8, **parts: Any) -> int:
-        quantisation = None
+        quantization = None
         if dtype != FLOAT:
             scale, zero = np.array([0.05], np.float32), np.array([0], np.int64)
-            quantisation = schema.QuantizationParametersT(scale=scale, zeroPoint=zero)
+            quantization = schema.QuantizationParametersT(scale=scale, zeroPoint=zero)
         name = f"t{len(self.graph.tensors)}"
         self.graph.tensors.append(
             schema.TensorT(
-                shape=list(shape), type=dtype, name=name, quantization=quantisation, **parts
+                shape=list(shape), type=dtype, name=name, quantization=quantization, **parts
             )
         )
         return len(self.graph.tensors) - 1

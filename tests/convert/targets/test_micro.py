@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from convert.pack import pack
 from convert.targets import micro
-from convert.targets.micro import MOMENTARY, _fewest, check, method_of, run_micro
-from convert.targets.result import tool
+from convert.targets.micro import MAX_EXTRA, _smallest, check, resolver_method, run_micro
+from convert.targets.result import require_tool
 from glioslice.errors import GliosliceError
-from tests.convert.networks import NETWORKS, converted
+from tests.convert.keras_networks import NETWORKS, converted
 from tests.convert.runtimes import random_inputs
-from tests.convert.targets.graphs import Graph, numbers
+from tests.convert.targets.graphs import GraphBuilder, numbers
 
 SHIPPED = sorted((Path(__file__).resolve().parents[3] / "models").glob("*/*-int8.tflite"))
 ARM = "arm-none-eabi-"
 
 
 def small() -> bytes:
-    graph = Graph(1, 8, 8, 4)
+    graph = GraphBuilder(1, 8, 8, 4)
     last = graph.conv(0, 4, 6, 6, padding=1)
     graph.op("PAD", [last, graph.constant(numbers([0, 0], [1, 1], [1, 1], [0, 0]))], 1, 8, 8, 4)
     return graph.content
@@ -31,10 +31,10 @@ def small() -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.name)
 def test_shipped_files_run_as_the_reference_does(file: Path) -> None:
-    outcome = check(file.read_bytes(), file.stem)
-    assert outcome.ok
-    assert outcome.report["different"] == 0
-    assert outcome.report["values"] == 4 * 160 * 192 * 3
+    result = check(file.read_bytes(), file.stem)
+    assert result.ok
+    assert result.report["different"] == 0
+    assert result.report["values"] == 4 * 160 * 192 * 3
 
 
 @pytest.mark.slow
@@ -45,24 +45,25 @@ def test_other_networks_run_as_the_reference_does(network: str) -> None:
 
 @pytest.mark.slow
 def test_a_network_that_differs_from_the_reference_is_found() -> None:
-    outcome = check(pack(converted(*NETWORKS["attention"], "int8")), "attention")
-    assert not outcome.ok  # BATCH_MATMUL of 8 bits rounds otherwise
-    assert 0 < outcome.report["different"] < outcome.report["values"]
+    result = check(pack(converted(*NETWORKS["attention"], "int8")), "attention")
+    assert not result.ok  # BATCH_MATMUL of 8 bits rounds otherwise
+    assert 0 < result.report["different"] < result.report["values"]
 
 
+@pytest.mark.slow
 def test_the_arena_is_as_large_as_it_must_be() -> None:
     content = small()
-    outcome = check(content, "small")
-    assert outcome.ok
-    arena = outcome.report["arena_bytes"]
-    runtime = tool("tflite_micro.python.tflite_micro.runtime", "micro", "tflite-micro")
+    result = check(content, "small")
+    assert result.ok
+    arena = result.report["arena_bytes"]
+    runtime = require_tool("tflite_micro.python.tflite_micro.runtime", "micro", "tflite-micro")
     [values] = random_inputs(content, 0)
     run_micro(runtime.Interpreter.from_bytes(content, arena_size=arena), values)
     with pytest.raises(RuntimeError):
         runtime.Interpreter.from_bytes(content, arena_size=arena - 16)
 
 
-@pytest.mark.parametrize("needed", [4096, 4112, 4992, 4096 + MOMENTARY])
+@pytest.mark.parametrize("needed", [4096, 4112, 4992, 4096 + MAX_EXTRA])
 def test_the_fewest_bytes_are_found(needed: int) -> None:
     tried: list[int] = []
 
@@ -70,40 +71,41 @@ def test_the_fewest_bytes_are_found(needed: int) -> None:
         tried.append(size)
         return size >= needed
 
-    assert _fewest(runs, 4096) == needed
+    assert _smallest(runs, 4096) == needed
     assert len(tried) <= 12
 
 
-def test_a_file_that_needs_far_more_than_it_says_is_given_up() -> None:
+def test_a_file_that_needs_far_more_than_it_reports_is_given_up() -> None:
     with pytest.raises(RuntimeError, match="4,096 bytes"):
-        _fewest(lambda size: False, 4096)
+        _smallest(lambda size: False, 4096)
 
 
+@pytest.mark.slow
 def test_a_single_wrong_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_micro
 
     def almost(interpreter: Any, values: NDArray[Any]) -> NDArray[Any]:
-        answer = run(interpreter, values)
-        answer.flat[5] += 1
-        return answer
+        output = run(interpreter, values)
+        output.flat[5] += 1
+        return output
 
     monkeypatch.setattr(micro, "run_micro", almost)
-    outcome = check(small(), "small")
-    assert not outcome.ok
-    assert outcome.report["different"] == micro.INPUTS
+    result = check(small(), "small")
+    assert not result.ok
+    assert result.report["different"] == micro.INPUTS
 
 
-def test_a_refused_file_is_quoted() -> None:
-    graph = Graph(1, 8, 8, 4)
+def test_a_rejected_file_gives_the_reason() -> None:
+    graph = GraphBuilder(1, 8, 8, 4)
     graph.op("PAD", [0, graph.constant(numbers([9, 9]))], 1, 8, 8, 4)
-    outcome = check(graph.content, "x")
-    assert not outcome.ok
-    assert not outcome.files
-    assert outcome.report["refused"]
+    result = check(graph.content, "x")
+    assert not result.ok
+    assert not result.files
+    assert result.report["refused"]
 
 
-def test_several_inputs_are_refused() -> None:
-    graph = Graph(1, 4)
+def test_several_inputs_are_rejected() -> None:
+    graph = GraphBuilder(1, 4)
     graph.tensor((1, 4))
     graph.op("ADD", [0, 1], 1, 4)
     graph.graph.inputs = [0, 1]
@@ -122,8 +124,8 @@ def test_several_inputs_are_refused() -> None:
         ("SPACE_TO_BATCH_ND", "SpaceToBatchNd"),
     ],
 )
-def test_methods_are_called_as_in_the_resolvers_header(op: str, method: str) -> None:
-    assert method_of(op) == method
+def test_resolver_methods(op: str, method: str) -> None:
+    assert resolver_method(op) == method
 
 
 @pytest.fixture
@@ -166,11 +168,12 @@ def test_the_array_compiles_for_an_arm_and_holds_the_file(
     assert (tmp_path / "model.bin").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_the_header_registers_the_ops_in_cpp(arm: str, tmp_path: Path) -> None:
-    outcome = check(small(), "small")
-    for name, text in outcome.files.items():
+    result = check(small(), "small")
+    for name, text in result.files.items():
         (tmp_path / name).write_bytes(text)
-    assert outcome.report["ops"] == ["CONV_2D", "PAD"]
+    assert result.report["ops"] == ["CONV_2D", "PAD"]
     (tmp_path / "main.cpp").write_text(
         """
         #include "model.h"
@@ -200,6 +203,6 @@ def test_the_header_registers_the_ops_in_cpp(arm: str, tmp_path: Path) -> None:
 
 def test_values_lie_over_the_whole_range() -> None:
     given = {"dtype": np.int8, "shape": np.array([1, 64, 64])}
-    values = next(iter(micro._inputs(given)))
+    values = next(iter(micro._random_inputs(given)))
     assert (int(values.min()), int(values.max())) == (-128, 127)
     assert values.dtype == np.dtype(np.int8)

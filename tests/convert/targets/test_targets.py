@@ -4,50 +4,53 @@ from types import ModuleType
 
 import pytest
 
-from convert.targets import TARGETS, chosen_targets, ethos, micro
-from convert.targets.result import Outcome
+from convert.targets import TARGETS, choose_targets, ethos, micro
+from convert.targets.result import TargetResult
 from glioslice.errors import GliosliceError
-from tests.convert.targets.graphs import Graph, numbers
+from tests.convert.targets.graphs import GraphBuilder, numbers
 
 
 def relu() -> bytes:
-    graph = Graph(1, 8, 8, 4)
+    graph = GraphBuilder(1, 8, 8, 4)
     graph.op("RELU", [0], 1, 8, 8, 4)
     return graph.content
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_outcome_is_whole(target: str) -> None:
-    outcome = TARGETS[target](relu(), "small")
-    assert isinstance(outcome, Outcome)
-    assert outcome.target == target
-    entry = json.loads(json.dumps(outcome.entry))
-    assert (entry["target"], entry["ok"]) == (target, outcome.ok)
-    assert outcome.table.splitlines()[0] in (f"{target}: suits", f"{target}: does not suit")
-    assert len(outcome.table.splitlines()) == 1 + len(outcome.rows)
-    assert outcome.ok == (not outcome.against)
+def test_each_result_is_complete(target: str) -> None:
+    result = TARGETS[target](relu(), "small")
+    assert isinstance(result, TargetResult)
+    assert result.target == target
+    entry = json.loads(json.dumps(result.entry))
+    assert (entry["target"], entry["ok"]) == (target, result.ok)
+    assert result.table.splitlines()[0] in (
+        f"{target}: compatible",
+        f"{target}: not compatible",
+    )
+    assert len(result.table.splitlines()) == 1 + len(result.rows)
+    assert result.ok == (not result.problems)
 
 
 @pytest.mark.parametrize(
-    ("target", "op", "mend"),
+    ("target", "op", "remedy"),
     [
-        ("coral", "refused: CUMSUM, op 0: not on the list", "build it of ops of the list"),
+        ("coral", "rejected: CUMSUM, op 0: not on the list", "build it of supported ops"),
         ("ethos-u55-128", "1 CUMSUM left on the CPU", ""),
     ],
 )
-def test_what_stands_against_a_file_is_one_line(target: str, op: str, mend: str) -> None:
-    graph = Graph(1, 8, 8, 4)
+def test_problems_are_one_line(target: str, op: str, remedy: str) -> None:
+    graph = GraphBuilder(1, 8, 8, 4)
     graph.op("CUMSUM", [0, graph.constant(numbers(1))], 1, 8, 8, 4)
-    outcome = TARGETS[target](graph.content, "small")
-    assert not outcome.ok
-    assert op in outcome.against
-    assert mend in outcome.against
-    assert "\n" not in outcome.against
+    result = TARGETS[target](graph.content, "small")
+    assert not result.ok
+    assert op in result.problems
+    assert remedy in result.problems
+    assert "\n" not in result.problems
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_foreign_file_is_refused(target: str) -> None:
-    with pytest.raises(GliosliceError, match="no TFLite file"):
+def test_a_foreign_file_is_rejected(target: str) -> None:
+    with pytest.raises(GliosliceError, match="not a TFLite file"):
         TARGETS[target](b"PK\x03\x04 a zip file", "x")
 
 
@@ -65,9 +68,9 @@ def test_a_missing_tool_is_named(
         check(relu(), "x")  # type: ignore[operator]
 
 
-def test_targets_are_chosen_by_one_or_several_options() -> None:
-    assert chosen_targets([]) == ()
-    assert chosen_targets(["pi,coral", "pi"]) == ("pi", "coral")
-    assert chosen_targets(["ethos-u55-128"]) == ("ethos-u55-128",)
+def test_targets_of_one_or_several_options() -> None:
+    assert choose_targets([]) == ()
+    assert choose_targets(["pi,coral", "pi"]) == ("pi", "coral")
+    assert choose_targets(["ethos-u55-128"]) == ("ethos-u55-128",)
     with pytest.raises(GliosliceError, match="--target tpu: a target is one of pi, coral"):
-        chosen_targets(["pi,tpu"])
+        choose_targets(["pi,tpu"])

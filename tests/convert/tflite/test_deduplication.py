@@ -1,37 +1,37 @@
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.tflite.deduplication import CONSTANT_ALIGNMENT, Recorder, Table, Vector
+from convert.tflite.deduplication import CONSTANT_ALIGNMENT, DeduplicatingBuilder, Table, Vector
 
 
 def test_equal_tables_are_one_node() -> None:
-    recorder = Recorder()
+    builder = DeduplicatingBuilder()
     tensors = [schema.TensorT(shape=np.array([1, 8]), type=9) for _ in range(3)]
     graph = schema.SubGraphT(tensors=tensors)
-    graph.Pack(recorder)
-    tables = [node for node in recorder.nodes if isinstance(node, Table)]
+    graph.Pack(builder)
+    tables = [node for node in builder.nodes if isinstance(node, Table)]
     assert len(tables) == 2
     [references] = [
         node.content
-        for node in recorder.nodes
+        for node in builder.nodes
         if isinstance(node, Vector) and isinstance(node.content, tuple)
     ]
     assert len(references) == 3
     assert len(set(references)) == 1
 
 
-def test_what_differs_in_one_field_stays_apart() -> None:
-    recorder = Recorder()
+def test_tables_that_differ_in_one_field_stay_separate() -> None:
+    builder = DeduplicatingBuilder()
     for variable in (True, False, True):
-        schema.TensorT(shape=np.array([1, 8]), isVariable=variable).Pack(recorder)
-    assert sum(isinstance(node, Table) for node in recorder.nodes) == 2
+        schema.TensorT(shape=np.array([1, 8]), isVariable=variable).Pack(builder)
+    assert sum(isinstance(node, Table) for node in builder.nodes) == 2
 
 
 def test_only_bytes_are_aligned_as_constants() -> None:
-    recorder = Recorder()
+    builder = DeduplicatingBuilder()
 
     def alignment(values: object) -> int:
-        node = recorder.nodes[recorder.CreateNumpyVector(np.asarray(values)) - 1]
+        node = builder.nodes[builder.CreateNumpyVector(np.asarray(values)) - 1]
         assert isinstance(node, Vector)
         return node.alignment
 

@@ -7,22 +7,17 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convert.tflite.deduplication import CONSTANT_ALIGNMENT, Recorder, Vector
-from convert.tflite.layout import place
+from convert.tflite.deduplication import CONSTANT_ALIGNMENT, DeduplicatingBuilder, Vector
+from convert.tflite.editor import serialize
 
 
 def buffer(data: bytes) -> Any:
     return schema.BufferT(data=np.frombuffer(data, np.uint8))
 
 
-def written(model: Any) -> bytes:
-    recorder = Recorder()
-    return place(recorder.nodes, model.Pack(recorder), b"TFL3")
-
-
 @given(st.lists(st.binary(min_size=1, max_size=70), max_size=12))
-def test_what_is_placed_is_read_back_and_aligned(blobs: list[bytes]) -> None:
-    content = written(schema.ModelT(version=3, buffers=[buffer(blob) for blob in blobs]))
+def test_buffers_are_read_back_and_aligned(blobs: list[bytes]) -> None:
+    content = serialize(schema.ModelT(version=3, buffers=[buffer(blob) for blob in blobs]))
     model = schema.Model.GetRootAs(content, 0)
     assert model.Version() == 3
     tables = [model.Buffers(i) for i in range(model.BuffersLength())]
@@ -40,11 +35,11 @@ def test_what_is_placed_is_read_back_and_aligned(blobs: list[bytes]) -> None:
 def test_numbers_of_every_width_survive(
     scales: list[float], points: list[int], dimension: int
 ) -> None:
-    quantisation = schema.QuantizationParametersT(
+    quantization = schema.QuantizationParametersT(
         scale=np.array(scales, np.float32), zeroPoint=points, quantizedDimension=dimension
     )
-    tensor = schema.TensorT(name="a", shape=[1, 2], isVariable=True, quantization=quantisation)
-    content = written(schema.ModelT(subgraphs=[schema.SubGraphT(tensors=[tensor])]))
+    tensor = schema.TensorT(name="a", shape=[1, 2], isVariable=True, quantization=quantization)
+    content = serialize(schema.ModelT(subgraphs=[schema.SubGraphT(tensors=[tensor])]))
     read = schema.ModelT.InitFromPackedBuf(content, 0).subgraphs[0].tensors[0]
     assert (read.name, list(read.shape), read.isVariable) == (b"a", [1, 2], True)
     assert list(read.quantization.scale if scales else []) == scales
@@ -59,7 +54,7 @@ def test_64_bit_numbers_lie_at_multiples_of_8() -> None:
         )
         for n in range(6)
     ]
-    content = written(schema.ModelT(subgraphs=[schema.SubGraphT(tensors=tensors)]))
+    content = serialize(schema.ModelT(subgraphs=[schema.SubGraphT(tensors=tensors)]))
     graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
     for n in range(6):
         table = graph.Tensors(n).Quantization()._tab
@@ -70,8 +65,8 @@ def test_64_bit_numbers_lie_at_multiples_of_8() -> None:
 
 def test_equal_parts_are_written_once() -> None:
     blob = bytes(range(200))
-    one = written(schema.ModelT(buffers=[buffer(blob)]))
-    many = written(schema.ModelT(buffers=[buffer(blob) for _ in range(10)]))
+    one = serialize(schema.ModelT(buffers=[buffer(blob)]))
+    many = serialize(schema.ModelT(buffers=[buffer(blob) for _ in range(10)]))
     assert len(many) <= len(one) + 9 * 4  # references in the model's list, nothing else
 
 
@@ -80,22 +75,22 @@ def test_small_vectors_fill_the_gaps_before_constants() -> None:
         blobs = [buffer(bytes([n]) * 16) for n in range(8)]
         tensors = [schema.TensorT(buffer=n + 1, shape=shape) for n, shape in enumerate(shapes)]
         graph = schema.SubGraphT(tensors=tensors)
-        return len(written(schema.ModelT(buffers=blobs, subgraphs=[graph])))
+        return len(serialize(schema.ModelT(buffers=blobs, subgraphs=[graph])))
 
     # Eight vectors of 12 bytes cost little more than the eight references to them.
     assert size(*([n, n] for n in range(8))) <= size(*([1, 1] for _ in range(8))) + 16
 
 
-def test_vectors_of_one_content_but_other_alignment_stay_apart() -> None:
-    recorder = Recorder()
-    as_bytes = recorder.CreateNumpyVector(np.zeros(8, np.uint8))
-    as_string = recorder.CreateString(bytes(7))
+def test_vectors_of_other_alignment_stay_separate() -> None:
+    builder = DeduplicatingBuilder()
+    as_bytes = builder.CreateNumpyVector(np.zeros(8, np.uint8))
+    as_string = builder.CreateString(bytes(7))
     assert as_bytes != as_string
-    assert recorder.nodes[as_bytes - 1] == Vector(8, CONSTANT_ALIGNMENT, bytes(8))
+    assert builder.nodes[as_bytes - 1] == Vector(8, CONSTANT_ALIGNMENT, bytes(8))
 
 
 @pytest.mark.parametrize("values", [[1, 2, 3], []])
 def test_lists_are_written_as_arrays_are(values: list[int]) -> None:
     as_list = schema.ModelT(metadataBuffer=values)
     as_array = schema.ModelT(metadataBuffer=np.array(values, np.int32))
-    assert written(as_list) == written(as_array)
+    assert serialize(as_list) == serialize(as_array)

@@ -17,7 +17,7 @@ from tests.convert.float_files import FloatFile, of_unet
         (nn.Conv2d(4, 8, 3, groups=4), "plain convolution"),
     ],
 )
-def test_what_breaks_is_named_with_its_place_and_what_to_use(
+def test_an_unsupported_layer_is_named_with_its_path_and_an_alternative(
     module: nn.Module, instead: str
 ) -> None:
     network = random_network((4, 6))
@@ -27,7 +27,7 @@ def test_what_breaks_is_named_with_its_place_and_what_to_use(
         check_layers(network)
 
 
-def test_the_kits_own_layers_pass() -> None:
+def test_layers_of_this_kit_pass() -> None:
     check_layers(random_network((4, 6)))
     check_layers(nn.Sequential(nn.ConvTranspose2d(4, 4, 2), nn.Conv2d(4, 4, 3), nn.Conv2d(1, 1, 1)))
 

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.firmware_host.commands import STREAM_TO_SCRIPTED_BOARD, restore_signals
 from tests.firmware_host.scripted import SHA256
-from tests.firmware_host.test_command import RUN, hear_signals
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 FLAGS += ["--ignore-gpu-blocklist"]
 PYTHON = [sys.executable, "-X", "faulthandler", "-c"]
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
-PATIENCE = 90.0
+TIMEOUT = 90.0
 """Seconds: software WebGL on a busy machine is slow."""
 
 
@@ -44,10 +44,10 @@ def browser() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Tab:
-    """A tab; `complaints` are the errors that its console has shown."""
+    """A tab; `errors` are the errors that its console has shown."""
 
     page: Any
-    complaints: list[str]
+    errors: list[str]
 
     def ask(self, expression: str) -> Any:
         """Return what an expression is in the page."""
@@ -55,9 +55,9 @@ class Tab:
 
     def until(self, expression: str) -> None:
         """Wait until an expression is true; the page's policy lets no string be evaluated in it."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not self.ask(expression):
-            assert time.monotonic() < deadline, f"not in time: {expression}; {self.complaints}"
+            assert time.monotonic() < deadline, f"not in time: {expression}; {self.errors}"
             time.sleep(0.1)
 
     def text(self, selector: str) -> str:
@@ -81,11 +81,11 @@ def tab(browser: Any) -> Iterator[Open]:
     def visit(url: str, width: int = 1280, height: int = 800) -> Tab:
         window = browser.new_context(viewport={"width": width, "height": height})
         windows.append(window)
-        page, complaints = window.new_page(), []
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page, errors = window.new_page(), []
+        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
-        made = Tab(page, complaints)
+        made = Tab(page, errors)
         made.until("'glioslice' in window")
         return made
 
@@ -102,15 +102,15 @@ class Command:
     url: str
     out: Path
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Let the board, which waits after four masks, go on."""
         (self.out / "go").touch()
 
-    def stays(self) -> None:
+    def wait_until_over(self) -> None:
         """Wait until the run is over and only the page remains."""
-        deadline = time.monotonic() + PATIENCE
-        while "stays until Ctrl-C" not in (said := (self.out / "said").read_text()):
-            assert time.monotonic() < deadline and self.process.poll() is None, said
+        deadline = time.monotonic() + TIMEOUT
+        while "stays open until Ctrl-C" not in (log := (self.out / "log").read_text()):
+            assert time.monotonic() < deadline and self.process.poll() is None, log
             time.sleep(0.05)
 
     def stop(self) -> int:
@@ -119,9 +119,9 @@ class Command:
         try:
             return self.process.wait(20)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
+            self.process.send_signal(signal.SIGABRT)  # faulthandler shows where it hangs
             self.process.wait()
-            raise AssertionError((self.out / "said").read_text()) from None
+            raise AssertionError((self.out / "log").read_text()) from None
 
 
 Start = Callable[..., Command]
@@ -132,18 +132,19 @@ def command(tmp_path: Path) -> Iterator[Start]:
     """Return a function that runs `stream.py` with a page, by default with a scripted board."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(behaviour: str | None, *words: object) -> Command:
+    def run(behaviour: str | None, *options: object) -> Command:
         out = tmp_path / "out"
-        given = [str(word) for word in words]
+        given = [str(option) for option in options]
         behaviour = f"gate:{out / 'go'}" if behaviour == "gate" else behaviour
         if behaviour:
             given += ["--port", "sim://?baud=4000000", "--allow-model", SHA256, "--view"]
             given += ["--output", str(out / "m.nii.gz"), "--report", str(out / "r.json")]
         out.mkdir(exist_ok=True)
-        with (out / "said").open("w") as said:
+        with (out / "log").open("w") as log:
             process = subprocess.Popen(
-                [*PYTHON, RUN, behaviour or "none", str(out), *given],
-                cwd=ROOT, stdout=subprocess.PIPE, stderr=said, text=True, preexec_fn=hear_signals,
+                [*PYTHON, STREAM_TO_SCRIPTED_BOARD, behaviour or "none", str(out), *given],
+                cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True,
+                preexec_fn=restore_signals,
                 env={k: v for k, v in os.environ.items() if k not in SCREENS},
             )  # fmt: skip
         started.append(process)
@@ -151,7 +152,7 @@ def command(tmp_path: Path) -> Iterator[Start]:
         for line in process.stdout:
             if match := re.match(r"page: (\S+) ", line):
                 return Command(process, match[1], out)
-        raise AssertionError((out / "said").read_text())
+        raise AssertionError((out / "log").read_text())
 
     yield run
     for process in started:

@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows is what was sent, whatever happens on the way."""
+"""The page in a real browser shows what was sent, whatever happens during the run."""
 
 import io
 import json
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from firmware_host.viewer.scene import Scene, turned
-from glioslice.cases import find_case, read_case
+from firmware_host.viewer.scene import Scene, to_page_voxels
+from glioslice.cases import read_case
 from glioslice.labels import BRATS_2018, from_scheme
 from glioslice.montage import COLOURS
-from glioslice.preprocessing import brain_of, crop_of, cut
+from glioslice.preprocessing import brain_mask, extract_slices, find_crop
 from tests.conftest import Write
+from tests.firmware_host.commands import list_processes
 from tests.firmware_host.scripted import HELLO, SHA256
-from tests.firmware_host.test_command import processes
 from tests.firmware_host.viewer.conftest import Command, Open, Start, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -27,14 +27,14 @@ ENDED = "!['waiting', 'running'].includes(glioslice.numbers.state)"
 
 def sent(case: Path, mask: Path) -> bytes:
     """Return the masks in a file as the page's voxels: those of the window that was streamed."""
-    crop = crop_of(brain_of(read_case(find_case(case)).images), HELLO.window)
+    crop = find_crop(brain_mask(read_case(case).images), HELLO.window)
     labels = from_scheme(np.asarray(nib.Nifti1Image.from_filename(mask).dataobj), BRATS_2018)
-    assert {0, 2, 3} == set(np.unique(labels).tolist())  # the rule's
-    return turned(cut(labels, crop))
+    assert {0, 2, 3} == set(np.unique(labels).tolist())  # the labels that the rule makes
+    return to_page_voxels(extract_slices(labels, crop))
 
 
 def check_numbers(tab: Tab, command: Command) -> None:
-    """What the page says is what the report says."""
+    """The page shows the numbers of the report."""
     report = json.loads((command.out / "r.json").read_text())
     numbers = tab.ask("glioslice.numbers")
     for key in set(report) - {"labels", "warnings"}:  # of files
@@ -45,7 +45,7 @@ def check_numbers(tab: Tab, command: Command) -> None:
     for name in ("p50", "p90", "p99"):
         assert tab.text(f"#{name}") == f"{report['device_ms'][name]:.2f}"
     assert tab.text("#rate") == f"{report['slices_per_second']:.1f}"
-    assert tab.text("#again") == str(report["retransmits"])
+    assert tab.text("#retransmitted") == str(report["retransmits"])
     assert tab.text("#done") == f"{report['masks']} of 14 slices"
     assert tab.text("#model") == "rule"
     assert SHA256 in tab.text("#digest")
@@ -57,19 +57,19 @@ def test_voxels_and_numbers(command: Start, tab: Open, write_case: Write) -> Non
     page = tab(started.url)
     page.until("glioslice.arrivals === 4")
     early = page.voxels
-    started.go_on()
+    started.resume()
     page.until(ENDED)
     assert page.text("#state") == "complete"
     wanted = sent(case, started.out / "m.nii.gz")
     assert page.voxels == wanted
-    assert len(early) == len(wanted) and early != wanted  # they grew before our eyes
+    assert len(early) == len(wanted) and early != wanted  # it changed during the run
     check_numbers(page, started)
     page.until("glioslice.viewer.base.img.some((voxel) => voxel > 0)")
-    images = Scene(crop_of(brain_of(read_case(find_case(case)).images), HELLO.window),
-                   read_case(find_case(case)).images)  # fmt: skip
+    images = Scene(find_crop(brain_mask(read_case(case).images), HELLO.window),
+                   read_case(case).images)  # fmt: skip
     assert bytes(page.ask("Array.from(glioslice.viewer.base.img)")) == images.volume("flair")
-    assert page.complaints == []
-    assert started.process.poll() is None  # it stays
+    assert page.errors == []
+    assert started.process.poll() is None  # the page stays open
     assert started.stop() == 0
 
 
@@ -111,7 +111,7 @@ def test_a_reload_in_the_middle_loses_nothing(command: Start, tab: Open, write_c
     page.page.reload()
     page.until("window.glioslice?.arrivals === 4")
     assert page.voxels == half
-    started.go_on()
+    started.resume()
     page.until(ENDED)
     page.page.reload()  # and one after the end
     page.until("window.glioslice?.arrivals === 14")
@@ -124,8 +124,8 @@ def test_two_tabs_agree(command: Start, tab: Open, write_case: Write) -> None:
     started = command("gate", "--input", write_case())
     first = tab(started.url)
     first.until("glioslice.arrivals === 4")
-    second = tab(started.url)  # comes late, hears all
-    started.go_on()
+    second = tab(started.url)  # joins late, gets all messages
+    started.resume()
     for page in (first, second):
         page.until(ENDED)
         page.until("glioslice.arrivals === 14")
@@ -141,44 +141,44 @@ def test_a_board_that_is_gone(command: Start, tab: Open, write_case: Write) -> N
     page = tab(started.url)
     page.until(ENDED)
     assert page.text("#state") == "ended early"
-    assert "4 of 14 masks are kept in" in page.text("#told")
+    assert "4 of 14 masks are kept in" in page.text("#message")
     page.until("glioslice.arrivals === 4")
-    kept = turned(
-        cut(
+    kept = to_page_voxels(
+        extract_slices(
             from_scheme(
                 np.asarray(nib.Nifti1Image.from_filename(started.out / "m.partial.nii.gz").dataobj),
                 BRATS_2018,
             ),
-            crop_of(brain_of(read_case(find_case(case)).images), HELLO.window),
+            find_crop(brain_mask(read_case(case).images), HELLO.window),
         )
     )
     assert page.voxels == kept
     check_numbers(page, started)
     assert started.stop() == 2  # the run's own
     page.until("document.querySelector('.chip').dataset.state === 'lost'")
-    assert page.voxels == kept  # what is here stays
+    assert page.voxels == kept  # the page keeps its contents
 
 
-def test_a_desk_that_is_killed(command: Start, tab: Open, write_case: Write) -> None:
+def test_a_host_that_is_killed(command: Start, tab: Open, write_case: Write) -> None:
     case = write_case()
     started = command("gate", "--input", case)
     page = tab(started.url)
     page.until("glioslice.arrivals === 4")
     started.process.send_signal(signal.SIGKILL)
     page.until("document.querySelector('.chip').dataset.state === 'lost'")
-    assert "has ended" in page.text("#told")
+    assert "has ended" in page.text("#message")
     assert any(page.voxels)
 
 
-def test_a_closed_browser_does_not_hold_the_run(
+def test_a_closed_browser_does_not_block_the_run(
     command: Start, tab: Open, write_case: Write
 ) -> None:
     started = command("gate", "--input", write_case())
     page = tab(started.url)
     page.until("glioslice.arrivals === 4")
     page.page.context.close()
-    started.go_on()
-    started.stays()
+    started.resume()
+    started.wait_until_over()
     assert json.loads((started.out / "r.json").read_text())["complete"]
     assert started.stop() == 0
 
@@ -187,7 +187,7 @@ def test_the_address_is_in_no_command_line(command: Start, write_case: Write) ->
     started = command("gate", "--input", write_case())
     token = started.url.rstrip("/").rsplit("/", 1)[1]
     assert len(token) == 32
-    assert not [line for line in processes() if token in line]
+    assert not [line for line in list_processes() if token in line]
 
 
 def test_a_finished_case(command: Start, tab: Open, write_case: Write) -> None:
@@ -201,16 +201,16 @@ def test_a_finished_case(command: Start, tab: Open, write_case: Write) -> None:
     page.until(ENDED)
     assert page.text("#state") == "finished case"
     grid = page.ask("glioslice.viewer.grid")
-    images = read_case(find_case(case)).images
-    crop = crop_of(brain_of(images))
+    images = read_case(case).images
+    crop = find_crop(brain_mask(images))
     labels = from_scheme(np.asarray(nib.Nifti1Image.from_filename(mask).dataobj), BRATS_2018)
     assert grid == [*crop.window, crop.z[1] - crop.z[0]]
-    assert page.voxels == turned(cut(labels, crop))
+    assert page.voxels == to_page_voxels(extract_slices(labels, crop))
     check_numbers(page, run)
     assert again.stop() == 0
 
 
-def test_what_to_look_at_is_marked(command: Start, tab: Open, write_case: Write) -> None:
+def test_unsure_slices_are_marked(command: Start, tab: Open, write_case: Write) -> None:
     started = command("serve", "--input", write_case())
     page = tab(started.url)
     page.until(ENDED)
@@ -224,7 +224,7 @@ def test_what_to_look_at_is_marked(command: Start, tab: Open, write_case: Write)
         assert (", unsure" in page.text("#where")) is (z in marked)
     [odd] = [warning for warning in report["warnings"] if "unlike the brains" in warning]
     assert odd in page.text("#warnings")  # a block of 7 mL is no brain
-    assert page.complaints == []
+    assert page.errors == []
 
 
 def test_keys(command: Start, tab: Open, write_case: Write) -> None:
@@ -235,7 +235,7 @@ def test_keys(command: Start, tab: Open, write_case: Write) -> None:
     assert page.ask("document.getElementById('follow').checked")
     press("ArrowDown")
     assert page.ask("glioslice.viewer.place.z") == place - 1
-    assert not page.ask("document.getElementById('follow').checked")  # it stays there
+    assert not page.ask("document.getElementById('follow').checked")  # it stops following
     press("PageDown")
     assert page.ask("glioslice.viewer.place.z") == max(0, place - 1 - 10)
     press("f")
@@ -254,7 +254,7 @@ def test_keys(command: Start, tab: Open, write_case: Write) -> None:
     assert page.page.locator("#help").is_visible()
     press("Escape")
     assert not page.page.locator("#help").is_visible()
-    assert page.complaints == []
+    assert page.errors == []
 
 
 def test_it_fits_a_tablet(command: Start, tab: Open, write_case: Write) -> None:
@@ -274,20 +274,20 @@ def test_another_page_cannot_read_the_patient(command: Start, tab: Open, write_c
     read = f"fetch('{started.url}volume/flair').then(() => 'read', () => 'refused')"
     assert page.ask(read) == "refused"
     address = started.url.replace("http", "ws") + "feed"
-    heard = f"""new Promise((say) => {{
+    received = f"""new Promise((resolve) => {{
         try {{
             const socket = new WebSocket('{address}');
-            socket.onmessage = () => say('read');
-            socket.onerror = () => say('refused');
-        }} catch {{ say('refused'); }}
+            socket.onmessage = () => resolve('read');
+            socket.onerror = () => resolve('refused');
+        }} catch {{ resolve('refused'); }}
     }})"""
-    assert page.ask(heard) == "refused"
-    framed = f"""new Promise((say) => {{
+    assert page.ask(received) == "refused"
+    framed = f"""new Promise((resolve) => {{
         const frame = document.createElement('iframe');
         frame.src = '{started.url}';
-        frame.onload = () => say(frame.contentWindow.length);
+        frame.onload = () => resolve(frame.contentWindow.length);
         document.body.append(frame);
-        setTimeout(() => say('refused'), 3000);
+        setTimeout(() => resolve('refused'), 3000);
     }})"""
     page.ask(framed)
     assert (

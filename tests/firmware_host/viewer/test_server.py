@@ -1,8 +1,9 @@
-"""Who may read the page, and what tabs are told; without a browser."""
+"""Who may read the page, and which messages tabs get; without a browser."""
 
 import hashlib
 import http.client
 import json
+import logging
 import socket
 import threading
 import time
@@ -17,12 +18,15 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from firmware_host.progress import Reporter
+from firmware_host.viewer import finished_case
+from firmware_host.viewer import page as page_module
 from firmware_host.viewer.feed import SLICE, Feed
-from firmware_host.viewer.page import Page
-from firmware_host.viewer.scene import Scene, turned
+from firmware_host.viewer.page import Page, open_page
+from firmware_host.viewer.scene import Scene, to_page_voxels
 from firmware_host.viewer.server import FILES, Server
 from glioslice.errors import GliosliceError
-from glioslice.preprocessing import Crop, brain_of, crop_of, cut
+from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from tools import fetch_viewer
 
 Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
@@ -41,20 +45,20 @@ class Site:
         return self.server.url.rstrip("/").rsplit("/", 1)[1]
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        """Return status, body and headers of what the server answers."""
+        """Return status, body and headers of the response of the server."""
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
         connection.putrequest("GET", path, skip_host="Host" in headers)
         for name, value in headers.items():
             connection.putheader(name, value)
         connection.endheaders()
-        answer = connection.getresponse()
-        return answer.status, answer.read(), dict(answer.getheaders())
+        response = connection.getresponse()
+        return response.status, response.read(), dict(response.getheaders())
 
 
 @pytest.fixture
 def site(volumes: Volumes) -> Iterator[Site]:
     images, _ = volumes
-    feed, scene = Feed(), Scene(crop_of(brain_of(images), (32, 40)), images)
+    feed, scene = Feed(), Scene(find_crop(brain_mask(images), (32, 40)), images)
     server = Server(feed, lambda: scene)
     yield Site(server, feed, scene)
     server.close()
@@ -134,15 +138,16 @@ def test_what_the_page_may_do(site: Site) -> None:
 
 
 def test_a_port_that_is_taken(site: Site) -> None:
-    with pytest.raises(GliosliceError, match=r"cannot serve the page .*--view PORT"):
+    with pytest.raises(GliosliceError, match=r"cannot be served at port"):
         Server(Feed(), lambda: None, site.server.port)
 
 
 def test_grey_volumes(volumes: Volumes) -> None:
     images, _ = volumes
-    crop = crop_of(brain_of(images), (32, 40))
+    crop = find_crop(brain_mask(images), (32, 40))
     shown = np.frombuffer(Scene(crop, images).volume("t1"), np.uint8).reshape(14, 40, 32)
-    brain = np.frombuffer(turned(cut(brain_of(images), crop).astype(np.uint8)), np.uint8)
+    window = extract_slices(brain_mask(images), crop).astype(np.uint8)
+    brain = np.frombuffer(to_page_voxels(window), np.uint8)
     np.testing.assert_array_equal(shown > 0, brain.reshape(shown.shape) > 0)
     bright = np.unravel_index(images[1].argmax(), images.shape[1:])
     x, y, z = (int(n) for n in bright)
@@ -150,27 +155,27 @@ def test_grey_volumes(volumes: Volumes) -> None:
     assert shown[z - crop.z[0], 39 - y, 31 - x] == shown.max()  # turned to the right and the front
 
 
-def heard(feed: Feed) -> list[str | bytes | None]:
+def all_messages(feed: Feed) -> list[str | bytes | None]:
     return [message for message in feed.follow() if message is not None]
 
 
-def test_who_comes_late_hears_all() -> None:
+def test_a_late_follower_gets_all_messages() -> None:
     feed = Feed()
     feed.add(3, 1.5, b"before")
-    feed.begin({"name": "a"})
+    feed.start_case({"name": "a"})
     feed.add(0, 2.0, b"zero")
-    feed.say({"masks": 1})
-    feed.say({"masks": 2})
+    feed.publish_numbers({"masks": 1})
+    feed.publish_numbers({"masks": 2})
     early: list[str | bytes | None] = []
-    follower = threading.Thread(target=lambda: early.extend(heard(feed)))
+    follower = threading.Thread(target=lambda: early.extend(all_messages(feed)))
     follower.start()
     time.sleep(0.1)
     feed.add(1, 3.0, b"one")
-    feed.say({"masks": 3})
+    feed.publish_numbers({"masks": 3})
     time.sleep(0.1)
     feed.close()
     follower.join(5)
-    late = heard(feed)
+    late = all_messages(feed)
     assert [json.loads(m)["kind"] for m in late if isinstance(m, str)] == ["case", "numbers"]
     slices = [m for m in late if isinstance(m, bytes)]
     assert slices == [SLICE.pack(0, 2.0) + b"zero", SLICE.pack(1, 3.0) + b"one"]
@@ -179,22 +184,23 @@ def test_who_comes_late_hears_all() -> None:
     assert json.loads(str(last))["masks"] == 3
 
 
-def test_a_run_that_begins_anew_is_told_from_the_first_slice() -> None:
+def test_a_restarted_case_is_sent_from_its_first_slice() -> None:
     feed = Feed()
-    feed.begin({"name": "a"})
+    feed.start_case({"name": "a"})
     feed.add(0, 1.0, b"old")
     messages = feed.follow()
     assert [next(messages) for _ in range(2)][1] == SLICE.pack(0, 1.0) + b"old"
-    feed.begin({"name": "a"})
+    feed.start_case({"name": "a"})
     feed.add(0, 1.0, b"new")
     assert json.loads(str(next(messages)))["round"] == 2
     assert next(messages) == SLICE.pack(0, 1.0) + b"new"
 
 
-def test_a_tab_that_never_reads_holds_nobody(volumes: Volumes) -> None:
+@pytest.mark.slow
+def test_a_tab_that_never_reads_blocks_nobody(volumes: Volumes) -> None:
     page = Page()
     crop = Crop((160, 192, 200), (0, 0), (0, 200), (160, 192))
-    page.begin(Scene(crop), {"name": "x"}, dict)
+    page.start_case(Scene(crop), {"name": "x"}, dict)
     for index in range(200):  # 6 MB, more than any buffer on the way
         page.add(index, 1.0, np.zeros((160, 192), np.uint8))
     host = page.url.split("/")[2]
@@ -223,3 +229,26 @@ def test_the_viewer_is_the_one_that_the_note_names() -> None:
     assert f"{note['package']} {note['version']}" in licence
     assert "BSD 2-Clause License" in licence
     assert Path(FILES["niivue.js"][0]).name == note["file"]
+
+
+def test_warnings_about_the_link_are_the_status_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(screen, raising=False)
+    monkeypatch.setattr(page_module, "_wait_for_ctrl_c", lambda *_: None)
+    shown: list[str] = []
+    monkeypatch.setattr(Page, "show_message", lambda self, text: shown.append(text))
+    logger = logging.getLogger("glioslice.wire.connection")
+    with open_page(0, Reporter()):
+        logger.warning("%s: the port is lost", "COM3")
+        logger.info("the port is back")
+    logger.warning("after the page")
+    assert shown == ["COM3: the port is lost"]
+
+
+def test_a_finished_case_without_its_mask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        finished_case.main([str(tmp_path / "none.nii.gz")])
+    assert end.value.code == 2
+    assert "none.nii.gz" in capsys.readouterr().err

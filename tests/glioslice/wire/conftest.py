@@ -21,7 +21,7 @@ except PortError:
     pass
 """
 
-ANSWER = """
+REPLY = """
 import sys
 from glioslice.wire.connection import Connection, PeerClosed, PeerRestarted
 from glioslice.wire.ports import PortError, open_port
@@ -56,10 +56,10 @@ sys.exit(3)
 
 @pytest.fixture
 def far_end() -> Callable[[str], list[str]]:
-    """Return the command of a program by its name: echo, answer, stubborn, failing, asleep."""
+    """Return the command of a program by its name: echo, reply, stubborn, failing, asleep."""
     programs = {
         "echo": ECHO,
-        "answer": ANSWER,
+        "reply": REPLY,
         "stubborn": STUBBORN,
         "failing": FAILING,
         "asleep": "import time; time.sleep(20)",

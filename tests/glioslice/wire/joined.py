@@ -8,25 +8,25 @@ from typing import Any
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import Link, Settings
 from glioslice.wire.simulator.faults import (
-    Maker,
-    doubling,
+    FaultFactory,
+    combined,
+    console_text,
     dropping,
-    mixed,
+    duplicating,
     pausing,
     reordering,
-    shouting,
     truncating,
 )
-from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 
-everything = (dropping(0.1), doubling, truncating, shouting)
+everything = (dropping(0.1), duplicating, truncating, console_text)
 
 
 @dataclass(frozen=True)
 class Line:
-    quality: Quality = field(default_factory=lambda: Quality(921600))
-    faults: tuple[Maker, ...] = ()
+    quality: LineQuality = field(default_factory=lambda: LineQuality(921600))
+    faults: tuple[FaultFactory, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     """Of VirtualLine."""
 
@@ -34,22 +34,22 @@ class Line:
 LINES = {
     "perfect": Line(),
     "one byte at a time": Line(options={"bytewise": True}),
-    "9600 baud": Line(Quality(9600)),
-    "16 ms delay": Line(Quality(921600, latency=0.016)),
-    "400 ms delay": Line(Quality(921600, latency=0.4)),
+    "9600 baud": Line(LineQuality(9600)),
+    "16 ms delay": Line(LineQuality(921600, latency=0.016)),
+    "400 ms delay": Line(LineQuality(921600, latency=0.4)),
     "20 % of frames lost": Line(faults=(dropping(0.2),)),
     "60 % of frames lost": Line(faults=(dropping(0.6),)),
-    "bit errors 1e-5": Line(Quality(921600, errors=1e-5)),
-    "bit errors 1e-4": Line(Quality(921600, errors=1e-4)),
-    "bit errors 1e-3": Line(Quality(921600, errors=1e-3)),
-    "blocks lost": Line(Quality(921600, loss=0.01)),
-    "duplication": Line(faults=(doubling,)),
+    "bit errors 1e-5": Line(LineQuality(921600, errors=1e-5)),
+    "bit errors 1e-4": Line(LineQuality(921600, errors=1e-4)),
+    "bit errors 1e-3": Line(LineQuality(921600, errors=1e-3)),
+    "blocks lost": Line(LineQuality(921600, loss=0.01)),
+    "duplication": Line(faults=(duplicating,)),
     "truncation": Line(faults=(truncating,)),
-    "console text": Line(faults=(shouting,)),
+    "console text": Line(faults=(console_text,)),
     "reordering of whole writes": Line(faults=(reordering,)),
     "pauses": Line(faults=(pausing,)),
-    "doubled and swapped": Line(faults=(doubling, reordering)),
-    "everything": Line(Quality(921600, errors=1e-5, loss=0.005, latency=0.016), everything),
+    "doubled and swapped": Line(faults=(duplicating, reordering)),
+    "everything": Line(LineQuality(921600, errors=1e-5, loss=0.005, latency=0.016), everything),
 }
 
 
@@ -60,7 +60,7 @@ def join(line: Line, seed: int = 1, link_settings: Settings | None = None) -> Vi
     if line.faults:
         chance = random.Random(seed)
         for end in ("host_fault", "board_fault"):
-            options[end] = mixed(chance, line.faults)
+            options[end] = combined(chance, line.faults)
     return VirtualLine(host, board, line.quality, **options)
 
 
@@ -75,8 +75,8 @@ def exchange(joined: VirtualLine, up: list[bytes], down: list[bytes], limit: flo
         lambda: (
             len(board.received) >= len(up)
             and len(host.received) >= len(down)
-            and not host.link.sender.queued
-            and not board.link.sender.queued
+            and not host.link.sender.unacknowledged
+            and not board.link.sender.unacknowledged
         ),
         limit,
     )
@@ -84,7 +84,7 @@ def exchange(joined: VirtualLine, up: list[bytes], down: list[bytes], limit: flo
     assert host.received == down
 
 
-def meet(host: Connection, board: Connection) -> None:
+def open_both(host: Connection, board: Connection) -> None:
     """Open a session from both ends at once, as two programs do."""
     waiting = threading.Thread(target=board.open, args=(5.0,))
     waiting.start()

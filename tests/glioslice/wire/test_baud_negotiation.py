@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from glioslice.wire.baud_negotiation import BASE, PROBES, SILENCE, offered, pattern
+from glioslice.wire.baud_negotiation import BASE, FALLBACK_SILENCE, PROBES, offered_rates, pattern
 from glioslice.wire.link import Link, Settings, State
 from glioslice.wire.simulator.faults import Fault, dropping, unharmed
-from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
 
@@ -20,7 +20,7 @@ class Pair:
 
     def __init__(
         self,
-        quality: Quality,
+        quality: LineQuality,
         host: Settings = ALL,
         board: Settings = ALL,
         fault: Callable[["Pair"], Fault] | None = None,
@@ -53,7 +53,7 @@ class Pair:
 @pytest.mark.parametrize("latency", [0.0, 0.016])
 @pytest.mark.parametrize("fastest", RATES)
 def test_the_fastest_rate_that_the_line_carries_is_found(fastest: int, latency: float) -> None:
-    both = Pair(Quality(fastest, latency=latency))
+    both = Pair(LineQuality(fastest, latency=latency))
     both.send(1)
     assert both.arrives(8.0)
     both.wait(3.0)
@@ -62,7 +62,7 @@ def test_the_fastest_rate_that_the_line_carries_is_found(fastest: int, latency: 
 
 @pytest.mark.parametrize("fastest", [BASE, 921600, 4_000_000])
 def test_a_rate_is_found_within_seconds_and_data_waits_for_it(fastest: int) -> None:
-    both = Pair(Quality(fastest))
+    both = Pair(LineQuality(fastest))
     both.send(1, 10)
     assert both.arrives(3.0)
     assert both.rates == (fastest, fastest)
@@ -82,9 +82,11 @@ def test_a_rate_is_found_within_seconds_and_data_waits_for_it(fastest: int) -> N
 def test_only_rates_that_both_ends_offer_are_tried(
     host: tuple[int, ...], board: tuple[int, ...], agreed: tuple[int | None, int | None]
 ) -> None:
-    # A port that keeps its rate has the one that all begin with.
+    # A port with a fixed rate has the one that all begin with.
     both = Pair(
-        Quality(BASE if None in agreed else 4_000_000), Settings(rates=host), Settings(rates=board)
+        LineQuality(BASE if None in agreed else 4_000_000),
+        Settings(rates=host),
+        Settings(rates=board),
     )
     both.send(1, 100)
     assert both.arrives(5.0)
@@ -104,21 +106,22 @@ def lossy_above(limit: int, share: float) -> Callable[[Pair], Fault]:
 
 
 def test_errors_that_rise_with_the_rate_lower_it() -> None:
-    both = Pair(Quality(4_000_000), fault=lossy_above(921600, 0.6))
+    both = Pair(LineQuality(4_000_000), fault=lossy_above(921600, 0.6))
     both.send(150)
     assert both.arrives(60.0)
     assert both.rates == (921600, 921600)
 
 
+@pytest.mark.slow
 def test_errors_that_do_not_depend_on_the_rate_leave_it() -> None:
-    both = Pair(Quality(3_000_000, errors=1e-4))
+    both = Pair(LineQuality(3_000_000, errors=1e-4))
     both.send(100)
     assert both.arrives(60.0)
     assert both.rates == (3_000_000, 3_000_000)
 
 
-def test_a_line_that_becomes_worse_is_met_at_the_first_rate_and_tuned_anew() -> None:
-    both = Pair(Quality(3_000_000))
+def test_a_line_that_becomes_worse_gets_a_lower_rate_and_a_higher_one_later() -> None:
+    both = Pair(LineQuality(3_000_000))
     both.send(10)
     assert both.arrives(5.0)
     both.line.fastest = 460800
@@ -135,15 +138,15 @@ def test_a_line_that_becomes_worse_is_met_at_the_first_rate_and_tuned_anew() -> 
 
 
 @pytest.mark.parametrize("pause", [0.5, 5.0, 60.0])
-def test_after_two_silent_seconds_both_ends_are_back_and_go_on(pause: float) -> None:
+def test_after_two_silent_seconds_both_ends_return_to_the_first_rate(pause: float) -> None:
     cut = [False]
-    both = Pair(Quality(921600), fault=lambda _: lambda frame: b"" if cut[0] else frame)
+    both = Pair(LineQuality(921600), fault=lambda _: lambda frame: b"" if cut[0] else frame)
     both.send(5)
     assert both.arrives(8.0)
     both.send(5)
     cut[0] = True
     both.wait(pause)
-    assert both.rates == ((BASE, BASE) if pause > SILENCE + 0.2 else (921600, 921600))
+    assert both.rates == ((BASE, BASE) if pause > FALLBACK_SILENCE + 0.2 else (921600, 921600))
     cut[0] = False
     assert both.arrives(15.0)
     both.wait(3.0)
@@ -151,17 +154,17 @@ def test_after_two_silent_seconds_both_ends_are_back_and_go_on(pause: float) -> 
     assert both.host.state is both.board.state is State.OPEN
 
 
-def test_a_board_whose_host_was_killed_is_back_for_the_next_in_two_seconds() -> None:
-    both = Pair(Quality(921600))
+def test_a_board_whose_host_was_killed_is_ready_for_the_next_in_two_seconds() -> None:
+    both = Pair(LineQuality(921600))
     both.send(1)
     assert both.arrives(5.0)
     both.line.host.link = Link(ALL, active=True, session=0x1002)  # it begins at the first rate
-    assert both.line.run(lambda: both.board.state is State.RESTARTED, SILENCE + 1.0)
+    assert both.line.run(lambda: both.board.state is State.RESTARTED, FALLBACK_SILENCE + 1.0)
     assert both.board.rate == BASE
 
 
-def test_a_goodbye_leaves_at_the_rate_of_the_session_and_ends_it() -> None:
-    both = Pair(Quality(921600))
+def test_a_close_is_sent_at_the_rate_of_the_session() -> None:
+    both = Pair(LineQuality(921600))
     both.send(1)
     assert both.arrives(5.0)
     both.host.close()
@@ -175,7 +178,7 @@ def test_a_goodbye_leaves_at_the_rate_of_the_session_and_ends_it() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.3])
 def test_whatever_of_a_trial_is_lost_the_ends_find_each_other(share: float, seed: int) -> None:
     chance = random.Random(seed)
-    both = Pair(Quality(921600, latency=0.016), fault=lambda _: dropping(share)(chance))
+    both = Pair(LineQuality(921600, latency=0.016), fault=lambda _: dropping(share)(chance))
     for _ in range(3):
         both.send(2, 5000)
         assert both.arrives(60.0)
@@ -183,9 +186,9 @@ def test_whatever_of_a_trial_is_lost_the_ends_find_each_other(share: float, seed
 
 
 def test_an_offer_names_the_rates_that_have_a_bit() -> None:
-    assert offered(RATES) == 0x1FF
-    assert offered((230400, 12345)) == 2
-    assert offered(()) == 0
+    assert offered_rates(RATES) == 0x1FF
+    assert offered_rates((230400, 12345)) == 2
+    assert offered_rates(()) == 0
 
 
 def test_the_probes_hold_every_byte() -> None:

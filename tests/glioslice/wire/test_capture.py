@@ -11,15 +11,15 @@ import pytest
 from glioslice.wire import packets
 from glioslice.wire.capture import Kind, RecordedPort, Recording, records
 from glioslice.wire.connection import Connection
-from glioslice.wire.framing import encode
+from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.link import Link
 from glioslice.wire.messages import HostHello, Mask, Mode, Slice, Start, Volume
 from glioslice.wire.packets import Data, Open
-from glioslice.wire.redaction import Blinder
-from glioslice.wire.simulator.line import Quality
+from glioslice.wire.redaction import Redactor
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
-from glioslice.wire.sniffer import Tap
+from glioslice.wire.sniffer import Sniffer
 from glioslice.wire.transport import AdjustablePort, LineLost, PortError, pair
 
 VOLUME = Volume(
@@ -29,46 +29,46 @@ SLICES = [os.urandom(size) for size in (3000, 1, 0, 64, 40_000)]
 CHOICE = HostHello(Mode.SERVE, 2, 1)
 
 
-def heard(path: Path) -> tuple[list[bytes], list[bytes]]:
+def messages_in(path: Path) -> tuple[list[bytes], list[bytes]]:
     """The messages of both ends in a recording, the host's first."""
-    tap, up, down = Tap(), list[bytes](), list[bytes]()
+    sniffer, up, down = Sniffer(), list[bytes](), list[bytes]()
     for record in records(path):
         if record.kind in (Kind.UP, Kind.DOWN):
-            for seen in tap.feed(record.kind is Kind.UP, record.data, record.time):
-                (up if seen.up else down).extend(seen.messages)
+            for frame in sniffer.feed(record.kind is Kind.UP, record.data, record.time):
+                (up if frame.up else down).extend(frame.messages)
     return up, down
 
 
-def talk(port: RecordedPort, far: Connection) -> list[bytes]:
-    """Stream slices over a recorded port; return what the host said."""
-    said = [CHOICE.to_bytes(), Start(len(SLICES)).to_bytes()]
-    said += [Slice(i, 2, one).to_bytes() for i, one in enumerate(SLICES)]
+def stream(port: RecordedPort, far: Connection) -> list[bytes]:
+    """Stream slices over a recorded port; return what the host sent."""
+    sent = [CHOICE.to_bytes(), Start(len(SLICES)).to_bytes()]
+    sent += [Slice(i, 2, one).to_bytes() for i, one in enumerate(SLICES)]
     with Connection(port, active=True) as host:
         host.open(5.0)
         far.open(5.0)
-        for message in said:
+        for message in sent:
             host.send(message)
         for index in range(len(SLICES)):
             far.send(Mask(index, 1, 5, b"mask %d" % index).to_bytes())
             assert host.receive(5.0)
         assert host.flush(5.0)
-        port.note(VOLUME)
-    return said
+        port.record_volume(VOLUME)
+    return sent
 
 
 @pytest.mark.parametrize("images", [True, False])
 def test_a_recording_holds_every_message_of_both_ends(images: bool, tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     near, far = pair()
-    port = RecordedPort(near, Recording(path), None if images else Blinder())
+    port = RecordedPort(near, Recording(path), None if images else Redactor())
     with Connection(far, active=False) as board:
-        said = talk(port, board)
+        sent = stream(port, board)
     assert not near._inbound.data
-    up, down = heard(path)
+    up, down = messages_in(path)
     if not images:
         blank = [Slice(i, 2, bytes(len(one))).to_bytes() for i, one in enumerate(SLICES)]
-        said = [*said[:2], *blank]
-    assert up == said
+        sent = [*sent[:2], *blank]
+    assert up == sent
     assert [Mask.from_bytes(m).payload for m in down] == [b"mask %d" % i for i in range(5)]
     found = [r.data for r in records(path) if r.kind is Kind.VOLUME]
     assert [Volume.from_bytes(data) for data in found] == [VOLUME]
@@ -89,7 +89,7 @@ def test_no_byte_of_an_image_is_in_a_recording_of_masks(tmp_path: Path) -> None:
     """Over a line that loses and repeats frames, in pieces of every size, and echoes them."""
     chance = random.Random(2)
     path = tmp_path / "a.rec"
-    keep, blinder = Recording(path), Blinder()
+    keep, redactor = Recording(path), Redactor()
 
     def up(frame: bytes) -> bytes:
         keep_up(frame)
@@ -100,19 +100,19 @@ def test_no_byte_of_an_image_is_in_a_recording_of_masks(tmp_path: Path) -> None:
         return b"" if chance.random() < 0.2 else frame
 
     def keep_up(data: bytes) -> None:
-        for piece in blinder.up(data):
-            keep.add(Kind.UP_BLANK, zlib.compress(piece))
+        for piece in redactor.up(data):
+            keep.add(Kind.UP_REDACTED, zlib.compress(piece))
 
     def keep_down(data: bytes) -> None:
-        for piece in blinder.down(data):
-            keep.add(Kind.DOWN_BLANK, zlib.compress(piece))
+        for piece in redactor.down(data):
+            keep.add(Kind.DOWN_REDACTED, zlib.compress(piece))
 
     def down(frame: bytes) -> bytes:
         keep_down(frame)
         return frame
 
     line = VirtualLine(
-        Link(active=True, session=7), Link(active=False, session=9), Quality(921600),
+        Link(active=True, session=7), Link(active=False, session=9), LineQuality(921600),
         host_fault=up, board_fault=down,
     )  # fmt: skip
     images = [chance.randbytes(chance.randint(20, 9000)) for _ in range(30)]
@@ -122,25 +122,25 @@ def test_no_byte_of_an_image_is_in_a_recording_of_masks(tmp_path: Path) -> None:
     done = lambda: len(line.board.received) == len(line.host.received) == 30  # noqa: E731
     assert line.run(done, 100.0)
     assert line.host.link.counts.retransmits > 10
-    keep.add(Kind.DOWN_BLANK, zlib.compress(blinder.rest()))
+    keep.add(Kind.DOWN_REDACTED, zlib.compress(redactor.rest()))
     keep.close()
     kept = unpacked(path)
     assert not runs(kept) & set[bytes]().union(*map(runs, images))
     assert kept.count(b"a mask") >= 30
-    up_said, down_said = heard(path)
-    assert [len(m) for m in up_said] == [len(image) + 4 for image in images]
-    assert len(down_said) == 30
+    up_sent, down_sent = messages_in(path)
+    assert [len(m) for m in up_sent] == [len(image) + 4 for image in images]
+    assert len(down_sent) == 30
 
 
-def test_a_host_stream_that_cannot_be_followed_is_left_out_whole() -> None:
-    blinder = Blinder()
-    list(blinder.up(encode(packets.to_bytes(Open(5, 0, 1024, 32768), True))))
+def test_a_host_stream_that_cannot_be_followed_is_left_out_entirely() -> None:
+    redactor = Redactor()
+    list(redactor.up(encode_frame(packets.to_bytes(Open(5, 0, 1024, 32768), True))))
 
     def kept(offset: int, payload: bytes) -> bytes:
-        (frame,) = blinder.up(encode(packets.to_bytes(Data(5, offset, 0, payload), True)))
-        (seen,) = Tap().feed(None, frame, 0.0)
-        assert isinstance(seen.packet, Data)
-        return seen.packet.payload
+        (frame,) = redactor.up(encode_frame(packets.to_bytes(Data(5, offset, 0, payload), True)))
+        (sniffed,) = Sniffer().feed(None, frame, 0.0)
+        assert isinstance(sniffed.packet, Data)
+        return sniffed.packet.payload
 
     assert kept(50, b"before it was seen") == bytes(18)
     assert kept(0, b"\x03abc") == b"\x03abc"
@@ -206,7 +206,7 @@ def test_rates_and_a_line_that_is_lost_and_back(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_port_that_keeps_its_rate_keeps_it(tmp_path: Path) -> None:
+def test_a_port_with_a_fixed_rate(tmp_path: Path) -> None:
     near, _ = pair()
     port = RecordedPort(near, Recording(tmp_path / "a.rec"))
     assert port.rates == ()
@@ -218,14 +218,17 @@ def test_a_port_that_keeps_its_rate_keeps_it(tmp_path: Path) -> None:
     assert [r.kind for r in records(tmp_path / "a.rec")] == []
 
 
-def test_a_recording_that_had_to_end_is_told_and_the_session_goes_on(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_full_disk_is_logged_and_the_session_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     keep = Recording(tmp_path / "a.rec")
-    keep.trouble = "No space left on device"
+    keep.problem = "No space left on device"
     near, far = pair()
     with Connection(far, active=False) as board:
-        talk(RecordedPort(near, keep, say=said.append), board)
-    assert said == [f"{tmp_path / 'a.rec'}: not all was recorded: No space left on device"]
+        stream(RecordedPort(near, keep), board)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "a.rec" in record.message and "No space left on device" in record.message
 
 
 def test_both_threads_may_record(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A recording's file: whole under its name, and refused where it is damaged."""
+"""A recording's file: complete under its name, and refused where it is damaged."""
 
 import itertools
 import zlib
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from glioslice.errors import GliosliceError
 from glioslice.wire import capture
-from glioslice.wire.capture import MAGIC, MOST, Kind, Record, Recording, packed, records
+from glioslice.wire.capture import MAGIC, MAX_CONTENT, Kind, Record, Recording, pack_record, records
 
 some = [(Kind.UP, b"\0up\0"), (Kind.DOWN, b"down"), (Kind.RATE, (921600).to_bytes(4, "little"))]
 
 
 def clock() -> Callable[[], float]:
-    """A clock that ticks a quarter of a second each time it is looked at."""
+    """A clock that ticks a quarter of a second each time it is read."""
     ticks = itertools.count()
     return lambda: next(ticks) / 4
 
@@ -28,7 +28,7 @@ def write(path: Path, content: list[tuple[Kind, bytes]]) -> Path:
     for kind, data in content:
         keep.add(kind, data)
     keep.close()
-    assert keep.trouble == ""
+    assert keep.problem == ""
     return path
 
 
@@ -50,7 +50,7 @@ def test_any_bytes_come_back(tmp_path: Path, content: list[tuple[Kind, bytes]]) 
 def test_a_long_read_takes_several_records(tmp_path: Path) -> None:
     data = bytes(range(256)) * 300
     found = list(records(write(tmp_path / "a.rec", [(Kind.DOWN, data)])))
-    assert [len(one.data) for one in found] == [MOST, len(data) - MOST]
+    assert [len(one.data) for one in found] == [MAX_CONTENT, len(data) - MAX_CONTENT]
     assert b"".join(one.data for one in found) == data
 
 
@@ -90,7 +90,7 @@ def test_a_file_that_is_cut_anywhere_or_goes_on_is_refused(tmp_path: Path) -> No
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(GliosliceError, match=r"no recording|cut short"):
+        with pytest.raises(GliosliceError, match=r"not a recording|cut short"):
             list(records(path))
     path.write_bytes(whole + b"\0")
     with pytest.raises(GliosliceError, match="damaged"):
@@ -99,14 +99,14 @@ def test_a_file_that_is_cut_anywhere_or_goes_on_is_refused(tmp_path: Path) -> No
 
 def test_other_files_and_versions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
-    end = packed(Kind.END, 0, b"")
+    end = pack_record(Kind.END, 0, b"")
     for content, why in (
-        (b"\x1f\x8b" + bytes(100), "no recording; stream.py --record makes one"),
+        (b"\x1f\x8b" + bytes(100), "not a recording; `glioslice stream --record` makes one"),
         (MAGIC + b"\2" + end, "version 2, this side reads 1"),
-        (MAGIC + b"\1" + packed(Kind.RATE, 0, b"\0\0\0") + end, "damaged at byte 5"),
-        (MAGIC + b"\1" + packed(Kind.LINE, 0, b"") + end, "damaged at byte 5"),
-        (MAGIC + b"\1" + packed(Kind.UP_BLANK, 0, b"no stream") + end, "damaged at byte 5"),
-        (MAGIC + b"\1" + packed(Kind.END, 0, b"x"), "damaged at byte 5"),
+        (MAGIC + b"\1" + pack_record(Kind.RATE, 0, b"\0\0\0") + end, "damaged at byte 5"),
+        (MAGIC + b"\1" + pack_record(Kind.LINE, 0, b"") + end, "damaged at byte 5"),
+        (MAGIC + b"\1" + pack_record(Kind.UP_REDACTED, 0, b"no stream") + end, "damaged at byte 5"),
+        (MAGIC + b"\1" + pack_record(Kind.END, 0, b"x"), "damaged at byte 5"),
     ):
         path.write_bytes(content)
         with pytest.raises(GliosliceError, match=why):
@@ -117,15 +117,15 @@ def test_other_files_and_versions_are_refused(tmp_path: Path) -> None:
 
 def test_time_does_not_go_back(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
-    path.write_bytes(MAGIC + b"\1" + packed(Kind.UP, 2, b"x") + packed(Kind.UP, 1, b"y"))
+    path.write_bytes(MAGIC + b"\1" + pack_record(Kind.UP, 2, b"x") + pack_record(Kind.UP, 1, b"y"))
     with pytest.raises(GliosliceError, match="damaged at byte 19"):
         list(records(path))
 
 
-def test_a_blank_that_would_unpack_to_much_is_refused(tmp_path: Path) -> None:
+def test_a_redacted_record_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.rec"
     bomb = zlib.compress(bytes(50_000_000))[:60000]
-    path.write_bytes(MAGIC + b"\1" + packed(Kind.UP_BLANK, 0, bomb))
+    path.write_bytes(MAGIC + b"\1" + pack_record(Kind.UP_REDACTED, 0, bomb))
     with pytest.raises(GliosliceError, match="damaged"):
         list(records(path))
 
@@ -137,7 +137,7 @@ def test_a_recording_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for _ in range(100):
         keep.add(Kind.UP, bytes(50))
     keep.close()
-    assert "1,000 bytes" in keep.trouble
+    assert "1,000 bytes" in keep.problem
     assert 900 < path.stat().st_size <= 1000
     assert len(list(records(path))) == 15
     path.write_bytes(path.read_bytes() + bytes(100))
@@ -151,7 +151,7 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(tmp_path: Path) -> None
     keep._file.close()
     keep._file = BufferedWriter(FileIO("/dev/full", "wb"), buffer_size=2)
     keep.add(Kind.UP, b"second")
-    assert "No space left" in keep.trouble
+    assert "No space left" in keep.problem
     keep.add(Kind.UP, b"third")
     keep.close()
     found = records(tmp_path / "a.rec")

@@ -1,5 +1,6 @@
 """A link over a port, with real threads and a real clock."""
 
+import logging
 import os
 import threading
 import time
@@ -7,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+import glioslice.wire.connection as connection_module
 from glioslice.wire.connection import SEND_LIMIT, Connection, PeerClosed, PeerRestarted, PeerSilent
 from glioslice.wire.link import LinkError
 from glioslice.wire.ports import LineLost
 from glioslice.wire.transport import MemoryPort, pair
-from tests.glioslice.wire.joined import meet
+from tests.glioslice.wire.joined import open_both
 
 Both = tuple[Connection, Connection]
 
@@ -46,7 +48,7 @@ def test_messages_cross_both_ways(both: Both) -> None:
     assert host.counts.bytes_received == board.counts.bytes_sent > sum(map(len, sent))
 
 
-def test_a_sender_waits_for_a_reader_who_takes_nothing(both: Both) -> None:
+def test_a_sender_waits_for_a_reader_who_reads_nothing(both: Both) -> None:
     host, board = both
     messages = [bytes([i]) * 30_000 for i in range(20)]
 
@@ -58,13 +60,13 @@ def test_a_sender_waits_for_a_reader_who_takes_nothing(both: Both) -> None:
     thread.start()
     time.sleep(0.4)
     assert thread.is_alive()
-    assert host._link.sender.queued < SEND_LIMIT + 30_010
+    assert len(host._link.sender.unacknowledged) < SEND_LIMIT + 30_010
     assert [board.receive(5.0) for _ in messages] == messages
     thread.join(5.0)
     assert not thread.is_alive()
 
 
-def test_a_message_that_can_wait_leaves_once_all_before_it_has_arrived(both: Both) -> None:
+def test_a_deferred_message_is_sent_once_all_before_it_is_acknowledged(both: Both) -> None:
     host, board = both
     board.send_deferred(b"the line is idle")
     assert host.receive(5.0) == b"the line is idle"
@@ -80,7 +82,7 @@ def test_a_message_that_can_wait_leaves_once_all_before_it_has_arrived(both: Bot
 
 
 @pytest.mark.parametrize("before", ["send", "receive", "flush", "send_deferred"])
-def test_a_message_that_can_wait_leaves_before(before: str, both: Both) -> None:
+def test_a_deferred_message_is_sent_before(before: str, both: Both) -> None:
     host, board = both
     with host._lock:
         board.send(b"first")
@@ -99,11 +101,11 @@ def test_a_message_that_can_wait_leaves_before(before: str, both: Both) -> None:
     assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second"]
 
 
-def test_nobody_answers() -> None:
+def test_no_reply() -> None:
     near, far = pair()
     with Connection(near, active=True) as host:
         started = time.monotonic()
-        with pytest.raises(PeerSilent, match="memory:host: nobody answers"):
+        with pytest.raises(PeerSilent, match="no reply from the board at memory:host"):
             host.open(0.4)
         assert 0.3 < time.monotonic() - started < 2.0
         board = Connection(far, active=False)  # it comes late; calling again goes on waiting
@@ -112,17 +114,18 @@ def test_nobody_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "what"), [(b"login: ", "none of them make sense"), (None, "our own bytes come back")]
+    ("reply", "what"), [(b"login: ", "no valid frames"), (None, "our own bytes come back")]
 )
-def test_who_answers_in_another_language_is_named(said: bytes | None, what: str) -> None:
+def test_bytes_that_are_not_a_reply_are_named(reply: bytes | None, what: str) -> None:
     near, far = pair()
     with Connection(near, active=True) as host:
-        far.write(said if said is not None else far.read(1.0))
+        far.write(reply if reply is not None else far.read(1.0))
         with pytest.raises(PeerSilent, match=what):
             host.open(0.3)
-        assert host.skipped == (said or b"")
+        assert host.skipped == (reply or b"")
 
 
+@pytest.mark.slow
 def test_a_silent_peer_is_an_error_in_time_and_may_come_back() -> None:
     near, far = pair()
     host = Connection(near, active=True, silence=1.5)
@@ -131,7 +134,7 @@ def test_a_silent_peer_is_an_error_in_time_and_may_come_back() -> None:
     board.open(5.0)
     assert host.receive(2.0) is None  # the keep-alive is enough
     with board._lock:  # the board hangs
-        with pytest.raises(PeerSilent, match="nothing heard"):
+        with pytest.raises(PeerSilent, match="nothing received"):
             host.receive(10.0)
         with pytest.raises(PeerSilent):
             host.send(b"x")
@@ -175,16 +178,17 @@ class Shared:
         pass
 
 
+@pytest.mark.slow
 def test_hosts_come_and_go() -> None:
     near, far = pair()
     with Connection(far, active=False) as board:
         for run in range(3):
             with Connection(Shared(near), active=True) as host:
-                meet(host, board)
+                open_both(host, board)
                 host.send(b"run %d" % run)
                 assert board.receive(5.0) == b"run %d" % run
                 assert host.flush(5.0)
-            with pytest.raises(PeerClosed, match="ended the session"):
+            with pytest.raises(PeerClosed, match="closed the session"):
                 board.receive(5.0)
             with pytest.raises(PeerClosed):
                 board.send(b"x")
@@ -196,7 +200,7 @@ def test_a_peer_that_restarted_is_recognised() -> None:
         first = Connection(Shared(near), active=True)
         first.open(5.0)
         board.open(5.0)
-        first._pump.ending = True  # it dies without a goodbye
+        first._pump.ending = True  # it dies without a CLOSE
         for thread in first._pump.threads:
             thread.join(0.1)
         with first._lock:
@@ -204,7 +208,7 @@ def test_a_peer_that_restarted_is_recognised() -> None:
         with Connection(Shared(near), active=True) as second:
             with pytest.raises(PeerRestarted, match="has restarted"):
                 board.receive(5.0)
-            meet(second, board)
+            open_both(second, board)
             second.send(b"hello")
             assert board.receive(5.0) == b"hello"
 
@@ -215,7 +219,7 @@ def test_counts_are_kept_over_sessions() -> None:
         totals = []
         for _ in range(2):
             with Connection(Shared(near), active=True) as host:
-                meet(host, board)
+                open_both(host, board)
                 host.send(bytes(1000))
                 board.receive(5.0)
                 assert host.flush(5.0)
@@ -235,12 +239,12 @@ def test_no_session_no_messages() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    from glioslice.wire.framing import encode
+    from glioslice.wire.framing import encode_frame
 
     near, far = pair()
     with Connection(near, active=True) as host:
-        far.write(encode(b"\x01\x09" + bytes(12)))
-        with pytest.raises(LinkError, match="memory:host: the board speaks version 9"):
+        far.write(encode_frame(b"\x01\x09" + bytes(12)))
+        with pytest.raises(LinkError, match="memory:host: the board uses version 9"):
             host.open(5.0)
 
 
@@ -255,7 +259,7 @@ def test_a_lost_line_ends_every_call(both: Both) -> None:
         host.open(5.0)
 
 
-def test_no_thread_is_left_and_closing_twice_does_no_harm() -> None:
+def test_no_thread_is_left_and_closing_twice_is_harmless() -> None:
     before = threading.active_count()
     near, far = pair()
     host, board = Connection(near, active=True), Connection(far, active=False)
@@ -265,6 +269,24 @@ def test_no_thread_is_left_and_closing_twice_does_no_harm() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.slow
+def test_sessions_and_silence_are_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "WARN_AFTER", 0.5)
+    caplog.set_level(logging.INFO)
+    near, far = pair()
+    with Connection(near, active=True) as host, Connection(far, active=False) as board:
+        open_both(host, board)
+        with board._lock:  # the board hangs
+            host.receive(1.5)
+    logged = [(record.levelname, record.message) for record in caplog.records]
+    assert logged.count(("INFO", "memory:host: session opened")) == 1
+    warnings = [message for level, message in logged if level == "WARNING"]
+    assert len(warnings) == 1 and "nothing received" in warnings[0]
+
+
+@pytest.mark.slow
 def test_waiting_costs_no_time(both: Both) -> None:
     host, _ = both
     time.sleep(0.3)

@@ -9,7 +9,7 @@ import pytest
 from glioslice.wire import messages, packets
 from glioslice.wire.baud_negotiation import pattern
 from glioslice.wire.codecs import decode_mask, encode_mask
-from glioslice.wire.framing import FrameReader, encode
+from glioslice.wire.framing import FrameReader, encode_frame
 from glioslice.wire.messages import (
     BoardHello,
     Empty,
@@ -33,8 +33,8 @@ HOST, BOARD = 0x11223344, 0x55667788
 TAG = (HOST ^ BOARD) & 0xFFFF
 START = Start(140, first=0, key=0x0123456789ABCDEF)
 PACKETS: dict[str, tuple[Packet, bool]] = {
-    "call": (Open(HOST, 0, 1024, 32768, 0x1FF), True),
-    "answer": (Open(BOARD, HOST, 1024, 32768, 0x1FF), False),
+    "open": (Open(HOST, 0, 1024, 32768, 0x1FF), True),
+    "open reply": (Open(BOARD, HOST, 1024, 32768, 0x1FF), False),
     "data": (Data(TAG, 0, 0, b"\x0e" + START.to_bytes()), True),
     "ack": (Ack(TAG, 512, 33280, ((512, 1024),)), False),
     "close": (Close(TAG), True),
@@ -77,14 +77,14 @@ def test_every_example_is_checked_here(examples: dict[str, bytes]) -> None:
 
 
 def test_the_frame(examples: dict[str, bytes]) -> None:
-    assert encode(b"123456789") == examples["frame"]
+    assert encode_frame(b"123456789") == examples["frame"]
     assert FrameReader().feed(examples["frame"]) == [b"123456789"]
 
 
 @pytest.mark.parametrize("name", PACKETS)
 def test_packets(examples: dict[str, bytes], name: str) -> None:
     packet, active = PACKETS[name]
-    assert encode(packets.to_bytes(packet, active)) == examples[name]
+    assert encode_frame(packets.to_bytes(packet, active)) == examples[name]
     (body,) = FrameReader().feed(examples[name])
     assert packets.from_bytes(body) == PACKETS[name]
 

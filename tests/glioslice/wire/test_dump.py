@@ -1,4 +1,4 @@
-"""A session as people read it, from a file and from a line."""
+"""A session in lines of text, from a file and from a serial link."""
 
 import os
 import pty
@@ -15,8 +15,8 @@ import pytest
 
 from glioslice.wire import packets
 from glioslice.wire.capture import Kind, Recording, records
-from glioslice.wire.dump import Printer, message_text, packet_text, printed
-from glioslice.wire.framing import encode
+from glioslice.wire.dump import Formatter, describe_message, format_recording
+from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import (
     BoardHello,
@@ -31,9 +31,19 @@ from glioslice.wire.messages import (
     Slice,
     Start,
 )
-from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Probe, Rate
+from glioslice.wire.packets import (
+    ACCEPT,
+    PROPOSE,
+    Ack,
+    Close,
+    Data,
+    Open,
+    Probe,
+    Rate,
+    describe_packet,
+)
 
-PRINT = [sys.executable, "-m", "glioslice.wire.dump"]
+DUMP = [sys.executable, "-m", "glioslice.wire.dump"]
 HELLO = BoardHello(
     modes=frozenset({Mode.SERVE, Mode.PLAY}), window=(160, 192), scale=0.0390625, zero_point=0,
     clip=1.0, image_codecs=7, mask_codecs=7, sha256="ab" * 32, model="compact",
@@ -49,13 +59,15 @@ MESSAGES: dict[str, Message] = {
     "Error engine, slice 3: it failed (15 bytes)": Error(ErrorCode.ENGINE, 3, "it failed"),
 }
 PACKETS: dict[str, packets.Packet] = {
-    "OPEN 00001001, version 2, frames of 1024, window 9, 2 rates": Open(0x1001, 0, 1024, 9, 3),
-    "OPEN 00002002 to 00001001, version 2, frames of 64, window 9, 0 rates": Open(
+    "OPEN 00001001, version 2, payload 1024, window 9, 2 rates": Open(0x1001, 0, 1024, 9, 3),
+    "OPEN 00002002 to 00001001, version 2, payload 64, window 9, 0 rates": Open(
         0x2002, 0x1001, 64, 9
     ),
-    "DATA 5 from 100, has 7": Data(1, 100, 7, b"12345"),
-    "ACK has 100, takes up to 900": Ack(1, 100, 900),
-    "ACK has 100, takes up to 900, lacks 60 in 2 gaps": Ack(1, 100, 900, ((50, 1), (10, 1))),
+    "DATA offset 100, 5 bytes, acknowledges 7": Data(1, 100, 7, b"12345"),
+    "ACK acknowledges 100, edge 900": Ack(1, 100, 900),
+    "ACK acknowledges 100, edge 900, 60 bytes missing in 2 gaps": Ack(
+        1, 100, 900, ((50, 1), (10, 1))
+    ),
     "CLOSE": Close(1),
     "RATE propose 921600 baud": Rate(1, PROPOSE, 921600, 300),
     "RATE accept 921600 baud": Rate(1, ACCEPT, 921600, 300),
@@ -64,21 +76,21 @@ PACKETS: dict[str, packets.Packet] = {
 
 
 @pytest.mark.parametrize("text", MESSAGES)
-def test_every_message_is_told(text: str) -> None:
-    assert message_text(MESSAGES[text].to_bytes()) == text
+def test_every_message_is_described(text: str) -> None:
+    assert describe_message(MESSAGES[text].to_bytes()) == text
 
 
-def test_what_is_no_message_is_told_too() -> None:
-    assert re.match(r"a message of 2 bytes that is not understood: .*type 99", message_text(b"cx"))
+def test_an_unreadable_message_is_described_too() -> None:
+    assert re.match(r"an unreadable message of 2 bytes: .*type 99", describe_message(b"cx"))
 
 
 @pytest.mark.parametrize("text", PACKETS)
-def test_every_packet_is_told(text: str) -> None:
-    assert packet_text(PACKETS[text]) == text
+def test_every_packet_is_described(text: str) -> None:
+    assert describe_packet(PACKETS[text]) == text
 
 
 def frame(packet: packets.Packet, up: bool) -> bytes:
-    return encode(packets.to_bytes(packet, up))
+    return encode_frame(packets.to_bytes(packet, up))
 
 
 def write_session(path: Path) -> Path:
@@ -104,17 +116,17 @@ def write_session(path: Path) -> Path:
 LINES = [
     "   seconds   bytes  from    what",
     "  0.001000      14  board  skipped: ..login: .[0m",
-    "  0.002000      23  host   OPEN 00000001, version 2, frames of 1024, window 2048, 0 rates",
-    "  0.003000      23  board  skipped: an echo of OPEN 00000001, version 2, frames of 1024, ",
-    "  0.003000      23  board  OPEN 00000002 to 00000001, version 2, frames of 1024, window 20",
+    "  0.002000      23  host   OPEN 00000001, version 2, payload 1024, window 2048, 0 rates",
+    "  0.003000      23  board  skipped: an echo of OPEN 00000001, version 2, payload 1024, ",
+    "  0.003000      23  board  OPEN 00000002 to 00000001, version 2, payload 1024, window 20",
     "  0.004000                 the host's port is set to 921600 baud",
-    "  0.005000      26  board  DATA 10 from 0, has 0",
-    "  0.006000      59  board  DATA 43 from 50, has 0",
-    "  0.007000      56  board  DATA 40 from 10, has 0, late; BoardHello of compact, 160 x 192, ",
-    "  0.008000      26  board  DATA 10 from 0, has 0, 10 bytes again",
+    "  0.005000      26  board  DATA offset 0, 10 bytes, acknowledges 0",
+    "  0.006000      59  board  DATA offset 50, 43 bytes, acknowledges 0",
+    "  0.007000      56  board  DATA offset 10, 40 bytes, acknowledges 0, late; BoardHello of ",
+    "  0.008000      26  board  DATA offset 0, 10 bytes, acknowledges 0, 10 bytes repeated",
     "  0.009000                 the line is lost",
     "  0.010000                 the line is back",
-    "  0.011000                 where the masks belong, as the host knows it",
+    "  0.011000                 where the masks belong, recorded by the host",
     "0.012 s, 1 sessions",
     "host to board: 23 bytes in 1 frames, 0 of messages, 0 repeated, 0 skipped; no message",
     "board to host: 227 bytes in 5 frames, 93 of messages, 10 repeated, 37 skipped; 1 BoardHello",
@@ -124,13 +136,13 @@ LINES = [
 
 def test_a_line_a_frame_and_a_summary(tmp_path: Path) -> None:
     path = write_session(tmp_path / "a.rec")
-    lines = list(printed(records(path)))
+    lines = list(format_recording(records(path)))
     assert [shown[: len(text)] for shown, text in zip(lines, LINES, strict=True)] == LINES
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PRINT, *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+        [*DUMP, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
     )
 
 
@@ -151,18 +163,18 @@ def test_what_is_good_of_a_damaged_file_is_printed_before_the_error(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("arguments", "why"),
     [
         (["none.rec"], "none.rec: there is no such recording and no such port"),
         (["sim://"], "sim://: a simulated line needs a command to start at its end"),
-        (["pyproject.toml"], "pyproject.toml: this is no recording; stream.py --record makes one"),
+        (["pyproject.toml"], "pyproject.toml: this is not a recording"),
         (["."], r"\.: "),
-        (["nothing://x"], r"nothing://x: this is no serial port"),
+        (["nothing://x"], r"nothing://x: this is not a serial port"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(words: list[str], why: str) -> None:
-    done = run(*words)
-    assert done.returncode == 2
+def test_bad_input_is_one_line_and_exit_code_2(arguments: list[str], why: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
     assert re.match(f"error: {why}", done.stderr)
     assert len(done.stderr.splitlines()) == 1
 
@@ -172,7 +184,7 @@ def test_listening_prints_both_directions_and_writes_nothing() -> None:
     tty.setraw(far)
     os.set_blocking(near, False)
     process = subprocess.Popen(
-        [*PRINT, os.ttyname(far)], stdout=subprocess.PIPE, text=True,
+        [*DUMP, os.ttyname(far)], stdout=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     lines: list[str] = []
@@ -202,7 +214,7 @@ def test_a_line_that_is_lost_ends_the_listening() -> None:
     near, far = pty.openpty()
     tty.setraw(far)
     with subprocess.Popen(
-        [*PRINT, os.ttyname(far)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*DUMP, os.ttyname(far)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
@@ -213,7 +225,6 @@ def test_a_line_that_is_lost_ends_the_listening() -> None:
         assert "host to board: 0 bytes" in process.stdout.read()
 
 
-def test_a_session_whose_beginning_was_missed_is_told_frame_by_frame() -> None:
-    printer = Printer()
-    (told,) = printer.bytes(None, frame(Data(3, 700, 0, b"x"), False), 1.0)
-    assert told == "  1.000000      17  board  DATA 1 from 700, has 0"
+def test_a_session_whose_start_was_missed_is_printed_frame_by_frame() -> None:
+    (line,) = Formatter().bytes(None, frame(Data(3, 700, 0, b"x"), False), 1.0)
+    assert line == "  1.000000      17  board  DATA offset 700, 1 bytes, acknowledges 0"

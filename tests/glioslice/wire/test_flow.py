@@ -10,7 +10,7 @@ from glioslice.wire import packets
 from glioslice.wire.link import MAX_MESSAGE, Link, LinkError, Settings
 from glioslice.wire.receiver import HOLD
 from glioslice.wire.simulator.faults import dropping
-from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
 from tests.glioslice.wire.joined import LINES, Line, exchange, join
@@ -41,7 +41,7 @@ def test_the_largest_message_crosses_and_a_larger_one_is_refused() -> None:
 @pytest.mark.parametrize("baud", [115200, 921600, 3_000_000])
 @pytest.mark.parametrize("latency", [0.0, 0.016])
 def test_a_clean_line_is_filled(baud: int, latency: float) -> None:
-    joined = join(Line(Quality(baud, latency=latency)))
+    joined = join(Line(LineQuality(baud, latency=latency)))
     messages = [bytes([i]) * 30_000 for i in range(baud // 23040)]
     exchange(joined, messages, [b"mask"] * 20, 120.0)
     share = 30_000 * len(messages) * 10 / baud / joined.now
@@ -65,20 +65,20 @@ def test_a_slow_reader_makes_the_sender_wait_and_loses_nothing() -> None:
         joined.host.link.sender.send(message)
     joined.run(lambda: False, 30.0)
     assert HOLD <= joined.board.link.buffered <= HOLD + MAX_MESSAGE + 2 * 32768
-    assert joined.host.link.sender.queued > 300_000
+    assert len(joined.host.link.sender.unacknowledged) > 300_000
     joined.board.paused = False
     assert joined.run(lambda: len(joined.board.received) == 20, 60.0)
     assert joined.board.received == messages
 
 
-def test_room_that_a_reader_makes_is_told_at_once() -> None:
+def test_a_moved_edge_is_acknowledged_at_once() -> None:
     joined = join(Line())
     joined.board.paused = True
     for number in range(20):
         joined.host.link.sender.send(bytes([number]) * 30_000)
     joined.run(lambda: False, 10.0)
     before = joined.board.link.counts.frames_sent
-    while joined.board.link.flow.next_message(joined.now) is not None:
+    while joined.board.link.receiver.next_message() is not None:
         pass
     assert joined.board.link.next_time() <= joined.now
     assert joined.board.link.outgoing(joined.now)
@@ -95,7 +95,7 @@ def test_the_smaller_frame_of_both_ends_is_used(payload: int) -> None:
 
     host = Link(active=True, session=1)
     board = Link(Settings(payload=payload, window=2048), active=False, session=2)
-    joined = VirtualLine(host, board, Quality(921600), host_fault=watch)
+    joined = VirtualLine(host, board, LineQuality(921600), host_fault=watch)
     exchange(joined, [bytes(20_000)], [bytes(5000)], 10.0)
     assert payload < longest[0] <= payload + 9 + 4 + 5
 

@@ -1,4 +1,4 @@
-"""What the ends say: bytes there and back, refusals by name, and nothing else that raises."""
+"""Messages survive a round trip, and anything else raises nothing but MessageError."""
 
 import math
 import struct
@@ -48,7 +48,7 @@ volumes = st.builds(
 )
 empties = st.integers(0, 1000).flatmap(
     lambda index: st.lists(st.tuples(u32, u8), min_size=1, max_size=24).map(
-        lambda told: Empty(index, *zip(*told, strict=True))
+        lambda results: Empty(index, *zip(*results, strict=True))
     )
 )
 any_message: st.SearchStrategy[Message] = st.one_of(
@@ -63,7 +63,7 @@ any_message: st.SearchStrategy[Message] = st.one_of(
         mask_codecs=st.integers(1, 0xFFFF),
         sha256=digests,
         model=names,
-        modalities=st.permutations(messages.MODALITIES).flatmap(
+        modalities=st.permutations(messages.WIRE_MODALITIES).flatmap(
             lambda order: st.integers(1, 4).map(lambda n: tuple(order[:n]))
         ),
         slices_at_once=st.integers(1, 255),
@@ -137,11 +137,13 @@ def test_the_affine_crosses_exactly() -> None:
 
 def test_empty_masks_join_where_they_follow_each_other() -> None:
     first, second = Empty(7, (1850,), (3,)), Empty(8, (1900, 20), (4, 255))
-    joined = first.plus(second)
+    joined = first.joined_with(second)
     assert joined == Empty(7, (1850, 1900, 20), (3, 4, 255))
-    assert list(joined.each()) == [(7, 1850, 3), (8, 1900, 4), (9, 20, 255)]
-    assert list(Mask(5, 1, 60, b"x", 9).each()) == [(5, 60, 9)]
-    assert first.plus(first) is second.plus(first) is joined.plus(second) is None
+    assert list(joined.per_slice()) == [(7, 1850, 3), (8, 1900, 4), (9, 20, 255)]
+    assert list(Mask(5, 1, 60, b"x", 9).per_slice()) == [(5, 60, 9)]
+    assert (
+        first.joined_with(first) is second.joined_with(first) is joined.joined_with(second) is None
+    )
 
 
 def changed(data: bytes, at: int, value: bytes) -> bytes:
@@ -198,11 +200,11 @@ f64 = struct.Struct("<d").pack
         (START_BYTES[:-1], "Volume of 124 bytes"),
         (b"\x04\x00\x01", "Slice of 3"),
         (b"\x05\x00\x01\x00\x00", "Mask of 5"),
-        (b"\x05\x00\x01\x00\x00\x80", "Mask that ends within a number"),
-        (b"\x05\x00\x01\x00\x00" + b"\xff" * 6, "Mask with a number of more than 5 bytes"),
-        (b"\x05\x00\x01\x00\x00" + b"\x80" * 4 + b"\x10", "Mask with the number 4294967296"),
+        (b"\x05\x00\x01\x00\x00\x80", "Mask with a time that is cut"),
+        (b"\x05\x00\x01\x00\x00" + b"\xff" * 6, "Mask with a time that is cut"),
+        (b"\x05\x00\x01\x00\x00" + b"\x80" * 4 + b"\x10", "over 4294967295 us"),
         (b"\x08\x00\x00", "Empty of 3"),
-        (b"\x08\x00\x00\xff", "Empty that ends within a number"),
+        (b"\x08\x00\x00\xff", "Empty with a time that is cut"),
         (b"\x08\xff\x03" + bytes(4), "empty masks from 1023 to beyond"),
         (bytes([6]) + bytes(45), "End of 46"),
         (changed(ERROR_BYTES, 1, b"\x09"), "unknown error 9"),
@@ -235,13 +237,13 @@ class Tape:
     """A stream that returns what was sent."""
 
     def __init__(self) -> None:
-        self.held: list[bytes] = []
+        self.messages: list[bytes] = []
 
     def send(self, message: bytes) -> None:
-        self.held.append(message)
+        self.messages.append(message)
 
     def receive(self, timeout: float | None = None) -> bytes | None:
-        return self.held.pop(0) if self.held else None
+        return self.messages.pop(0) if self.messages else None
 
 
 def test_messages_travel_over_any_stream() -> None:

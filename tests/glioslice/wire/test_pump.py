@@ -1,6 +1,7 @@
 """A connection over simulated lines and ports that vanish."""
 
 import contextlib
+import logging
 import os
 import pty
 import threading
@@ -13,9 +14,10 @@ import pytest
 
 from glioslice.wire.connection import Connection, PeerSilent
 from glioslice.wire.ports import LineLost, open_port
-from tests.glioslice.wire.joined import meet
+from tests.glioslice.wire.joined import open_both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "url",
     [
@@ -26,14 +28,14 @@ from tests.glioslice.wire.joined import meet
 )
 def test_a_simulated_line_with_a_process(far_end: Callable[[str], list[str]], url: str) -> None:
     messages = [os.urandom(10_000) for _ in range(8)]
-    with Connection(open_port(url, command=far_end("answer")), active=True) as host:
+    with Connection(open_port(url, command=far_end("reply")), active=True) as host:
         host.open(30.0)
         for message in messages:
             host.send(message)
         assert [host.receive(30.0) for _ in messages] == [m[:100] for m in messages]
 
 
-def exchanged(host: Connection, messages: list[bytes], seconds: float) -> None:
+def exchange(host: Connection, messages: list[bytes], seconds: float) -> None:
     """Send all messages to the answering process, and check what comes back."""
 
     def feed() -> None:
@@ -43,44 +45,64 @@ def exchanged(host: Connection, messages: list[bytes], seconds: float) -> None:
     feeder = threading.Thread(target=feed)
     feeder.start()
     deadline = time.monotonic() + seconds
-    answers: list[bytes] = []
-    while len(answers) < len(messages) and time.monotonic() < deadline:
-        answer = host.receive(1.0)
-        answers += [] if answer is None else [answer]
+    replies: list[bytes] = []
+    while len(replies) < len(messages) and time.monotonic() < deadline:
+        reply = host.receive(1.0)
+        replies += [] if reply is None else [reply]
     feeder.join()
-    assert answers == [m[:100] for m in messages]
+    assert replies == [m[:100] for m in messages]
 
 
-def test_the_ends_agree_on_the_fastest_rate(far_end: Callable[[str], list[str]]) -> None:
-    port = open_port("sim://?baud=460800", command=far_end("answer"))
+@pytest.mark.slow
+def test_the_ends_agree_on_the_fastest_rate(
+    far_end: Callable[[str], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    port = open_port("sim://?baud=460800", command=far_end("reply"))
     with Connection(port, active=True) as host:
         host.open(30.0)
-        exchanged(host, [os.urandom(3000) for _ in range(5)], 30.0)
+        exchange(host, [os.urandom(3000) for _ in range(5)], 30.0)
         assert host.rate == 460800
+        deadline = time.monotonic() + 10.0
+        while time.monotonic() < deadline and "460800 baud" not in caplog.text:
+            host.receive(0.1)
+        assert "the serial link runs at 460800 baud" in caplog.text
 
 
-def test_a_rate_that_is_given_stays(far_end: Callable[[str], list[str]]) -> None:
-    port = open_port("sim://?baud=921600", 115200, command=far_end("answer"))
+def test_a_rate_that_is_given_is_fixed(far_end: Callable[[str], list[str]]) -> None:
+    port = open_port("sim://?baud=921600", 115200, command=far_end("reply"))
     with Connection(port, active=True) as host:
         host.open(30.0)
-        exchanged(host, [os.urandom(3000)], 30.0)
+        exchange(host, [os.urandom(3000)], 30.0)
         assert host.rate is None
 
 
-def test_a_session_goes_on_after_the_cable_was_out(far_end: Callable[[str], list[str]]) -> None:
-    said: list[str] = []
+@pytest.mark.slow
+def test_a_session_resumes_after_the_cable_was_out(
+    far_end: Callable[[str], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     url = "sim://?baud=115200&unplug=1500ms&after=500ms"
-    port = open_port(url, command=far_end("answer"))
-    with Connection(port, active=True, say=said.append) as host:
+    port = open_port(url, command=far_end("reply"))
+    with Connection(port, active=True) as host:
         host.open(30.0)
         session = host._link.session
-        exchanged(host, [os.urandom(3000) for _ in range(8)], 60.0)
+        exchange(host, [os.urandom(3000) for _ in range(8)], 60.0)
         assert host._link.session == session
-    assert ["waiting up to 60 s" in said[0], "the line is back" in said[1]] == [True, True], said
+    assert outages(caplog) == [("WARNING", "lost"), ("INFO", "back")]
+
+
+def outages(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """The level of each logged outage and recovery."""
+    return [
+        (record.levelname, "back" if "is back" in record.message else "lost")
+        for record in caplog.records
+        if "is back" in record.message or "waiting up to" in record.message
+    ]
 
 
 class Terminal:
-    """A pseudo-terminal as a cable: its far end is the port `path`, and can be put in anew."""
+    """A pseudo-terminal as a cable: its far end is the port `path`, and can be plugged in again."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, "terminal"
@@ -112,16 +134,19 @@ class Terminal:
         pass
 
 
-def test_a_port_that_vanishes_is_opened_again_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_port_that_vanishes_is_reopened_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     terminal = Terminal(tmp_path / "ttyUSB0")
     terminal.plug()
-    said: list[str] = []
     port = open_port(str(terminal.path))
     with (
         Connection(terminal, active=False) as board,
-        Connection(port, active=True, say=said.append) as host,
+        Connection(port, active=True) as host,
     ):
-        meet(host, board)
+        open_both(host, board)
         session = host._link.session
         for number in range(2):
             host.send(b"before %d" % number)
@@ -134,12 +159,10 @@ def test_a_port_that_vanishes_is_opened_again_by_its_name(tmp_path: Path) -> Non
             board.send(b"back")
             assert host.receive(10.0) == b"back"
         assert host._link.session == session
-    assert [("no such" in line or "lost" in line, "is back" in line) for line in said] == [
-        (True, False),
-        (False, True),
-    ] * 2, said
+    assert outages(caplog) == [("WARNING", "lost"), ("INFO", "back")] * 2
 
 
+@pytest.mark.slow
 def test_a_port_that_stays_away_is_lost_in_time(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path / "ttyUSB0")
     terminal.plug()
@@ -147,7 +170,7 @@ def test_a_port_that_stays_away_is_lost_in_time(tmp_path: Path) -> None:
         Connection(terminal, active=False) as board,
         Connection(open_port(str(terminal.path)), active=True, silence=1.5) as host,
     ):
-        meet(host, board)
+        open_both(host, board)
         terminal.pull()
         began = time.monotonic()
         with pytest.raises((LineLost, PeerSilent)):
@@ -157,7 +180,7 @@ def test_a_port_that_stays_away_is_lost_in_time(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_line_is_filled(far_end: Callable[[str], list[str]]) -> None:
-    command = [*far_end("answer"), "921600"]  # both ends fixed: no time goes to finding a rate
+    command = [*far_end("reply"), "921600"]  # both ends fixed: no time goes to finding a rate
     port = open_port("sim://?baud=921600&latency=16ms", 921600, command=command)
     messages = [os.urandom(30_000) for _ in range(12)]
     with Connection(port, active=True) as host:

@@ -1,4 +1,4 @@
-"""The range coder gives back what it took, in about as many bits as the chances say."""
+"""The range coder decodes what it encoded, in about as many bits as the entropy."""
 
 import math
 import random
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glioslice.wire.image_codecs import CodecError
-from glioslice.wire.range_coder import CHANCE_BITS, RangeDecoder, RangeEncoder
+from glioslice.wire.layout import CodecError
+from glioslice.wire.range_coder import PROBABILITY_BITS, RangeDecoder, RangeEncoder
 
-WHOLE = 1 << CHANCE_BITS
+WHOLE = 1 << PROBABILITY_BITS
 
 decisions = st.tuples(st.just("bit"), st.integers(0, 1), st.integers(1, WHOLE - 1))
 rare = st.tuples(st.just("bit"), st.integers(0, 1), st.sampled_from([1, WHOLE - 1]))
@@ -41,13 +41,13 @@ def test_everything_comes_back(items: list[tuple[str, int, int]]) -> None:
 
 def test_many_decisions_at_once_are_the_same_bytes() -> None:
     chance = random.Random(1)
-    chances = [chance.randrange(1, WHOLE) for _ in range(2000)]
-    bits = [int(chance.random() * WHOLE < c) for c in chances]
+    probabilities = [chance.randrange(1, WHOLE) for _ in range(2000)]
+    bits = [int(chance.random() * WHOLE < c) for c in probabilities]
     coder = RangeEncoder()
-    coder.bits(bits, chances)
+    coder.bits(bits, probabilities)
     content = coder.finish()
-    assert content == coded([("bit", *pair) for pair in zip(bits, chances, strict=True)])
-    shares = (c if bit else WHOLE - c for bit, c in zip(bits, chances, strict=True))
+    assert content == coded([("bit", *pair) for pair in zip(bits, probabilities, strict=True)])
+    shares = (c if bit else WHOLE - c for bit, c in zip(bits, probabilities, strict=True))
     ideal = -sum(math.log2(share / WHOLE) for share in shares) / 8
     assert ideal - 1 < len(content) < ideal * 1.001 + 1
 
@@ -62,7 +62,7 @@ def test_a_carry_runs_through_all_bytes() -> None:
     ]
 
 
-def test_a_number_that_there_is_not_is_refused() -> None:
+def test_a_number_out_of_range_is_refused() -> None:
     with pytest.raises(CodecError, match="only 3"):
         RangeDecoder(b"\xff\xff\xff\xff").number(3)
 
@@ -79,5 +79,5 @@ def test_bytes_behind_the_last_decision_are_refused() -> None:
 @pytest.mark.parametrize("bit", [0, 1])
 def test_any_bytes_can_be_read(bit: int) -> None:
     coder = RangeDecoder(bytes([255 * bit]) * 50)
-    for chance in (1, WHOLE - 1, WHOLE // 2) * 500:
-        assert coder.bit(chance) in (0, 1)
+    for probability in (1, WHOLE - 1, WHOLE // 2) * 500:
+        assert coder.bit(probability) in (0, 1)

@@ -16,7 +16,7 @@ def stream_of(messages: list[bytes]) -> bytes:
     return b"".join(varint(len(m)) + m for m in messages)
 
 
-def taken(receiver: Receiver) -> list[bytes]:
+def read_all(receiver: Receiver) -> list[bytes]:
     messages = []
     while (message := receiver.next_message()) is not None:
         messages.append(message)
@@ -45,10 +45,10 @@ def test_overlapping_pieces_in_any_order_give_each_message_once(
     received = []
     for offset, payload in pieces:
         receiver.add(offset, payload)
-        received += taken(receiver)
+        received += read_all(receiver)
     assert received == messages
     assert receiver.expected == len(stream)
-    assert not receiver.gap
+    assert not receiver.runs
     assert receiver.buffered == 0
 
 
@@ -68,24 +68,24 @@ def test_gaps_are_named_and_filled() -> None:
     assert receiver.expected == 700
 
 
-def test_known_bytes_are_answered_at_once_and_counted() -> None:
+def test_known_bytes_are_acknowledged_at_once_and_counted() -> None:
     receiver = Receiver(WINDOW)
     receiver.add(0, stream_of([b"abc"]))
     assert receiver.add(0, stream_of([b"abc"])) is True
     assert receiver.add(10, b"later") is True
     receiver.add(10, b"later")
     assert receiver.duplicates == 2
-    assert taken(receiver) == [b"abc"]
+    assert read_all(receiver) == [b"abc"]
 
 
 @pytest.mark.parametrize("prefix", ["00", "80808001", "ffffff", "818010", "ffff7f"])
-def test_a_length_that_none_has_is_refused_before_anything_is_waited_for(prefix: str) -> None:
+def test_an_impossible_length_is_refused_at_once(prefix: str) -> None:
     receiver = Receiver(WINDOW)
     with pytest.raises(StreamError, match="same version"):
         receiver.add(0, bytes.fromhex(prefix) + bytes(10))
 
 
-def test_a_reader_who_takes_nothing_makes_the_edge_stand_still() -> None:
+def test_the_edge_stands_still_while_nothing_is_read() -> None:
     stream = stream_of([bytes(999)] * 400)
     receiver = Receiver(WINDOW)
     at = 0
@@ -104,7 +104,7 @@ def test_a_reader_who_takes_nothing_makes_the_edge_stand_still() -> None:
 
 @settings(max_examples=50)
 @given(st.integers(0, 2**32))
-def test_no_pieces_whatever_take_more_than_the_bound(seed: int) -> None:
+def test_no_pieces_exceed_the_bound(seed: int) -> None:
     chance = random.Random(seed)
     receiver = Receiver(WINDOW)
     try:
@@ -128,4 +128,4 @@ def test_a_piece_that_begins_before_what_is_expected_adds_its_rest() -> None:
     receiver.add(400, stream[400:600])
     assert (receiver.expected, receiver.pairs()) == (600, ((100, 200),))
     receiver.add(550, stream[550:1000])
-    assert taken(receiver) == [message]
+    assert read_all(receiver) == [message]

@@ -1,4 +1,4 @@
-"""A recording plays again what the board said in it."""
+"""A recording replays the messages that the board sent in it."""
 
 import threading
 import time
@@ -15,8 +15,8 @@ from glioslice.errors import GliosliceError
 from glioslice.wire import packets
 from glioslice.wire.capture import Kind, Recording, records
 from glioslice.wire.connection import Connection, PeerRestarted
-from glioslice.wire.dump import printed
-from glioslice.wire.framing import encode
+from glioslice.wire.dump import format_recording
+from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import (
     BoardHello,
@@ -41,7 +41,7 @@ CHOICE = HostHello(Mode.SERVE, 2, 1)
 MASKS: list[Message] = [Mask(i, 1, 5, b"mask %d" % i) for i in range(4)]
 END = End(4, 0, 20, "00" * 32)
 CUT = Error(ErrorCode.STOPPED, -1, "the recording ends here")
-STOPPED = Error(ErrorCode.STOPPED, -1, "the board was told to stop")
+STOPPED = Error(ErrorCode.STOPPED, -1, "the board is stopping")
 
 
 class Session:
@@ -53,10 +53,10 @@ class Session:
         self.frame(False, Open(board, host, 1024, 32768))
 
     def frame(self, up: bool, packet: packets.Packet) -> None:
-        frame = encode(packets.to_bytes(packet, up))
+        frame = encode_frame(packets.to_bytes(packet, up))
         self._keep.add(Kind.UP if up else Kind.DOWN, frame)
 
-    def say(self, up: bool, *messages: Message) -> "Session":
+    def send(self, up: bool, *messages: Message) -> "Session":
         for message in messages:
             data = message.to_bytes()
             stream = varint(len(data)) + data
@@ -65,27 +65,27 @@ class Session:
         return self
 
 
-def hold(host: Connection) -> list[Message]:
-    """All that a host hears of a session until nothing comes for a moment."""
-    heard = []
+def receive_all(host: Connection) -> list[Message]:
+    """All that a host receives until nothing comes for a moment."""
+    received = []
     while (message := host.receive(0.5)) is not None:
-        heard.append(parse(message))
-    return heard
+        received.append(parse(message))
+    return received
 
 
 @pytest.fixture
 def clock() -> Callable[[], float]:
-    """Ten looks a second."""
+    """Ten ticks a second."""
     ticks = iter(range(10**6))
     return lambda: next(ticks) / 10
 
 
-def test_the_board_says_what_it_said_whatever_the_host_says(
+def test_the_board_repeats_its_messages_whatever_the_host_sends(
     tmp_path: Path, clock: Callable[[], float]
 ) -> None:
     keep = Recording(tmp_path / "a.rec", clock)
-    session = Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE, Start(4))
-    session.say(False, *MASKS, END)
+    session = Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4))
+    session.send(False, *MASKS, END)
     keep.close()
     replay = Replay(tmp_path / "a.rec", at_once=True)
     assert replay.script.choice == CHOICE
@@ -95,14 +95,14 @@ def test_the_board_says_what_it_said_whatever_the_host_says(
         host.open(5.0)
         for _ in range(50):
             host.send(b"anything" * 1000)
-        assert hold(host) == [HELLO, *MASKS, END]
+        assert receive_all(host) == [HELLO, *MASKS, END]
         assert time.monotonic() - began < 3.0
     assert threading.active_count() < before
 
 
 def test_the_pace_is_that_of_the_recording(tmp_path: Path, clock: Callable[[], float]) -> None:
     keep = Recording(tmp_path / "a.rec", clock)  # a message each 0.1 s, two of them the host's
-    Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE, Start(4)).say(False, *MASKS, END)
+    Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4)).send(False, *MASKS, END)
     keep.close()
     times = []
     with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
@@ -117,7 +117,7 @@ def test_the_pace_is_that_of_the_recording(tmp_path: Path, clock: Callable[[], f
 def test_closing_does_not_wait_for_the_pace(tmp_path: Path) -> None:
     ticks = iter([0.0, 1.0, 1.0, 2.0, 2.0, 3000.0, 3000.0])
     keep = Recording(tmp_path / "a.rec", lambda: next(ticks))
-    Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE).say(False, END)
+    Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE).send(False, END)
     keep.close()
     with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
         host.open(5.0)
@@ -126,22 +126,23 @@ def test_closing_does_not_wait_for_the_pace(tmp_path: Path) -> None:
     assert time.monotonic() - began < 2.0
 
 
+@pytest.mark.slow
 def test_a_board_that_restarted_restarts_again(tmp_path: Path) -> None:
     keep = Recording(tmp_path / "a.rec")
-    Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE, Start(4)).say(False, *MASKS[:2])
-    Session(keep, 0x3003)  # began, said nothing
-    later = Session(keep, 0x4004, 0x5005).say(False, HELLO).say(True, CHOICE, Start(4, first=2))
-    later.say(False, *MASKS[2:], END)
+    Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4)).send(False, *MASKS[:2])
+    Session(keep, 0x3003)  # began, sent nothing
+    later = Session(keep, 0x4004, 0x5005).send(False, HELLO).send(True, CHOICE, Start(4, first=2))
+    later.send(False, *MASKS[2:], END)
     keep.close()
     with Connection(Replay(tmp_path / "a.rec", at_once=True), active=True) as host:
         host.open(5.0)
-        heard = []
+        received = []
         with pytest.raises(PeerRestarted):
             while (message := host.receive(3.0)) is not None:
-                heard.append(parse(message))
-        assert heard == [HELLO, *MASKS[:2]]
+                received.append(parse(message))
+        assert received == [HELLO, *MASKS[:2]]
         host.open(5.0)
-        assert hold(host) == [HELLO, *MASKS[2:], END]
+        assert receive_all(host) == [HELLO, *MASKS[2:], END]
 
 
 @pytest.mark.parametrize(
@@ -152,19 +153,19 @@ def test_a_session_that_failed_ends_where_it_ended(
     last: list[Message], more: list[Message], tmp_path: Path
 ) -> None:
     keep = Recording(tmp_path / "a.rec")
-    session = Session(keep, 0x2002).say(False, HELLO).say(True, CHOICE)
-    session.say(False, *MASKS[:2], *last)
+    session = Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE)
+    session.send(False, *MASKS[:2], *last)
     keep.close()
     with Connection(Replay(tmp_path / "a.rec", at_once=True), active=True) as host:
         host.open(5.0)
-        assert hold(host) == [HELLO, *MASKS[:2], *last, *more]
+        assert receive_all(host) == [HELLO, *MASKS[:2], *last, *more]
 
 
-def test_nothing_to_replay_is_said(tmp_path: Path) -> None:
+def test_a_recording_without_a_run_is_refused(tmp_path: Path) -> None:
     keep = Recording(tmp_path / "a.rec")
-    Session(keep, 0x2002).say(False, HELLO)
+    Session(keep, 0x2002).send(False, HELLO)
     keep.close()
-    with pytest.raises(GliosliceError, match=r"nothing to replay; python -m glioslice\.wire"):
+    with pytest.raises(GliosliceError, match=r"nothing to replay; `glioslice dump"):
         Replay(tmp_path / "a.rec")
 
 
@@ -172,7 +173,9 @@ def test_the_first_choice_that_was_not_refused_counts_and_the_first_volume(tmp_p
     keep = Recording(tmp_path / "a.rec")
     refused = Error(ErrorCode.REFUSED, -1, "not offered")
     other = HostHello(Mode.PLAY, 0, 1)
-    Session(keep, 0x2002).say(False, HELLO).say(True, other).say(False, refused).say(True, CHOICE)
+    Session(keep, 0x2002).send(False, HELLO).send(True, other).send(False, refused).send(
+        True, CHOICE
+    )
     keep.close()
     assert read_script(tmp_path / "a.rec").choice == CHOICE
     assert read_script(tmp_path / "a.rec").volume is None
@@ -180,13 +183,14 @@ def test_the_first_choice_that_was_not_refused_counts_and_the_first_volume(tmp_p
 
 def frames_of(parts: list[tuple[bool, int, bytes]]) -> list[tuple[Kind, bytes]]:
     """Frames of an open session whose streams hold anything."""
-    said: list[tuple[bool, packets.Packet]] = [
+    sent: list[tuple[bool, packets.Packet]] = [
         (True, Open(1, 0, 1024, 32768)),
         (False, Open(2, 1, 1024, 32768)),
         *((up, Data(3, offset, 0, payload)) for up, offset, payload in parts),
     ]
     return [
-        (Kind.UP if up else Kind.DOWN, encode(packets.to_bytes(packet, up))) for up, packet in said
+        (Kind.UP if up else Kind.DOWN, encode_frame(packets.to_bytes(packet, up)))
+        for up, packet in sent
     ]
 
 
@@ -197,7 +201,7 @@ extra = st.tuples(kinds, st.binary(max_size=150))
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(pieces, max_size=8), st.lists(extra, max_size=3))
-def test_a_strangers_recording_raises_nothing_but_our_errors(
+def test_any_recording_raises_nothing_but_our_errors(
     tmp_path: Path, parts: list[tuple[bool, int, bytes]], more: list[tuple[Kind, bytes]]
 ) -> None:
     keep = Recording(tmp_path / "a.rec")
@@ -205,7 +209,7 @@ def test_a_strangers_recording_raises_nothing_but_our_errors(
         keep.add(kind, data)
     keep.close()
     with suppress(GliosliceError):
-        assert all(isinstance(line, str) for line in printed(records(tmp_path / "a.rec")))
+        list(format_recording(records(tmp_path / "a.rec")))
     with suppress(GliosliceError):
         script = read_script(tmp_path / "a.rec")
-        assert script.choice and script.sessions[-1].complete in (True, False)
+        assert script.choice and [session.complete for session in script.sessions]

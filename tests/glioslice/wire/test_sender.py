@@ -1,4 +1,4 @@
-"""A stream to segments: what is sent, and what is sent again."""
+"""A stream to segments: what is sent, and what is retransmitted."""
 
 import math
 
@@ -23,19 +23,24 @@ def drain(sender: Sender, now: float) -> list[tuple[int, int]]:
     return sent
 
 
+def check_time_out(sender: Sender, now: float) -> None:
+    if now >= sender.next_time():
+        sender.time_out()
+
+
 def test_small_messages_share_a_segment() -> None:
     sender = Sender(512)
     sender.edge = 1000
     for text in (b"one", b"two"):
         sender.send(text)
     assert sender.next_segment(0.0) == (0, b"\x03one\x03two")
-    assert sender.queued == 8
+    assert len(sender.unacknowledged) == 8
 
 
 def test_nothing_passes_the_edge_and_no_sliver_is_sent() -> None:
     sender = sender_with(2000, edge=1100)
     assert drain(sender, 0.0) == [(0, 512), (512, 1024)]
-    assert not sender.ready()
+    assert not sender.sendable()
     sender.acknowledge(1024, [], True, 0.1)
     assert drain(sender, 0.1) == [(1024, 1100)]
     sender.edge = 5000
@@ -47,7 +52,7 @@ def test_a_segment_is_lost_when_a_later_one_arrived() -> None:
     assert len(drain(sender, 0.0)) == 4
     sender.acknowledge(512, [(1024, 1536)], True, 0.05)
     assert drain(sender, 0.05) == [(512, 1024)]
-    # Lost again: the last segment left before this second try and says nothing about it.
+    # Lost again: the last segment left before this second try and proves nothing about it.
     sender.acknowledge(512, [(1024, 2048)], True, 0.06)
     assert drain(sender, 0.06) == []
     sender.send(bytes(98))
@@ -56,11 +61,11 @@ def test_a_segment_is_lost_when_a_later_one_arrived() -> None:
     assert drain(sender, 0.2) == [(512, 1024)]
     assert (sender.retransmits, sender.repeated_bytes) == (2, 1024)
     sender.acknowledge(2147, [], True, 0.3)
-    assert sender.queued == 0
+    assert len(sender.unacknowledged) == 0
     assert sender.next_time() == math.inf
 
 
-def test_nothing_is_known_beyond_an_answer_that_was_cut_short() -> None:
+def test_nothing_is_known_beyond_an_acknowledgement_cut_short() -> None:
     for complete, lost in ((False, [(1024, 1536)]), (True, [(1024, 1536), (2048, 2560)])):
         sender = sender_with(2560)
         drain(sender, 0.0)
@@ -70,49 +75,49 @@ def test_nothing_is_known_beyond_an_answer_that_was_cut_short() -> None:
         assert drain(sender, 0.2) == lost
 
 
-def test_an_answer_that_comes_too_soon_is_to_an_earlier_try() -> None:
-    for age, again in ((0.01, []), (0.06, [(1024, 1536)])):
+def test_an_acknowledgement_that_comes_too_soon_is_for_an_earlier_try() -> None:
+    for age, repeated in ((0.01, []), (0.06, [(1024, 1536)])):
         sender = sender_with(1536)
         drain(sender, 0.0)
         sender.acknowledge(512, [], True, 0.05)
         assert sender.round_trip.shortest == 0.05
-        sender.check_time(1.0)
+        check_time_out(sender, 1.0)
         assert drain(sender, 1.0) == [(512, 1024)]
         sender.acknowledge(1024, [], True, 1.0 + age)
-        assert drain(sender, 1.0 + age) == again
+        assert drain(sender, 1.0 + age) == repeated
         assert sender.round_trip.shortest == sender.round_trip.smoothed == 0.05
 
 
-def test_a_cumulative_acknowledgement_alone_asks_for_nothing() -> None:
+def test_a_cumulative_acknowledgement_alone_retransmits_nothing() -> None:
     sender = sender_with(4096)
     drain(sender, 0.0)
     sender.acknowledge(2048, [], False, 0.05)
     assert drain(sender, 0.05) == []
 
 
-def test_silence_brings_the_oldest_again_then_all() -> None:
+def test_a_time_out_retransmits_the_oldest_then_all() -> None:
     sender = sender_with(1024)
     drain(sender, 0.0)
     assert sender.next_time() == pytest.approx(FIRST_TIMEOUT)
-    sender.check_time(FIRST_TIMEOUT - 0.01)
+    check_time_out(sender, FIRST_TIMEOUT - 0.01)
     assert drain(sender, 0.4) == []
-    sender.check_time(FIRST_TIMEOUT)
+    check_time_out(sender, FIRST_TIMEOUT)
     assert drain(sender, FIRST_TIMEOUT) == [(0, 512)]
     due = sender.next_time()
     assert due == pytest.approx(FIRST_TIMEOUT + MAX_BACKOFF)
-    sender.check_time(due)
+    check_time_out(sender, due)
     assert drain(sender, due) == [(0, 512), (512, 1024)]
     for _ in range(10):
         due = sender.next_time()
-        sender.check_time(due)
+        check_time_out(sender, due)
         drain(sender, due)
         assert sender.next_time() - due <= MAX_BACKOFF + 1e-9
 
 
-def test_a_late_answer_to_a_lost_segment_spares_the_second_try() -> None:
+def test_a_late_acknowledgement_cancels_the_retransmission() -> None:
     sender = sender_with(1024)
     drain(sender, 0.0)
-    sender.check_time(FIRST_TIMEOUT)
+    check_time_out(sender, FIRST_TIMEOUT)
     sender.acknowledge(1024, [], True, FIRST_TIMEOUT)
     assert drain(sender, FIRST_TIMEOUT) == []
     assert sender.retransmits == 0
@@ -123,7 +128,7 @@ def test_impossible_acknowledgements_are_ignored(upto: int) -> None:
     sender = sender_with(1024)
     drain(sender, 0.0)
     sender.acknowledge(upto, [(0, 1 << 24)], True, 0.1)
-    assert sender.queued == 1024
+    assert len(sender.unacknowledged) == 1024
     assert sender.next_time() < math.inf
 
 
@@ -131,7 +136,7 @@ def test_frames_shrink_on_a_bad_line_and_grow_on_a_good_one() -> None:
     sender = sender_with(60_000)
     for _ in range(6):
         drain(sender, 0.0)
-        sender.check_time(sender.next_time())
+        check_time_out(sender, sender.next_time())
     assert sender.payload == MIN_PAYLOAD
     assert all(stop - start <= MIN_PAYLOAD for start, stop in drain(sender, 9.0))
     for upto in range(640, 60_001, 640):
@@ -140,8 +145,8 @@ def test_frames_shrink_on_a_bad_line_and_grow_on_a_good_one() -> None:
     sender.send(bytes(200_000))
     sender.edge = 300_000
     drain(sender, 11.0)
-    sender.acknowledge(sender.base + sender.queued, [], True, 12.0)
-    assert sender.queued == 0
+    sender.acknowledge(sender.base + len(sender.unacknowledged), [], True, 12.0)
+    assert len(sender.unacknowledged) == 0
     assert sender.payload == 512
 
 
@@ -157,7 +162,7 @@ def test_the_time_out_follows_the_round_trip() -> None:
     assert trip.shortest == 0.01
 
 
-def test_a_message_that_can_wait_leaves_when_all_before_it_has_arrived() -> None:
+def test_a_deferred_message_is_sent_when_all_before_it_is_acknowledged() -> None:
     sender = Sender(512)
     sender.edge = 1000
     sender.send_deferred(b"at once")  # nothing is on its way
@@ -168,12 +173,12 @@ def test_a_message_that_can_wait_leaves_when_all_before_it_has_arrived() -> None
     sender.acknowledge(7, [], True, 0.1)
     assert drain(sender, 0.1) == []
     sender.acknowledge(8, [], True, 0.2)
-    assert sender.queued == 6
+    assert len(sender.unacknowledged) == 6
     assert sender.next_segment(0.2) == (8, b"\x05later")
     assert sender.withdraw() is None
 
 
-def test_a_message_that_can_wait_leaves_before_the_next() -> None:
+def test_a_deferred_message_is_sent_before_the_next() -> None:
     sender = Sender(512)
     sender.edge = 1000
     sender.send(b"one")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from glioslice.wire.ports import LineLost, Port, PortError, open_port
-from glioslice.wire.simulator.line import Quality
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.port import SimPort, parse_url
 
 Program = Callable[[str], list[str]]
@@ -30,7 +30,7 @@ def pid_of(port: Port) -> int:
 
 
 def reaped(pid: int) -> bool:
-    """Tell whether this child of ours has ended and left no zombie."""
+    """Return whether this child of ours has ended and left no zombie."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -39,33 +39,35 @@ def reaped(pid: int) -> bool:
 
 
 def running(pid: int) -> bool:
-    """Tell whether a process that is no child of ours still runs."""
+    """Return whether a process that is no child of ours still runs."""
     listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return listed.stdout.strip()[:1] not in ("", "Z")
 
 
 def test_options_of_the_url() -> None:
-    assert parse_url("sim://", 9600) == Quality(baud=9600)
+    assert parse_url("sim://", 9600) == LineQuality(baud=9600)
     url = "sim://?baud=921600&errors=1e-5&loss=0.005&latency=16ms&seed=3"
-    assert parse_url(url, 9600) == Quality(921600, 1e-5, 0.005, 0.016, 3)
+    assert parse_url(url, 9600) == LineQuality(921600, 1e-5, 0.005, 0.016, 3)
     assert parse_url("sim://?latency=0.5s", 9600).latency == 0.5
     assert parse_url("sim://?latency=2", 9600).latency == 2.0
-    assert parse_url("sim://?unplug=3s&after=500ms", 9600) == Quality(9600, unplug=3.0, after=0.5)
+    assert parse_url("sim://?unplug=3s&after=500ms", 9600) == LineQuality(
+        9600, unplug=3.0, after=0.5
+    )
 
 
 @pytest.mark.parametrize(
     ("query", "what"),
     [
         ("bad=1", "no option 'bad'"),
-        ("baud=fast", "'fast' is no value for baud"),
-        ("baud=0", "no value for baud"),
-        ("errors=1", "no value for errors"),
-        ("errors=nan", "no value for errors"),
-        ("loss=-0.1", "no value for loss"),
-        ("latency=1h", "no value for latency"),
-        ("latency=61s", "no value for latency"),
-        ("unplug=61s", "no value for unplug"),
-        ("seed=", "no value for seed"),
+        ("baud=fast", "'fast' is not a value for baud"),
+        ("baud=0", "not a value for baud"),
+        ("errors=1", "not a value for errors"),
+        ("errors=nan", "not a value for errors"),
+        ("loss=-0.1", "not a value for loss"),
+        ("latency=1h", "not a value for latency"),
+        ("latency=61s", "not a value for latency"),
+        ("unplug=61s", "not a value for unplug"),
+        ("seed=", "not a value for seed"),
     ],
 )
 def test_a_wrong_option_is_named(query: str, what: str) -> None:
@@ -140,7 +142,9 @@ def test_a_killed_process_is_a_lost_line_and_no_zombie(far_end: Program) -> None
     port.close()
 
 
-def test_last_words_of_a_process_are_delivered_and_its_exit_code_named(far_end: Program) -> None:
+def test_the_last_bytes_of_a_process_are_delivered_and_its_exit_code_named(
+    far_end: Program,
+) -> None:
     port = open_port("sim://", command=far_end("failing"))
     assert read_until(port, 10) == b"last words"
     with pytest.raises(LineLost, match="exit code 3"):
@@ -190,6 +194,7 @@ def test_a_bad_line_damages_bytes_the_same_way_each_time(far_end: Program) -> No
     assert received[0] == received[1] != bytes(5000)
 
 
+@pytest.mark.slow
 def test_a_process_that_has_not_opened_its_port_echoes_nothing(far_end: Program) -> None:
     port = open_port("sim://", command=far_end("asleep"))
     port.write(b"is anybody there?\r\n")
@@ -202,8 +207,8 @@ def test_bytes_at_another_rate_and_at_one_too_fast_are_noise(
     far_end: Program, near: int, far: int
 ) -> None:
     port = open_port("sim://?baud=460800", near, command=[*far_end("echo"), str(far)])
-    heard = read_until(port, 5)
-    assert len(heard) == 5 and heard != b"ready"
+    received = read_until(port, 5)
+    assert len(received) == 5 and received != b"ready"
     port.close()
 
 
@@ -262,6 +267,7 @@ def test_a_cable_is_pulled_out_and_put_back(far_end: Program) -> None:
         port.reopen()
 
 
+@pytest.mark.slow
 def test_a_busy_host_does_not_slow_the_line(far_end: Program) -> None:
     port = open_port("sim://?baud=115200", command=far_end("echo"))
     assert isinstance(port, SimPort)
@@ -297,6 +303,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "least"), [(50_000, 50_000), (120_000, 64_000)])
 def test_a_busy_process_loses_nothing_that_a_terminal_would_hold(sent: int, least: int) -> None:
     command = [sys.executable, "-c", LATE, "{port}"]
@@ -305,6 +312,6 @@ def test_a_busy_process_loses_nothing_that_a_terminal_would_hold(sent: int, leas
     data = bytes(n % 251 for n in range(sent))
     for place in range(0, sent, 1000):
         port.write(data[place : place + 1000])
-    heard = read_until(port, least)
+    received = read_until(port, least)
     port.close()
-    assert heard[:least] == data[:least]
+    assert received[:least] == data[:least]

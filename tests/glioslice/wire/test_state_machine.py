@@ -1,4 +1,4 @@
-"""A state machine: whatever two links are told, in any order, nothing is lost, doubled or wrong."""
+"""A state machine: whatever happens to two links, nothing is lost, duplicated or wrong."""
 
 import random
 
@@ -11,32 +11,32 @@ from glioslice.wire.link import MAX_MESSAGE, Link, Settings, State
 from glioslice.wire.receiver import HOLD
 from glioslice.wire.simulator.faults import (
     Fault,
-    doubling,
+    console_text,
     dropping,
+    duplicating,
     pausing,
     reordering,
-    shouting,
     truncating,
     unharmed,
 )
-from glioslice.wire.simulator.line import Quality
-from glioslice.wire.simulator.virtual_link import End, VirtualLine
+from glioslice.wire.simulator.line import LineQuality
+from glioslice.wire.simulator.virtual_link import LinkEnd, VirtualLine
 from glioslice.wire.transport import RATES
 
-MAKERS = {
+FAULTS = {
     "none": lambda chance: unharmed,
     "loss": dropping(0.3),
-    "doubling": doubling,
+    "duplicating": duplicating,
     "truncation": truncating,
-    "console": shouting,
+    "console": console_text,
     "swapped": reordering,
     "pauses": pausing,
     "cut": dropping(1.1),
 }
 
 
-class Machine(RuleBasedStateMachine):
-    """Two ends that send, read, pause, restart and say goodbye over a line that changes."""
+class LinkMachine(RuleBasedStateMachine):
+    """Two ends that send, read, pause, restart and close over a line that changes."""
 
     @initialize(
         payload=st.sampled_from([64, 512, 1024]),
@@ -59,7 +59,7 @@ class Machine(RuleBasedStateMachine):
         self.chance = random.Random(seed)
         self.fault: Fault = unharmed
         self.sessions = 0
-        quality = Quality(921600, errors=errors, latency=latency, seed=seed)
+        quality = LineQuality(921600, errors=errors, latency=latency, seed=seed)
         self.line = VirtualLine(
             self.link(True),
             self.link(False),
@@ -74,7 +74,7 @@ class Machine(RuleBasedStateMachine):
         self.sessions += 1
         return Link(self.settings, active=active, session=self.sessions)
 
-    def end(self, active: bool) -> End:
+    def end(self, active: bool) -> LinkEnd:
         return self.line.host if active else self.line.board
 
     @rule(active=st.booleans(), sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=8))
@@ -84,16 +84,16 @@ class Machine(RuleBasedStateMachine):
             self.end(active).link.sender.send(message)
             self.sent[active].append(message)
 
-    @rule(name=st.sampled_from(sorted(MAKERS)))
+    @rule(name=st.sampled_from(sorted(FAULTS)))
     def change_the_line(self, name: str) -> None:
-        self.fault = MAKERS[name](self.chance)
+        self.fault = FAULTS[name](self.chance)
 
     @rule(seconds=st.sampled_from([0.01, 0.2, 1.0, 3.0, 20.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.line.run(lambda: False, seconds)
         for active in (True, False):
             if self.end(active).link.state is not State.OPEN:
-                self.answer_a_restart(active)
+                self.follow_a_restart(active)
 
     @rule(active=st.booleans())
     def pause_or_read(self, active: bool) -> None:
@@ -106,13 +106,13 @@ class Machine(RuleBasedStateMachine):
         self.forget(active)
 
     @rule(active=st.booleans())
-    def say_goodbye(self, active: bool) -> None:
+    def close(self, active: bool) -> None:
         self.end(active).link.close()
         self.line.run(lambda: False, 0.1)
         self.restart(active)
 
-    def answer_a_restart(self, active: bool) -> None:
-        """Begin a new session, as a connection does whose peer has another or said goodbye."""
+    def follow_a_restart(self, active: bool) -> None:
+        """Begin a new session, as a connection does whose peer has restarted or closed."""
         end = self.end(active)
         if end.link.state in (State.RESTARTED, State.CLOSED):
             end.link = self.link(active)
@@ -149,5 +149,5 @@ class Machine(RuleBasedStateMachine):
         assert self.line.run(lambda: host.link.rate == board.link.rate, 5.0)
 
 
-TestMachine = Machine.TestCase
+TestMachine = LinkMachine.TestCase
 TestMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

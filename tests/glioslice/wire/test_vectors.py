@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from glioslice.wire import messages, packets
-from glioslice.wire.framing import FrameReader, encode
+from glioslice.wire.framing import FrameReader, encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import MessageError
 from glioslice.wire.packets import PacketError
@@ -24,7 +24,7 @@ def test_the_file_is_what_the_code_writes() -> None:
 @pytest.mark.parametrize("vector", VECTORS["frames"])
 def test_frames(vector: dict[str, str]) -> None:
     body, frame = bytes.fromhex(vector["body"]), bytes.fromhex(vector["frame"])
-    assert encode(body) == frame
+    assert encode_frame(body) == frame
     assert FrameReader().feed(frame) == [body]
 
 

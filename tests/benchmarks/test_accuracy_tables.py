@@ -1,0 +1,123 @@
+"""The tables of docs/accuracy.md, from made-up scores."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import accuracy_tables
+from benchmarks.folds import FoldRun
+from tests.benchmarks.made_scores import score_of, write_run
+
+pytestmark = pytest.mark.usefixtures("folds_folder")
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def four_folds() -> None:
+    for case, fold, wt in (("a", 1, 0.9), ("b", 2, 0.5), ("c", 3, 0.7), ("d", 4, 0.9)):
+        whole = score_of(case, (wt + 0.01, 0.5, 0.0), "fp32")
+        lost = score_of(case, (wt, 0.5, 0.0), outside=fold / 10)
+        blind = score_of(case, (wt / 2, 0.5, 0.0), missing="t2")
+        write_run(FoldRun("compact", fold), lost, whole, blind)
+
+
+def test_dice_with_interval_and_median() -> None:
+    four_folds()
+    int8, fp32 = cells(accuracy_tables.dice_table())
+    assert int8[:2] == ["compact int8", "4"]
+    assert int8[2].startswith("0.750 (0.")
+    assert int8[2].endswith("), 0.800")
+    assert int8[4] == "0.000 (0.00-0.00), 0.000"
+    assert int8[5].startswith("0.417 ")
+    assert fp32[2].startswith("0.760 ")
+
+
+def test_the_interval_is_that_of_resampled_patients() -> None:
+    scores = [score_of(str(i), (i / 10, 0, 0)) for i in range(11)]
+    low, high = accuracy_tables.interval(scores, lambda s: s.dice[0])
+    # Mean 0.5, standard error 0.316 / sqrt(11) = 0.095.
+    assert low == pytest.approx(0.5 - 1.96 * 0.0953, abs=0.02)
+    assert high == pytest.approx(0.5 + 1.96 * 0.0953, abs=0.02)
+
+
+def test_grades_stand_apart() -> None:
+    four_folds()
+    rows = {row[1]: row for row in cells(accuracy_tables.grade_table())}
+    assert rows["high"][2:4] == ["2", "0.900"]
+    assert rows["low"][2:4] == ["1", "0.500"]
+    assert rows["unknown"][2:4] == ["1", "0.700"]
+
+
+def test_a_seed_counts_once_no_fold_is_missing() -> None:
+    four_folds()
+    for fold in (1, 2, 3, 4):
+        rows = cells(accuracy_tables.seed_table())
+        assert rows == [["recipe", "4", "0.750", "0.500", "0.000", "0.417"]]
+        write_run(
+            FoldRun("compact", fold, "seed-2"), score_of("abcd"[fold - 1], (fold / 10, 0.5, 0.0))
+        )
+    _, seed = cells(accuracy_tables.seed_table())
+    assert seed == ["seed-2", "4", "0.250", "0.500", "0.000", "0.250"]
+
+
+def test_distances_volumes_and_what_lies_outside() -> None:
+    four_folds()
+    wt, _, et = cells(accuracy_tables.distance_table())
+    assert wt == ["compact", "WT", "2.0", "2.0", "1.0", "+1.0"]
+    assert et[2:4] == ["373.1", "373.1"]
+    assert cells(accuracy_tables.outside_table()) == [["compact", "4", "0.25", "0.25", "0.40"]]
+
+
+def test_what_is_found_in_healthy_phantoms(folds_folder: Path) -> None:
+    for fold, volumes in ((1, (0.0, 0.5)), (2, (0.1, 3.0))):
+        folder = folds_folder / f"nano-{fold}"
+        folder.mkdir()
+        rows = "".join(f"{seed},{ml}\n" for seed, ml in enumerate(volumes))
+        (folder / "healthy.csv").write_text(f"seed,mL\n{rows}")
+    assert cells(accuracy_tables.healthy_table()) == [["nano", "4", "0.30", "0.90", "3.00"]]
+
+
+def test_the_cost_of_precision_is_paired() -> None:
+    four_folds()
+    [row] = cells(accuracy_tables.precision_table())
+    assert row == ["compact int8", "-0.0033", "-0.0033", "-0.0033"]
+
+
+def test_missing_modalities() -> None:
+    four_folds()
+    none, t2 = cells(accuracy_tables.missing_dice_table())
+    assert none[:3] == ["compact", "none", "0.750"]
+    assert t2[:3] == ["compact", "t2", "0.375"]
+
+
+def test_every_patient_the_worst_first() -> None:
+    four_folds()
+    rows = cells(accuracy_tables.patient_table())
+    assert [row[0] for row in rows] == ["b", "c", "a", "d"]
+    assert rows[0][1:4] == ["low", "2", "0.500"]
+
+
+def test_the_spread_is_that_of_the_means_of_three_seeds() -> None:
+    def both(variant: str, one: float, two: float) -> None:
+        for fold, case, dice in ((1, "a", one), (2, "b", two)):
+            write_run(FoldRun("compact", fold, variant), score_of(case, (dice, dice, dice)))
+
+    both("recipe", 0.80, 0.60)
+    both("seed-1", 0.81, 0.61)
+    assert accuracy_tables.seed_spread() is None
+    both("seed-2", 0.80, 0.64)
+    assert accuracy_tables.seed_spread() == pytest.approx(0.02)
+
+
+def test_an_experiment_is_a_row_with_the_commit_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy_tables, "ABLATION", tmp_path / "ablation.csv")
+    columns = "experiment,folds,mean,baseline,gain,decision,commit"
+    row = "fade,1-2,0.7812,0.7801,+0.0011,rejected,abc1234"
+    accuracy_tables.ABLATION.write_text(f"{columns}\n{row}\n")
+    assert cells(accuracy_tables.ablation_table()) == [
+        ["fade", "1-2", "0.7812", "0.7801", "+0.0011", "rejected", "abc1234"]
+    ]

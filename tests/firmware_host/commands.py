@@ -1,0 +1,76 @@
+"""Commands of the host as processes of their own, and small cases to give them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.cases import MODALITIES
+from glioslice.nifti import Space
+from tests.conftest import BRATS_2018, BRATS_2023, LPS, ROOT, save
+
+STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
+ROTATED = np.array([[0, 0, -1, 9], [1, 0, 0, -40], [0, 1, 0, 7], [0, 0, 0, 1.0]])
+
+STREAM_TO_SCRIPTED_BOARD = """
+import sys
+from firmware_host import stream
+behaviour, tag, *options = sys.argv[1:]
+board = [sys.executable, "-m", "tests.firmware_host.scripted", "{port}", behaviour, tag]
+stream.main(options, far_end=lambda arguments: board)
+"""
+
+
+def stream(*options: object, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run `stream.py` to its end."""
+    command = [*STREAM, *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def restore_signals() -> None:
+    """Undo in a child what a shell's `&` does, which ignores SIGINT, and nohup, which SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def list_processes() -> list[str]:
+    """Return the process id and the whole command line of everything that runs."""
+    listed = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True)
+    return listed.stdout.splitlines()
+
+
+def left_behind(tag: Path, timeout: float = 10.0) -> list[str]:
+    """Return the processes that still have `tag` in their command line after `timeout`."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = [line for line in list_processes() if str(tag) in line]
+        if not found or time.monotonic() >= deadline:
+            return found
+        time.sleep(0.1)
+
+
+def write_slab(folder: Path, slab: NDArray[np.float32], edition: str) -> Path:
+    """Write slices (4, X, Y, Z) as a case of an edition; that of 2023 is mirrored and rotated."""
+    suffixes = BRATS_2018 if edition == "2018" else BRATS_2023
+    affine = LPS if edition == "2018" else ROTATED
+    space = Space((1, 1, 1), affine, nib.Nifti1Header())
+    for modality, image in zip(MODALITIES, slab, strict=True):
+        path = folder / f"{folder.name}{suffixes[modality]}.nii.gz"
+        save(path, space.from_lps(image), affine)
+    return folder
+
+
+def run_isolated(*command: object, cwd: Path) -> str:
+    """Run a command without this environment's Python settings; return its stdout."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
