@@ -247,6 +247,6 @@ def result_lines(result: StreamResult) -> list[str]:
         f"{report['retransmits']} frames retransmitted"
     )
     unsure = unsure_summary(report["quality"])
-    lines += [f"look: {unsure}"] if unsure else []
+    lines += [f"review: {unsure}"] if unsure else []
     latencies = list(job.masks.milliseconds.values())
     return lines + summary_lines(job.masks.slice_count, latencies, report["volumes_ml"])
