@@ -31,7 +31,6 @@ from benchmarks.folds import FoldRun, patients
 from benchmarks.pages import fill
 from device.confidence import mask_confidence
 from device.engine import Engine
-from device.segment import prepare_slices
 from glioslice import cli
 from glioslice.cases import MODALITIES, Case, case_digest, find_cases, read_case
 from glioslice.cli import track
@@ -39,7 +38,7 @@ from glioslice.errors import GliosliceError
 from glioslice.labels import to_labels, to_regions
 from glioslice.metrics import dice
 from glioslice.model_card import read_card
-from glioslice.preprocessing import extract_slices
+from glioslice.preprocessing import extract_slices, slice_volume
 
 PAGE = ROOT / "docs" / "confidence.md"
 PICTURE = PAGE.with_name("quality.svg")
@@ -97,7 +96,7 @@ def measure_confidence(data: Path) -> None:
 def slice_rows(case: Case, engine: Engine) -> list[SliceConfidence]:
     """Return a row for each slice of a case that has a ground truth."""
     assert case.labels is not None
-    slices, crop = prepare_slices(case.images, engine.card)
+    slices, crop = slice_volume(case.images, engine.card.window, engine.card.clip)
     rows = []
     for index, (scored, truth) in enumerate(
         zip(slices, extract_slices(case.labels, crop), strict=True)
@@ -126,7 +125,7 @@ def without_modality(case: Case, missing: int, engine: Engine) -> Iterator[tuple
     """Yield the pixels and the byte of each mask with one modality set to 0."""
     images = case.images.copy()
     images[missing] = 0
-    for scored in prepare_slices(images, engine.card)[0]:
+    for scored in slice_volume(images, engine.card.window, engine.card.clip)[0]:
         logits = engine.invoke(engine.prepare(scored))
         labels = to_labels(engine.regions(logits))
         yield (

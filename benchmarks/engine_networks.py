@@ -16,9 +16,9 @@ from convert.log_capture import capture_output
 from convert.own_model import thresholds_of
 from convert.tflite.ops import ops_of
 from convert.tflite.reader import read_model
-from device.segment import prepare_slices
 from glioslice.cases import phantom_case
 from glioslice.model_card import find_model
+from glioslice.preprocessing import slice_volume
 from training.checkpoint import load_model
 from training.network import count_macs
 
@@ -56,7 +56,7 @@ def shipped_network() -> TimedNetwork:
     """Return the shipped network: its int8 file, and other files made from its checkpoint."""
     file = find_model()
     network, card = load_model(file.parent)
-    slices, _ = prepare_slices(phantom_case(PHANTOM).images, card)
+    slices, _ = slice_volume(phantom_case(PHANTOM).images, card.window, card.clip)
     sample = slices[len(slices) // 2][None]
     final = fold_thresholds(network, thresholds_of(card))
     fp32 = export_onnx(final, (network.config.inputs, *card.window))

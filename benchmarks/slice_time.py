@@ -16,12 +16,12 @@ from benchmarks.accuracy_tables import compared_runs
 from benchmarks.folds import FOLDS_FOLDER
 from benchmarks.pages import processor
 from device.engine import Engine
-from device.segment import prepare_slices
 from glioslice import cli
 from glioslice.cases import phantom_case
 from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
+from glioslice.preprocessing import slice_volume
 
 ROUNDS = 200
 
@@ -42,7 +42,7 @@ def time_slices(_arguments: argparse.Namespace) -> None:
         [file] = run.folder.glob("*-int8.tflite")
         engines[run.name] = Engine(file)
     first = next(iter(engines.values()))
-    slices, _ = prepare_slices(phantom_case(0).images, first.card)
+    slices, _ = slice_volume(phantom_case(0).images, first.card.window, first.card.clip)
     prepared = {name: e.prepare(slices[len(slices) // 2]) for name, e in engines.items()}
     times: dict[str, list[float]] = {name: [] for name in engines}
     for _ in track(range(ROUNDS), "timing"):

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.engine import Engine
-from device.segment import prepare_slices
 from glioslice.cases import MODALITIES, find_case, read_case
 from glioslice.errors import GliosliceError
+from glioslice.preprocessing import slice_volume
 from glioslice.wire.codecs import IMAGES, MASKS, offered_codecs
 from glioslice.wire.messages import BoardHello, Mode, Start, volume_of
 
@@ -79,6 +79,6 @@ def load_played_case(path: Path, engine: Engine) -> PlayedCase:
     """
     # Playing needs no ground truth; without it the board is ready in half the time.
     case = read_case(replace(find_case(path), mask=None))
-    slices, crop = prepare_slices(case.images, engine.card)
+    slices, crop = slice_volume(case.images, engine.card.window, engine.card.clip)
     prepared = np.stack([engine.prepare(one) for one in slices])
     return PlayedCase(prepared, Start(len(prepared), volume_of(case.space, case.scheme, crop)))

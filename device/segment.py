@@ -10,6 +10,7 @@ benchmarks call it, so they judge exactly what runs.
 """
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -30,14 +31,9 @@ from glioslice.metrics import format_dice, region_dice, summary_lines, volumes_m
 from glioslice.model_card import Card, find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
-from glioslice.preprocessing import (
-    Crop,
-    brain_mask,
-    extract_slices,
-    find_crop,
-    restore_volume,
-    z_scores,
-)
+from glioslice.preprocessing import restore_volume, slice_volume
+
+logger = logging.getLogger(__name__)
 
 
 class SliceNetwork(Protocol):
@@ -59,23 +55,13 @@ class Segmentation:
     milliseconds: tuple[float, ...]
 
 
-def prepare_slices(images: NDArray[np.float32], card: Card) -> tuple[NDArray[np.float32], Crop]:
-    """Return the slices of images (4, X, Y, Z) that contain brain, as z-scores, and their crop.
-
-    The slices are (Z', X, Y, 4) with the card's window X, Y. Raises GliosliceError if there is no
-    brain or it does not fit the window.
-    """
-    brain = brain_mask(images)
-    crop = find_crop(brain, card.window)
-    return extract_slices(z_scores(images, brain, card.clip), crop), crop
-
-
 def segment(images: NDArray[np.float32], network: SliceNetwork, progress: str = "") -> Segmentation:
     """Segment images (4, X, Y, Z) slice by slice; `progress` is the title of a progress bar.
 
     Raises GliosliceError if there is no brain or it does not fit the window.
     """
-    slices, crop = prepare_slices(images, network.card)
+    slices, crop = slice_volume(images, network.card.window, network.card.clip)
+    logger.info("%d slices with brain, from slice %d", len(slices), crop.z[0])
     masks = np.empty(slices.shape[:3], np.uint8)
     milliseconds = []
     for z in cli.track(range(len(slices)), progress) if progress else range(len(slices)):

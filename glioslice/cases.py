@@ -1,6 +1,7 @@
 """A patient's case, read from any data set into one orientation and one label scheme."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme, check_nesting, from_scheme
 from glioslice.nifti import Space, read_nifti
 from glioslice.phantom.head import make_phantom
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "MODALITIES",
@@ -108,6 +111,10 @@ def read_case(source: str | Path | CaseFiles) -> Case:
         mask, mask_space = read_nifti(files.mask)
         _check_same_space(files.mask, mask_space, next(iter(files.images.values())), space)
         labels = _read_labels(files.mask, mask[0], files.scheme)
+    logger.info(
+        "%s: %s labels, %d x %d x %d voxels, %s ground truth",
+        *(files.name, files.scheme.edition, *space.shape, "no" if labels is None else "with"),
+    )
     return Case(files.name, files.scheme, images, labels, space)
 
 

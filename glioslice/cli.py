@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     top.add_argument("-h", "--help", action="store_true", help="show this help")
     top.add_argument("--version", action="version", version=f"glioslice {__version__}")
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         listing = "\n".join(f"  {name:10} {summary_of(entry)}" for name, entry in commands.items())
         top.description = f"{top.description}\n\ncommands:\n{listing}"
         top.print_help()

@@ -17,11 +17,11 @@ from benchmarks import ROOT
 from device import goldens
 from device.engine import BUILT_IN, Engine
 from device.goldens import GOLDENS, Goldens, compute_masks, golden_key, golden_slices, write_goldens
-from device.segment import prepare_slices
 from glioslice import cli
 from glioslice.cases import phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, sha256
+from glioslice.preprocessing import slice_volume
 
 SLICES = ROOT / "models" / goldens.SLICES
 PHANTOM, EVERY = 0, 24
@@ -58,7 +58,7 @@ def write_golden_masks(arguments: argparse.Namespace) -> None:
 
 def write_slices(engine: Engine) -> None:
     """Write the golden slices: every 24th of a phantom."""
-    slices, _ = prepare_slices(phantom_case(PHANTOM).images, engine.card)
+    slices, _ = slice_volume(phantom_case(PHANTOM).images, engine.card.window, engine.card.clip)
     prepared: Any = [engine.prepare(one) for one in slices[EVERY // 2 :: EVERY]]
     with atomic_path(SLICES) as temporary:
         np.savez_compressed(

@@ -70,7 +70,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         labels = segment(case.images, network).labels
         if arguments.masks:
             mask = to_scheme(labels, case.scheme)
-            write_mask(arguments.masks / f"{case.name}.nii.gz", mask, case.space)
+            write_mask(arguments.masks / f"{case.name}-mask.nii.gz", mask, case.space)
         rows.append(row := evaluate_case(case, labels, network.card))
         print(format_row(row), flush=True)
     mean = mean_dice(rows)

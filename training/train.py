@@ -56,11 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = cli.parser(
         "Train a network on a folder of BraTS cases.",
-        "glioslice train --data DIR --out runs/compact --size compact",
+        "glioslice train DIR --out runs/compact --size compact",
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder of cases with masks"
-    )
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument(
+        "data", type=Path, nargs="?", default=argparse.SUPPRESS, metavar="DIR",
+        help="folder of cases with masks",
+    )  # fmt: skip
+    data.add_argument("--data", type=Path, metavar="DIR", help="the same as DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--size", help=f"{', '.join(sorted(SIZES))} or package.module:NAME; default: {DEFAULT_SIZE}"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from device.board import Board, make_board
 from device.engine import Engine
 from device.lifecycle import StopRequest
-from device.segment import prepare_slices, segment
+from device.segment import segment
 from device.server import run_sessions
 from glioslice.cases import MODALITIES
 from glioslice.model_card import shipped_folder
 from glioslice.nifti import Space
 from glioslice.phantom.head import make_phantom
-from glioslice.preprocessing import quantize, restore_volume
+from glioslice.preprocessing import quantize, restore_volume, slice_volume
 from glioslice.wire.codecs import decode_mask, encode_image, encode_mask
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
@@ -188,7 +188,7 @@ class Slab:
 
     def __init__(self, engine: Engine) -> None:
         self.images = make_phantom(0, shape=(64, 72, 48)).images[..., 16:32]
-        self.z_scores, self.crop = prepare_slices(self.images, engine.card)
+        self.z_scores, self.crop = slice_volume(self.images, engine.card.window, engine.card.clip)
         self.labels = segment(self.images, engine).labels
 
     def slices(self, hello: BoardHello, codec: int = 2) -> list[Slice]:

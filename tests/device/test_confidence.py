@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, mask_confidence
 from device.engine import Engine
-from device.segment import prepare_slices
 from glioslice.cases import phantom_case
 from glioslice.model_card import shipped_folder
+from glioslice.preprocessing import slice_volume
 from glioslice.wire.messages import UNKNOWN
 
 SIDE = 40
@@ -147,7 +147,7 @@ def test_shipped_files_agree_about_the_phantom() -> None:
     values: dict[str, list[int]] = {}
     for name in ("nano-int8.tflite", "nano-fp16.tflite"):
         engine = Engine(shipped_folder("nano") / name)
-        slices, _ = prepare_slices(case.images, engine.card)
+        slices, _ = slice_volume(case.images, engine.card.window, engine.card.clip)
         values[name] = []
         for scored in slices[20::15]:
             logits = engine.invoke(engine.prepare(scored))

@@ -9,10 +9,10 @@ import pytest
 
 from device.engine import REFERENCE, Engine
 from device.goldens import GOLDENS, compute_masks, golden_key, golden_slices, read_goldens
-from device.segment import prepare_slices
 from glioslice.cases import phantom_case
 from glioslice.files import read_json, sha256, write_json
 from glioslice.model_card import SHIPPED_MODELS, shipped_folder
+from glioslice.preprocessing import slice_volume
 from tools import goldens
 from tools.goldens import EVERY, PHANTOM, SLICES, write_golden_masks
 
@@ -44,7 +44,7 @@ def test_the_golden_slices_are_the_phantoms() -> None:
     """Another processor's exponential may move a voxel by a step."""
     engine = Engine(shipped_folder("nano") / "nano-int8.tflite")
     golden = golden_slices(engine, SLICES)
-    slices, _ = prepare_slices(phantom_case(PHANTOM).images, engine.card)
+    slices, _ = slice_volume(phantom_case(PHANTOM).images, engine.card.window, engine.card.clip)
     made = np.stack([engine.prepare(one) for one in slices[EVERY // 2 :: EVERY]])
     assert len(golden) >= 5
     assert abs(made.astype(int) - golden).max() <= 1

@@ -64,7 +64,7 @@ def test_json_masks_and_seen_cases(write_case: Write, tmp_path: Path) -> None:
     assert list(written["cases"][1]["dice"]) == ["WT", "TC", "ET", "mean"]
     assert written["mean"] == written["cases"][1]["dice"]
     assert "seen in training" in done.stdout
-    mask = nib.Nifti1Image.from_filename(tmp_path / "masks" / "b.nii.gz")
+    mask = nib.Nifti1Image.from_filename(tmp_path / "masks" / "b-mask.nii.gz")
     assert mask.shape == (28, 36, 20)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 4}
 
@@ -76,7 +76,7 @@ def test_masks_are_reproducible(write_case: Write, tmp_path: Path) -> None:
     for run in ("one", "two"):
         done = evaluate("--model", model, "--data", data, "--masks", tmp_path / run)
         assert done.returncode == 0, done.stderr
-    one, two = (sha256(tmp_path / run / "Case_1.nii.gz") for run in ("one", "two"))
+    one, two = (sha256(tmp_path / run / "Case_1-mask.nii.gz") for run in ("one", "two"))
     assert one == two
 
 
