@@ -202,7 +202,7 @@ def test_spacing(write_case: Write, volumes: Volumes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not an image", b"\x1f\x8b no gzip", gzip.compress(b"x" * 600)]
+    "content", [b"", b"not an image", b"\x1f\x8b no gzip", gzip.compress(b"x" * 600, mtime=0)]
 )
 def test_not_a_nifti_file(write_case: Write, content: bytes) -> None:
     folder = write_case()
