@@ -58,12 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Train a network on a folder of BraTS cases.",
         "glioslice train DIR --out runs/compact --size compact",
     )
-    data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument(
-        "data", type=Path, nargs="?", default=argparse.SUPPRESS, metavar="DIR",
-        help="folder of cases with masks",
-    )  # fmt: skip
-    data.add_argument("--data", type=Path, metavar="DIR", help="the same as DIR")
+    parser.add_argument(
+        "cases", type=Path, nargs="?", metavar="DIR", help="folder of cases with masks"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the same as DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--size", help=f"{', '.join(sorted(SIZES))} or package.module:NAME; default: {DEFAULT_SIZE}"
@@ -112,7 +110,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="folder of prepared slices",
     )
     parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (offline)")
-    cli.run(train_command, parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    if (arguments.cases is None) == (arguments.data is None):
+        parser.error("name the folder of cases once, as DIR or as --data DIR")
+    arguments.data = arguments.data or arguments.cases
+    cli.run(train_command, arguments)
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,27 @@ def test_weights_and_biases_logs_offline(data: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
 
 
+@pytest.mark.parametrize("options", [["{data}"], ["--data", "{data}"]])
+def test_the_folder_of_cases_is_an_argument_or_an_option(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [option.format(data=tmp_path / "none") for option in options]
+    with pytest.raises(SystemExit) as end:
+        train.main([*given, "--out", str(tmp_path / "run")])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'none'}: ")
+
+
+@pytest.mark.parametrize("options", [[], ["a", "--data", "b"]])
+def test_the_folder_of_cases_is_named_once(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        train.main([*options, "--out", str(tmp_path / "run")])
+    assert end.value.code == 2
+    assert "once" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_errors_are_one_line(tmp_path: Path) -> None:
     done = command("--data", tmp_path / "none", "--out", tmp_path / "run")
