@@ -137,7 +137,7 @@ def test_default_precisions() -> None:
 def test_help_shows_an_example() -> None:
     command = [sys.executable, "convert/to_tflite.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "example:\n  python convert/to_tflite.py" in done.stdout
+    assert "example:\n  glioslice convert " in done.stdout
 
 
 def test_a_folder_without_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

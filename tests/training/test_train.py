@@ -275,4 +275,4 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     done = command("--data", tmp_path / "none", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert done.stderr == f"error: {tmp_path / 'none'}: no such folder\n"
-    assert "python training/train.py --data" in command("--help").stdout
+    assert "example:\n  glioslice train " in command("--help").stdout
