@@ -78,7 +78,7 @@ def test_a_file_of_another_card(tmp_path: Path) -> None:
 
 def test_no_card(tmp_path: Path) -> None:
     shutil.copy(shipped_folder("nano") / "nano-int8.tflite", tmp_path)
-    with pytest.raises(GliosliceError, match=r"card\.json: no such file"):
+    with pytest.raises(GliosliceError, match=r"no card\.json beside it"):
         Engine(tmp_path / "nano-int8.tflite")
 
 
