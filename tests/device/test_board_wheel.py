@@ -123,7 +123,7 @@ def test_the_demo_environment_gives_the_same_masks(case: Path, tmp_path: Path) -
     for name, interpreter in (("demo", demo), ("dev", sys.executable)):
         options = ("--model", model, "--data", case, "--masks", tmp_path / name)
         run(interpreter, "training/evaluate.py", *options, cwd=ROOT)
-    mask = f"{case.name}.nii.gz"
+    mask = f"{case.name}-mask.nii.gz"
     assert (tmp_path / "demo" / mask).read_bytes() == (tmp_path / "dev" / mask).read_bytes()
     assert np.asarray(nib.Nifti1Image.from_filename(tmp_path / "demo" / mask).dataobj).any()
 

@@ -49,7 +49,7 @@ def evaluated(case: Path, folder: Path) -> Path:
         [sys.executable, str(ROOT / "training" / "evaluate.py"), *map(str, options)],
         capture_output=True, check=True,
     )  # fmt: skip
-    return folder / f"{case.name}.nii.gz"
+    return folder / f"{case.name}-mask.nii.gz"
 
 
 def stream_and_compare(case: Path, wanted: Path, out: Path, mode: str) -> None:

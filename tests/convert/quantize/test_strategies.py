@@ -84,7 +84,7 @@ def test_the_first_candidate_that_passes_is_the_last_that_is_made(
 
         return call
 
-    for name in ("calibrate", "quantize", "fit_ranges", "equalize"):
+    for name in ("calibrate", "quantize_file", "fit_ranges", "equalize"):
         monkeypatch.setattr(strategies, name, tool(name))
     calls_of_extended: list[int] = []
 
@@ -102,11 +102,11 @@ def test_the_first_candidate_that_passes_is_the_last_that_is_made(
     assert [a.candidate.strategy for a in attempts] == list(STRATEGIES[: good + 1])
     assert len(calls_of_extended) == (good > 0)
     wanted = {
-        "usual calibration": b"net.calibrate.quantize",
-        "more slices": b"net.calibrate.quantize",
-        "ranges by error": b"net.calibrate.fit_ranges.quantize",
-        "equalised channels": b"net.equalize.calibrate.quantize",
-        "equalised channels, ranges by error": b"net.equalize.calibrate.fit_ranges.quantize",
+        "usual calibration": b"net.calibrate.quantize_file",
+        "more slices": b"net.calibrate.quantize_file",
+        "ranges by error": b"net.calibrate.fit_ranges.quantize_file",
+        "equalised channels": b"net.equalize.calibrate.quantize_file",
+        "equalised channels, ranges by error": b"net.equalize.calibrate.fit_ranges.quantize_file",
     }
     for one in attempts:
         assert one.candidate.int8 == wanted[one.candidate.strategy]
@@ -126,7 +126,7 @@ def test_the_number_of_inspected_slices_is_limited(monkeypatch: pytest.MonkeyPat
 
         return call
 
-    for name in ("calibrate", "quantize", "fit_ranges", "equalize"):
+    for name in ("calibrate", "quantize_file", "fit_ranges", "equalize"):
         monkeypatch.setattr(strategies, name, tool(name))
     few, many = (np.zeros((n, 1, 1, 1), np.float32) for n in (8, 500))
     made: Iterator[Int8Candidate] = int8_candidates(b"", few, lambda: many)
