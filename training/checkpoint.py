@@ -44,6 +44,14 @@ SINGLE_SLICE_CREDIT = (
 """Two patients of the single slices are theirs."""
 
 
+THRESHOLDS = {"WT": 0.4, "TC": 0.4, "ET": 0.5}
+"""Probability from which a pixel belongs to a region; conversion folds them into the last bias.
+
+Networks are unsure at the edges of WT and TC rather than wrong, so a little less than 0.5 gains:
+docs/accuracy-appendix.md.
+"""
+
+
 def load_model(folder: Path) -> tuple[Network, Card]:
     """Return the float network of a model folder, in evaluation mode, and its card.
 
@@ -152,7 +160,7 @@ def make_card(
             "clip": CLIP,
             "neighbours": 0,
         },
-        "output": {"regions": list(REGIONS), "thresholds": dict.fromkeys(REGIONS, 0.5)},
+        "output": {"regions": list(REGIONS), "thresholds": dict(THRESHOLDS)},
         "training": settings | {"cases": cases},
         "held_out": {"cases": [{"case": c.case, "digest": c.digest} for c in held_out]},
         "files": {},

@@ -23,8 +23,8 @@ SHARES = (
 class TrainingConfig:
     """All hyper-parameters of a run; `--set NAME=VALUE` changes any of them."""
 
-    epochs: int = 80  # 20,000 steps: 80 minutes of one core for a compact network
-    steps: int = 250  # batches per epoch
+    epochs: int = 40  # 20,000 steps: 80 minutes of one core for a compact network
+    steps: int = 500  # batches per epoch; volumes are resampled anew for each
     batch: int = 16
     crop: int = 128  # pixels; the part of a 160 x 192 slice around the tumour teaches most
     tumour: float = 0.6  # share of slices that must hold tumour; about half of a brain's do
@@ -37,7 +37,7 @@ class TrainingConfig:
         0.1875  # share of a batch from single slices, if given: whole heads, 109 patients
     )
     slice_jitter: float = 0.15  # of their spread (log) and level: z-scores are over the slice alone
-    resampled: float = 0.65  # share of volume slices resampled; a third stays as BraTS has them
+    resampled: float = 0.65  # share of volumes' slices resampled; a third stays as BraTS has them
     thick: float = 0.5  # share of those in which one to four modalities are thick slices
     thick_from: float = 2.0  # mm; thinner is no more than interpolation
     thick_to: float = 6.0  # mm; clinical series have 5 to 6
@@ -50,7 +50,7 @@ class TrainingConfig:
     warmup: float = 0.03  # share of the run in which the learning rate rises from 0
     decay: float = 1e-4
     average: float = 0.999  # decay of the running average of the weights
-    judge_every: int = 10  # epochs between validations; they are logged and select nothing
+    judge_every: int = 5  # epochs between validations; they are logged and select nothing
     seed: int = 0
 
 

@@ -1,4 +1,4 @@
-"""The data set: cases as memory-mapped float16 slices, split by patient, sampled by a seed."""
+"""The data set: cases as memory-mapped float16 slices, split by patient."""
 
 import csv
 import hashlib
@@ -7,20 +7,16 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from glioslice.cases import MODALITIES, CaseFiles, case_digest, find_cases, read_case
+from glioslice.cases import CaseFiles, case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, read_json, write_json
 from glioslice.preprocessing import CLIP, WINDOW, brain_mask, extract_slices, find_crop, z_scores
-from training.config import TrainingConfig
-from training.resampling import random_resampling, resample_slice
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +39,6 @@ class CaseSlices:
     images: NDArray[np.float16]
     labels: NDArray[np.uint8]
     grade: str = UNKNOWN
-
-    @cached_property
-    def with_tumour(self) -> NDArray[np.intp]:
-        """Indices of the slices that hold tumour."""
-        return np.flatnonzero(self.labels.any(axis=(1, 2)))
 
 
 def patient_name(case: str) -> str:
@@ -130,70 +121,6 @@ def read_grades(table: Path) -> dict[str, str]:
 def with_grades(cases: Sequence[CaseSlices], grades: dict[str, str]) -> list[CaseSlices]:
     """Return the cases with their grades; a case that is not in the table has an unknown one."""
     return [replace(case, grade=grades.get(case.case, UNKNOWN)) for case in cases]
-
-
-def random_patient(grades: Sequence[str], low_grade: float, generator: torch.Generator) -> int:
-    """Return the index of a random patient, of low grade with probability `low_grade`.
-
-    With a probability of 0, or if there are no patients of low grade or no others, all patients are
-    equally probable.
-    """
-    low = [i for i, grade in enumerate(grades) if grade == LOW]
-    if low_grade == 0 or len(low) in (0, len(grades)):
-        return random_index(len(grades), generator)
-    if float(torch.rand((), generator=generator)) < low_grade:
-        return low[random_index(len(low), generator)]
-    others = [i for i, grade in enumerate(grades) if grade != LOW]
-    return others[random_index(len(others), generator)]
-
-
-def sample_slices(
-    cases: list[CaseSlices], count: int, config: TrainingConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images (B, 160, 192, 4) float16, labels (B, 160, 192) and crop centres (B, 2).
-
-    The patient is sampled first, then one of its slices, so that patients with large tumours do not
-    count more. Crops stay inside the window. A share of the slices is resampled
-    (`training.resampling`).
-    """
-    grades = [case.grade for case in cases]
-    images = np.empty((count, *WINDOW, len(MODALITIES)), np.float16)
-    labels = np.empty((count, *WINDOW), np.uint8)
-    centres = np.empty((count, 2), np.float32)
-    for i in range(count):
-        case = cases[random_patient(grades, config.low_grade, generator)]
-        pool = case.with_tumour
-        if len(pool) and float(torch.rand((), generator=generator)) < config.tumour:
-            z = int(pool[random_index(len(pool), generator)])
-        else:
-            z = random_index(len(case.labels), generator)
-        labels[i] = case.labels[z]
-        if config.resampled and float(torch.rand((), generator=generator)) < config.resampled:
-            images[i] = resample_slice(case.images, z, random_resampling(config, generator)).numpy()
-        else:
-            images[i] = case.images[z]
-        on_tumour = float(torch.rand((), generator=generator)) < config.centred
-        centres[i] = crop_centre(labels[i] if on_tumour else None, config.crop, generator)
-    return torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(centres)
-
-
-def crop_centre(
-    labels: NDArray[np.uint8] | None, crop: int, generator: torch.Generator
-) -> NDArray[np.float64]:
-    """Return row and column of a crop's centre.
-
-    If `labels` are given and hold tumour, it lies within a quarter of the crop around a tumour
-    voxel, else anywhere.
-    """
-    room = np.maximum(np.array(WINDOW) - crop, 0) / 2  # largest shift in each direction
-    middle = (np.array(WINDOW) - 1) / 2
-    shift = torch.rand(2, generator=generator, dtype=torch.float64).numpy() * 2 - 1
-    tumour = np.flatnonzero((labels > 0) & (labels != IGNORE)) if labels is not None else ()
-    if not len(tumour):
-        return middle + shift * room
-    voxel = np.array(divmod(int(tumour[random_index(len(tumour), generator)]), WINDOW[1]))
-    centre: NDArray[np.float64] = np.clip(voxel + shift * crop / 4, middle - room, middle + room)
-    return centre
 
 
 def random_index(below: int, generator: torch.Generator) -> int:

@@ -1,9 +1,9 @@
-"""Resampling augmentation: slices as scanners and registration make them, not as BraTS has them.
+"""Resampling augmentation: volumes as scanners and registration make them, not as BraTS has them.
 
 BraTS volumes have voxels of 1 mm in a common space. A hospital's series have slices of several
 millimetres, are interpolated once or twice on their way to a common space, and are not registered
-perfectly. This module makes such a slice from neighbouring slices of a BraTS volume: through-plane
-averaging and interpolation, and in-plane misregistration, separately for each modality.
+perfectly. This module makes such a volume from a BraTS volume: through-plane averaging and
+interpolation, and in-plane misregistration, separately for each modality.
 
 Intensities are mixed as raw values are, with air `RAW_ZERO` standard deviations below the mean of
 the brain: at the brain's edge, tissue is mixed with air.
@@ -32,11 +32,11 @@ LEAST_COVERAGE = 0.05
 
 @dataclass(frozen=True)
 class Resampling:
-    """How each modality of a slice is resampled; all fields but the last are (4,) or (4, 2).
+    """How each modality of a volume is resampled; all fields but the last are (4,) or (4, 2).
 
-    `thickness` in mm; `phase` is the position of one slice centre of the series relative to the
-    slice that is made; `z_shift` (voxels), `shift` (voxels) and `angle` (radians) are the error of
-    registration. `brain_first`: the brain was extracted before resampling, not after it.
+    `thickness` in mm; `phase` is the position of one slice centre of the series, in voxels;
+    `z_shift`, `shift` (voxels) and `angle` (radians) are the error of registration. `brain_first`:
+    the brain was extracted before resampling, not after it.
     """
 
     thickness: NDArray[np.float64]
@@ -73,74 +73,66 @@ def random_resampling(config: TrainingConfig, generator: torch.Generator) -> Res
     )
 
 
-def slice_profile(
-    thickness: float, phase: float, position: float = 0.0
-) -> tuple[int, NDArray[np.float32]]:
-    """Return offset of the first voxel and weights (n,) that make the value at `position`.
+def series_weights(
+    thickness: float, phase: float, count: int, shift: float = 0.0
+) -> NDArray[np.float32]:
+    """Return weights (count, count) that make each slice of a resampled series from a volume's.
 
-    A series has slices of `thickness` voxels centred at phase + k * thickness, each the mean over
-    its thickness. The value is interpolated linearly between the two nearest. A thickness of 1 with
-    a phase between voxels is what two linear interpolations do: there and back again.
+    The series has slices of `thickness` voxels centred at phase + k * thickness, each the mean over
+    its thickness. Row z is the value at z + shift, interpolated linearly between the two nearest. A
+    thickness of 1 with a phase between voxels is what two linear interpolations do: there and back
+    again. Rows of slices near the ends sum to less than 1: beyond the volume lies air.
     """
-    below = phase + thickness * math.floor((position - phase) / thickness)
+    position = np.arange(count) + shift
+    below = phase + thickness * np.floor((position - phase) / thickness)
     upper = (position - below) / thickness
-    first = math.floor(below - thickness / 2 + 0.5)
-    voxels = np.arange(first, math.ceil(below + 1.5 * thickness - 0.5) + 1)
+    voxels = np.arange(count)
 
-    def mean_over(centre: float) -> NDArray[np.float64]:
-        high = np.minimum(voxels + 0.5, centre + thickness / 2)
-        low = np.maximum(voxels - 0.5, centre - thickness / 2)
+    def mean_over(centre: NDArray[np.float64]) -> NDArray[np.float64]:
+        high = np.minimum(voxels + 0.5, centre[:, None] + thickness / 2)
+        low = np.maximum(voxels - 0.5, centre[:, None] - thickness / 2)
         overlap: NDArray[np.float64] = np.maximum(high - low, 0.0) / thickness
         return overlap
 
-    weights = (1 - upper) * mean_over(below) + upper * mean_over(below + thickness)
-    used = np.flatnonzero(weights > 1e-6)
-    return first + int(used[0]), weights[used[0] : used[-1] + 1].astype(np.float32)
+    weights = (1 - upper)[:, None] * mean_over(below) + upper[:, None] * mean_over(
+        below + thickness
+    )
+    return weights.astype(np.float32)
 
 
-def resample_slice(volume: NDArray[np.float16], z: int, resampling: Resampling) -> Tensor:
-    """Return slice `z` (X, Y, 4) float16 of a volume of z-scores (Z, X, Y, 4) after resampling.
+def resample_volume(volume: Tensor, resampling: Resampling) -> Tensor:
+    """Return a volume of z-scores (Z, X, Y, 4) float32 after resampling, on its device.
 
-    Beyond the volume lies air. A modality that is 0 in the whole brain stays 0.
+    Beyond the volume lies air. A modality that is 0 in the whole brain stays 0, but for rounding.
     """
-    profiles = [
-        slice_profile(thickness, phase, shift)
-        for thickness, phase, shift in zip(
-            resampling.thickness, resampling.phase, resampling.z_shift, strict=True
-        )
-    ]
-    low = max(z + min(first for first, _ in profiles), 0)
-    high = min(z + max(first + len(weights) for first, weights in profiles), len(volume))
-    brain = _slices(volume, low, high, REFERENCE) != 0
-    inside = brain.float()
-    raw = torch.empty(len(profiles), 2, *volume.shape[1:3])  # intensity, and coverage by brain
-    for i, (first, profile) in enumerate(profiles):
-        start, stop = max(z + first, 0), min(z + first + len(profile), len(volume))
-        weights = torch.from_numpy(profile[start - z - first : stop - z - first])
-        raw[i, 0] = torch.tensordot(weights, _slices(volume, start, stop, i).float(), 1)
-        raw[i, 1] = torch.tensordot(weights, inside[start - low : stop - low], 1)
+    count, (height, width) = len(volume), volume.shape[1:3]
+    brain = (volume != 0).any(-1)  # (Z, X, Y)
+    # Intensity, and coverage by brain.
+    raw = torch.empty(volume.shape[-1], 2, count, height, width, device=volume.device)
+    inside = brain.float().reshape(count, -1)
+    for i, (thickness, phase, shift) in enumerate(
+        zip(resampling.thickness, resampling.phase, resampling.z_shift, strict=True)
+    ):
+        weights = torch.from_numpy(series_weights(thickness, phase, count, shift)).to(volume.device)
+        raw[i, 0] = (weights @ volume[..., i].reshape(count, -1)).reshape(count, height, width)
+        raw[i, 1] = (weights @ inside).reshape(count, height, width)
     raw[:, 0] += RAW_ZERO * raw[:, 1]
     _misregister(raw, resampling)
     if resampling.brain_first:
         mask = raw[:, 1].amax(0) > LEAST_COVERAGE
     else:  # air was no part of the images, so it is taken out of the mean
-        mask = brain[z - low]
+        mask = brain
         raw[:, 0] /= raw[:, 1].clamp(min=0.25)
     scores = torch.where(mask, (raw[:, 0] - RAW_ZERO).clamp(-CLIP, CLIP), 0.0)
-    return scores.half().permute(1, 2, 0)
-
-
-def _slices(volume: NDArray[np.float16], start: int, stop: int, modality: int) -> Tensor:
-    """Return slices of one modality; torch converts float16 much faster than numpy."""
-    return torch.from_numpy(np.ascontiguousarray(volume[start:stop, :, :, modality]))
+    return scores.permute(1, 2, 3, 0)
 
 
 def _misregister(raw: Tensor, resampling: Resampling) -> None:
-    """Turn and shift modalities of `raw` (4, 2, X, Y) in plane, in place."""
+    """Turn and shift modalities of `raw` (4, 2, Z, X, Y) in plane, in place."""
     moved = np.flatnonzero(resampling.shift.any(axis=1) | (resampling.angle != 0))
     if not len(moved):
         return
-    height, width = raw.shape[2:]
+    height, width = raw.shape[-2:]
     cos, sin = np.cos(resampling.angle[moved]), np.sin(resampling.angle[moved])
     down, right = resampling.shift[moved].T
     # affine_grid expects (column, row), with -1 and 1 at the outer edges of the image.
@@ -151,6 +143,8 @@ def _misregister(raw: Tensor, resampling: Resampling) -> None:
         ],
         1,
     )
-    size = [len(moved), *raw.shape[1:]]
-    grid = affine_grid(torch.from_numpy(matrix).float(), size, align_corners=False)
-    raw[moved] = grid_sample(raw[moved], grid, align_corners=False)
+    slices = raw[moved].flatten(1, 2)  # (M, 2 * Z, X, Y)
+    grid = affine_grid(
+        torch.from_numpy(matrix).float().to(raw.device), list(slices.shape), align_corners=False
+    )
+    raw[moved] = grid_sample(slices, grid, align_corners=False).reshape(-1, *raw.shape[1:])

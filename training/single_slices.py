@@ -10,16 +10,13 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
 
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import ENHANCING
 from glioslice.preprocessing import CLIP, WINDOW, extract_slices, find_crop
-from training.config import TrainingConfig
-from training.dataset import IGNORE, crop_centre, random_index, random_patient
+from training.dataset import IGNORE
 from training.lesion_patches import INT8_STEP
 
 OUTSIDE = -128
@@ -28,14 +25,11 @@ OUTSIDE = -128
 
 @dataclass(frozen=True, eq=False)
 class SingleSlices:
-    """Images (N, 160, 192, 4) float16, labels (N, 160, 192), ours or IGNORE.
+    """Each patient's images (N, 160, 192, 4) float16 and labels (N, 160, 192), ours or IGNORE."""
 
-    `patients` are the indices of each patient's slices, `grades` the patients' grades.
-    """
-
-    images: NDArray[np.float16]
-    labels: NDArray[np.uint8]
-    patients: tuple[NDArray[np.intp], ...]
+    patients: tuple[str, ...]
+    images: tuple[NDArray[np.float16], ...]
+    labels: tuple[NDArray[np.uint8], ...]
     grades: tuple[str, ...]
     sha256: str
 
@@ -69,32 +63,11 @@ def load_single_slices(file: Path, left_out: set[str]) -> SingleSlices:
     names = [name for name in np.unique(patient) if name not in left_out]
     if not names:
         raise GliosliceError(f"{file}: no slice is left without those of held-out patients")
-    patients = tuple(np.flatnonzero(patient == name) for name in names)
-    grades = tuple(str(grade[indices[0]]) for indices in patients)
-    return SingleSlices(images, windows, patients, grades, sha256(file))
-
-
-def sample_single_slices(
-    slices: SingleSlices, count: int, config: TrainingConfig, generator: Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `training.dataset.sample_slices` does: images, labels and crop centres.
-
-    The patient is sampled first. `config.slice_jitter` makes up for the slices' own z-scores.
-    """
-    chosen = []
-    for _ in range(count):
-        pool = slices.patients[random_patient(slices.grades, config.low_grade, generator)]
-        chosen.append(int(pool[random_index(len(pool), generator)]))
-    images, labels = torch.from_numpy(slices.images[chosen]).float(), slices.labels[chosen]
-    jitter = 2 * torch.rand(2, count, 1, 1, images.shape[-1], generator=generator) - 1
-    factor, shift = jitter * config.slice_jitter
-    images = (images * torch.exp(factor) + shift) * (images != 0)
-    centres = np.empty((count, 2), np.float32)
-    for i in range(count):
-        on_tumour = float(torch.rand((), generator=generator)) < config.centred
-        centres[i] = crop_centre(labels[i] if on_tumour else None, config.crop, generator)
-    return (
-        images.half(),
-        torch.from_numpy(labels),
-        torch.from_numpy(centres),
+    indices = [np.flatnonzero(patient == name) for name in names]
+    return SingleSlices(
+        tuple(str(name) for name in names),
+        tuple(images[i] for i in indices),
+        tuple(windows[i] for i in indices),
+        tuple(str(grade[i[0]]) for i in indices),
+        sha256(file),
     )

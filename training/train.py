@@ -26,7 +26,13 @@ from glioslice.model_card import CARD
 from training.augment import augment
 from training.checkpoint import load_model, make_card, write_model
 from training.config import TrainingConfig, learning_rate, parse_config
-from training.dataset import LOW, CaseSlices, load_split, read_grades, sample_slices, with_grades
+from training.dataset import (
+    LOW,
+    CaseSlices,
+    load_split,
+    read_grades,
+    with_grades,
+)
 from training.distillation import Ensemble, load_teachers, volume_dice
 from training.distributed import DistributedContext, distributed_context
 from training.geometry import warp
@@ -38,7 +44,14 @@ from training.lesion_patches import (
 )
 from training.loss import RegionLoss
 from training.network import SIZES, Network, build_network, find_config
-from training.single_slices import SingleSlices, load_single_slices, sample_single_slices
+from training.single_slices import SingleSlices, load_single_slices
+from training.slice_pool import (
+    SlicePool,
+    make_pool,
+    pool_of_cases,
+    resample_volumes,
+    sample_slices,
+)
 from training.trainer import (
     EpochRow,
     RunLog,
@@ -240,9 +253,10 @@ def train_epochs(
         if context.world_size > 1
         else record_cuda_graphs(network, config.batch, config.crop, context)
     )
+    pools = make_pools(run, context.device)
     for epoch in range(epochs_done + 1, config.epochs + 1):
         started = time.monotonic()
-        loss = train_epoch(parallel, trainer, run, epoch, context)
+        loss = train_epoch(parallel, trainer, run, pools, epoch, context)
         if log is None:
             continue
         rate = learning_rate(config, epoch * config.steps)
@@ -261,6 +275,7 @@ def train_epoch(
     network: torch.nn.Module,
     trainer: Trainer,
     run: TrainingRun,
+    pools: tuple[SlicePool, SlicePool | None],
     epoch: int,
     context: DistributedContext,
 ) -> float:
@@ -269,8 +284,9 @@ def train_epoch(
     generator = torch.Generator().manual_seed((config.seed * 10_000 + epoch) * 64 + context.rank)
     criterion, total = RegionLoss(), torch.zeros((), device=context.device)
     network.train()
+    resample_volumes(pools[0], config, generator)
     for step in range(config.steps):
-        images, labels = make_batch(run, generator, context.device)
+        images, labels = make_batch(run, pools, generator)
         for group in trainer.optimiser.param_groups:
             group["lr"] = learning_rate(config, (epoch - 1) * config.steps + step)
         with torch.autocast(context.device.type, torch.bfloat16, enabled=context.mixed_precision):
@@ -285,22 +301,30 @@ def train_epoch(
     return total.item() / config.steps
 
 
+def make_pools(run: TrainingRun, device: torch.device) -> tuple[SlicePool, SlicePool | None]:
+    """Return the slices of volumes and the single slices, in the memory of `device`."""
+    config, single = run.config, run.slices
+    return pool_of_cases(run.cases, device, config.resampled > 0), single and make_pool(
+        single.images, single.labels, single.grades, device, jitter=config.slice_jitter
+    )
+
+
 def make_batch(
-    run: TrainingRun, generator: torch.Generator, device: torch.device
+    run: TrainingRun,
+    pools: tuple[SlicePool, SlicePool | None],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return augmented crops (B, 4, crop, crop) and their labels (B, crop, crop)."""
-    config = run.config
+    config, (volumes, single) = run.config, pools
     from_cubes = round(config.batch * config.lesions) if run.lesions else 0
-    from_slices = round(config.batch * config.slices) if run.slices else 0
-    from_volumes = config.batch - from_cubes - from_slices
-    sources = [sample_slices(run.cases, from_volumes, config, generator)]
-    if run.slices and from_slices:
-        sources.append(sample_single_slices(run.slices, from_slices, config, generator))
-    images, labels, centres = (torch.cat(parts).to(device) for parts in zip(*sources, strict=True))
-    images = images.permute(0, 3, 1, 2).float()  # (B, 4, 160, 192)
+    from_slices = round(config.batch * config.slices) if single else 0
+    sources = [sample_slices(volumes, config.batch - from_cubes - from_slices, config, generator)]
+    if single and from_slices:
+        sources.append(sample_slices(single, from_slices, config, generator))
+    images, labels, centres = (torch.cat(parts) for parts in zip(*sources, strict=True))
     images, labels = warp(images, labels, centres, (config.crop, config.crop), generator)
     if run.lesions and from_cubes:
-        canvases = make_canvases(run.lesions, from_cubes, config.crop, generator, device)
+        canvases = make_canvases(run.lesions, from_cubes, config.crop, generator, images.device)
         images, labels = torch.cat([images, canvases[0]]), torch.cat([labels, canvases[1]])
     return augment(images, config.missing, generator), labels
 

@@ -77,7 +77,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     real = train.train_epoch
 
     def interrupt(*given: Any) -> float:
-        if given[3] == 2:
+        if given[4] == 2:
             raise KeyboardInterrupt
         return real(*given)
 
