@@ -36,7 +36,7 @@ from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.model_card import find_model
 from glioslice.wire.codecs import IMAGES, MASKS, choose, encode_image
-from glioslice.wire.messages import Error, Slice
+from glioslice.wire.messages import Error, Slice, Start
 
 STAGES = ("decode", "invoke", "encode", "whole")
 WARM_UP = 20
@@ -139,7 +139,7 @@ def encode_golden_slices() -> list[Slice]:
 
 def segment_messages(board: Board, messages: Sequence[Slice]) -> list[StageTimes]:
     """Return the times of each slice. Raises GliosliceError if the network fails."""
-    run = SegmentationRun(board, len(messages), choose(board.hello.mask_codecs, MASKS))
+    run = SegmentationRun(board, Start(len(messages)), choose(board.hello.mask_codecs, MASKS))
     for message in messages:
         if isinstance(run.segment_message(message), Error):
             raise GliosliceError(f"a golden slice failed: {run.summary()}")

@@ -21,7 +21,17 @@ from device.board import Board
 from device.confidence import mask_confidence
 from glioslice.labels import to_labels
 from glioslice.wire.codecs import CodecError, decode_image, decode_mask, encode_mask
-from glioslice.wire.messages import Empty, End, Error, ErrorCode, Mask, MaskDigest, Mode, Slice
+from glioslice.wire.messages import (
+    Empty,
+    End,
+    Error,
+    ErrorCode,
+    Mask,
+    MaskDigest,
+    Mode,
+    Slice,
+    Start,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +57,24 @@ class SegmentationRun:
     """One run of `slices` slices on `board`; masks are encoded with the codec `mask_codec`.
 
     `pending` holds the indices without a result, `stage_times` an entry for each computed mask.
-    The host does not want slices before `first`. If `previous` is given, a run that a host comes
-    back to, its leading results are not computed again: `recalled` yields them.
+    The host does not want slices before `start.first`. If `previous` is given, a run that a host
+    comes back to, its leading results are not computed again: `recalled` yields them.
     """
 
     def __init__(
         self,
         board: Board,
-        slices: int,
+        start: Start,
         mask_codec: int,
-        first: int = 0,
         previous: "SegmentationRun | None" = None,
     ) -> None:
-        self.pending = set(range(first, slices))
+        self.pending = set(range(start.first, start.slices))
         self.ended = False
         self.stage_times: list[StageTimes] = []
         self._board, self._engine = board, board.engine
-        self._codec, self._first = mask_codec, first
+        self._codec, self._first = mask_codec, start.first
+        channels = range(len(board.hello.modalities))
+        self._present = [channel for channel in channels if not start.absent >> channel & 1]
         self._results: dict[int, SliceResult] = {}
         if previous is not None:
             self._results = {i: previous._results[i] for i in range(previous.leading_results)}
@@ -80,11 +91,16 @@ class SegmentationRun:
         started = time.perf_counter_ns()
         hello = self._board.hello
         try:
-            shape = (*hello.window, len(hello.modalities))
-            image: NDArray[Any] = decode_image(message.codec, message.payload, shape)
+            shape = (*hello.window, len(self._present))
+            received = decode_image(message.codec, message.payload, shape)
         except CodecError as error:
             text = "the payload of this slice could not be decoded"
             return self._fail(ErrorCode.SLICE, message.index, text, error)
+        image: NDArray[Any] = received
+        if len(self._present) < len(hello.modalities):
+            shape = (*hello.window, len(hello.modalities))
+            image = np.full(shape, hello.zero_point, np.int8)
+            image[..., self._present] = received
         if self._engine.input.dtype != np.int8:
             steps = image.astype(np.float32) - np.float32(hello.zero_point)
             image = steps * np.float32(hello.scale)

@@ -86,7 +86,7 @@ class HostSession:
             case HostHello() if run is None:
                 self._handle_choice(message)
             case Start(volume=None) if self._served is not None and run is None:
-                self._begin_run(self._served, message)
+                self._handle_start(self._served, message)
             case Slice(index=index) if index < MAX_SIDE:
                 self._refuse("no slice of this index is expected", index)
             case _:
@@ -106,6 +106,14 @@ class HostSession:
             if choice.mode is Mode.PLAY and played is not None:
                 self._play(choice, played)
 
+    def _handle_start(self, choice: HostHello, start: Start) -> None:
+        """Begin the run that the host announces, if the network has a channel for it."""
+        channels = len(self._board.hello.modalities)
+        if start.absent >> channels or start.absent == (1 << channels) - 1:
+            self._refuse(f"absent channels {start.absent:04b}, but there are {channels}")
+        else:
+            self._begin_run(choice, start)
+
     def _play(self, choice: HostHello, played: PlayedCase) -> None:
         send(self._connection, played.start)
         run = self._begin_run(choice, played.start)
@@ -122,7 +130,7 @@ class HostSession:
         """Begin a run; only the first one of a session may resume that of a lost host."""
         previous = self._resumable.find(choice.mode, start.key) if self._may_resume else None
         self._may_resume = False
-        run = SegmentationRun(self._board, start.slices, choice.mask_codec, start.first, previous)
+        run = SegmentationRun(self._board, start, choice.mask_codec, previous)
         self._run = run
         self._resumable.remember(run, choice.mode, start.key)
         logger.info("%s: run of %d slices", choice.mode.name.lower(), start.slices)

@@ -1,5 +1,6 @@
 """The case of a run: cut into slices on the host, or described by a board that plays it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,14 +79,35 @@ def played_crop(volume: Volume, window: tuple[int, int]) -> Crop:
     return Crop(volume.shape, volume.origin, volume.z, window)
 
 
+def absent_channels(hello: BoardHello, missing: Collection[str]) -> int:
+    """Return the bits of the board's channels whose modality is missing, as Start carries them.
+
+    Raises GliosliceError if the network sees none of the modalities that are left.
+    """
+    absent = sum(1 << i for i, modality in enumerate(hello.modalities) if modality in missing)
+    if absent == (1 << len(hello.modalities)) - 1:
+        raise GliosliceError(
+            f"the board's network takes {', '.join(hello.modalities)}, and the case lacks them all"
+        )
+    return absent
+
+
+def missing_modalities(hello: BoardHello, absent: int) -> tuple[str, ...]:
+    """Return the modalities whose bits are set in a Start's `absent`; raises MessageError."""
+    if absent >> len(hello.modalities):
+        raise MessageError(f"the board sent absent channels {absent:04b} that it does not have")
+    return tuple(m for channel, m in enumerate(hello.modalities) if absent >> channel & 1)
+
+
 def quantize_slices(
-    images: NDArray[np.float32], hello: BoardHello
+    images: NDArray[np.float32], hello: BoardHello, missing: Collection[str] = ()
 ) -> tuple[Crop, NDArray[np.int8]]:
     """Return the window and the quantized slices (Z', X, Y, channels) that the network takes.
 
-    The steps and parameters are those of local inference. Modalities are processed one at a time,
-    because a whole float volume takes 140 MB. Raises GliosliceError if there is no brain, if it
-    does not fit the window, or if the network wants neighbouring slices.
+    `missing` modalities are left out: they do not cross the link (see `absent_channels`). The steps
+    and parameters are those of local inference. Modalities are processed one at a time, because a
+    whole float volume takes 140 MB. Raises GliosliceError if there is no brain, if it does not fit
+    the window, or if the network wants neighbouring slices.
     """
     if hello.slices_at_once != 1:
         raise GliosliceError(
@@ -95,8 +117,9 @@ def quantize_slices(
     brain = brain_mask(images)
     crop = find_crop(brain, hello.window)
     first, stop = crop.z
-    slices = np.empty((stop - first, *crop.window, len(hello.modalities)), np.int8)
-    for channel, modality in enumerate(hello.modalities):
+    present = [modality for modality in hello.modalities if modality not in missing]
+    slices = np.empty((stop - first, *crop.window, len(present)), np.int8)
+    for channel, modality in enumerate(present):
         place = MODALITIES.index(modality)
         normalized = z_scores(images[place : place + 1], brain, hello.clip)[0]
         window = extract_slices(normalized, crop)

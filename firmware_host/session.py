@@ -68,11 +68,16 @@ class SliceSender(threading.Thread):
     """
 
     def __init__(
-        self, connection: Connection, codec: int, slices: NDArray[np.int8], first: int = 0
+        self,
+        connection: Connection,
+        codec: int,
+        slices: NDArray[np.int8],
+        first: int = 0,
+        absent: int = 0,
     ) -> None:
         super().__init__(name="slice-sender", daemon=True)
         self._connection, self._codec, self.slices = connection, codec, slices
-        self._first = first
+        self._first, self.absent = first, absent
         self.failure: Exception | None = None
 
     def run(self) -> None:
@@ -103,26 +108,28 @@ def send_slices(
     choice: HostHello,
     masks: MaskVolume,
     slices: NDArray[np.int8],
+    absent: int = 0,
 ) -> SliceSender:
     """Announce the run and start sending the slices for which neither end has a mask.
 
-    A board that still holds masks of this run, from a host that was lost, sends them by itself.
+    The bits of `absent` are the board's channels that the slices lack. A board that still holds
+    masks of this run, from a host that was lost, sends them by itself.
     """
-    key, first = run_key(hello, choice.image_codec, slices), masks.start_session()
-    messages.send(connection, Start(len(slices), first=first, key=key))
+    key, first = run_key(hello, choice.image_codec, slices, absent), masks.start_session()
+    messages.send(connection, Start(len(slices), first=first, key=key, absent=absent))
     known = hello.answered if hello.kept == key else 0
-    sender = SliceSender(connection, choice.image_codec, slices, max(first, known))
+    sender = SliceSender(connection, choice.image_codec, slices, max(first, known), absent)
     sender.start()
     return sender
 
 
-def run_key(hello: BoardHello, codec: int, slices: NDArray[np.int8]) -> int:
+def run_key(hello: BoardHello, codec: int, slices: NDArray[np.int8], absent: int = 0) -> int:
     """Return the key by which a board recognizes this run after a reconnect; never 0.
 
     It hashes the slices with a random number of the board, so that it identifies no scan. Lossy
     slices are the same only from the same encoder with the same settings.
     """
-    text = struct.pack("<QB4H", hello.boot, codec, *slices.shape) + slices.tobytes()
+    text = struct.pack("<QBB4H", hello.boot, codec, absent, *slices.shape) + slices.tobytes()
     text += encoder_identity(codec)
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") or 1
 
@@ -222,4 +229,4 @@ def resume_after_restart(
     if sender is None:  # a replay, which needs no slices
         masks.start_session()
         return again, None
-    return again, send_slices(connection, again, choice, masks, sender.slices)
+    return again, send_slices(connection, again, choice, masks, sender.slices, sender.absent)

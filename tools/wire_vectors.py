@@ -87,6 +87,7 @@ HELLO = BoardHello(
     boot=0x1122334455667788,
     kept=0x0123456789ABCDEF,
     answered=12,
+    mirroring=True,
 )
 MESSAGES: tuple[Message, ...] = (
     HELLO,
@@ -94,6 +95,8 @@ MESSAGES: tuple[Message, ...] = (
     Start(140, key=0x0123456789ABCDEF),
     Start(140, first=12),
     Start(140, VOLUME),
+    Start(140, key=0x0123456789ABCDEF, absent=0b1011),
+    Start(140, VOLUME, absent=0b0101),
     Slice(139, 1, bytes.fromhex("78da6364000000030002")),
     Mask(7, 1, 1850, bytes.fromhex("04070100"), quality=212),
     Mask(1023, 2, 0xFFFFFFFF, b""),
@@ -107,7 +110,8 @@ MESSAGES: tuple[Message, ...] = (
 LENGTHS = (1, 127, 128, 16383, 16384, 262144)
 REFUSED_PACKETS = ("", "00", "0700", "8102443322110000000000040080ff0100", "82cc44000000000000")
 REFUSED_MESSAGES = (
-    *("", "00", "09", "0204010000", "0203030000", "0300", "06" + "00" * 45),
+    *("", "00", "09", "0203010000", "0204030000", "0205010000", "0300", "06" + "00" * 45),
+    *(HELLO.to_bytes()[:-1].hex() + "02", "03028c" + "00" * 11, "03f08c" + "00" * 11),
     *("0501070003", "0501070003ff", "0501070003ffffffff1f"),
     *("080000", "08000001", "08ff0301010101", "080000ff8080808080"),
 )

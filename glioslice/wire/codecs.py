@@ -54,7 +54,7 @@ class ImageCodec(Codec):
 
     encode: Callable[[ImageArray], bytes]
     decode: Callable[[bytes, Shape], ImageArray]
-    channels: int | None = None
+    max_channels: int | None = None
     lossless: bool = True
     needs_webp: bool = False
 
@@ -83,7 +83,7 @@ IMAGES: dict[int, ImageCodec] = {
             "webp",
             image_codecs.encode_lossless,
             image_codecs.decode_lossless,
-            channels=4,
+            max_channels=image_codecs.WEBP_CHANNELS,
             needs_webp=True,
         ),
         ImageCodec(1, "zlib", image_codecs.encode_zlib, image_codecs.decode_zlib),
@@ -141,8 +141,10 @@ def encode_image(number: int, image: ImageArray) -> bytes:
     """Return an int8 (X, Y, channels) image as the payload of a Slice."""
     if (codec := IMAGES.get(number)) is None:
         raise unknown_codec(number)
-    if codec.channels not in (None, image.shape[2]):
-        raise CodecError(f"codec {codec.name} takes {codec.channels} channels, not {image.shape}")
+    if codec.max_channels is not None and image.shape[2] > codec.max_channels:
+        raise CodecError(
+            f"codec {codec.name} takes {codec.max_channels} channels at most, not {image.shape}"
+        )
     return codec.encode(image)
 
 
@@ -153,8 +155,10 @@ def decode_image(number: int, payload: bytes, shape: tuple[int, int, int]) -> Im
     """
     if (codec := IMAGES.get(number)) is None:
         raise unknown_codec(number)
-    if codec.channels not in (None, shape[2]):
-        raise CodecError(f"codec {codec.name} gives {codec.channels} channels, not {shape}")
+    if codec.max_channels is not None and shape[2] > codec.max_channels:
+        raise CodecError(
+            f"codec {codec.name} gives {codec.max_channels} channels at most, not {shape}"
+        )
     return codec.decode(payload, shape)
 
 

@@ -150,8 +150,9 @@ def describe_fields(message: Message) -> str:
             return f"of {model}, {window[0]} x {window[1]}, can {names}"
         case HostHello(mode, image, mask):
             return f"{mode.name.lower()}, image codec {image}, mask codec {mask}"
-        case Start(slices, volume, first):
-            return f"of {slices} slices from {first}" + (" with a volume" if volume else "")
+        case Start(slices, volume, first, absent=absent):
+            text = f"of {slices} slices from {first}" + (" with a volume" if volume else "")
+            return text + (f", absent channels {absent:04b}" if absent else "")
         case Slice(index, codec):
             return f"{index}, codec {codec}"
         case Mask(index, codec, device_us):

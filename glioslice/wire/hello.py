@@ -8,12 +8,16 @@ from typing import ClassVar
 
 from glioslice.wire.layout import MAX_SIDE, VersionError, require, unpack_fields
 
-VERSION = 3
+VERSION = 4
 WIRE_MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Numbered from 1 on the wire; 0 is none."""
 
 KIT_LABELS = 1
 """0 background, 1 core (necrotic and non-enhancing), 2 edema, 3 enhancing; ET in TC in WT."""
+
+
+MIRRORING = 1
+"""Bit of BoardHello's flags: the board averages each slice with its mirror image."""
 
 
 class Mode(IntEnum):
@@ -35,10 +39,10 @@ def check_version(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class BoardHello:
-    """What a board is and can do, and what it remembers of an interrupted run. 92 bytes.
+    """What a board is and can do, and what it remembers of an interrupted run. 93 bytes.
 
     0   u8       type 1
-    1   u8       version 3
+    1   u8       version 4
     2   u8       modes: bit 0 serve, bit 1 play
     3   u8       labels of its masks: 1 = the kit's
     4   u16 x 2  window X, Y in voxels of 1 mm
@@ -54,10 +58,11 @@ class BoardHello:
     74  u64      boot: a random number, drawn when the server starts
     82  u64      key of the run that it remembers, 0 for none
     90  u16      leading slices of that run whose results are known
+    92  u8       flags: bit 0 mirroring, each mask also comes from the mirrored slice
     """
 
     TYPE: ClassVar[int] = 1
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16sQQH")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16sQQHB")
 
     modes: frozenset[Mode]
     window: tuple[int, int]
@@ -74,6 +79,7 @@ class BoardHello:
     boot: int = 0
     kept: int = 0
     answered: int = 0
+    mirroring: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the message as bytes; scale and clip are rounded to float32."""
@@ -97,6 +103,7 @@ class BoardHello:
             self.boot,
             self.kept,
             self.answered,
+            MIRRORING * self.mirroring,
         )
 
     @classmethod
@@ -107,7 +114,7 @@ class BoardHello:
         modes, labels, x, y, at_once = (next(fields) for _ in range(5))
         codes = [next(fields) for _ in range(4)]
         zero_point, scale, clip, images, masks = (next(fields) for _ in range(5))
-        _, _, boot, kept, answered = fields
+        _, _, boot, kept, answered, flags = fields
         model = data[58:74].rstrip(b"\0")
         named = [code for code in codes if code]
         require(1 <= modes <= 3, f"a BoardHello that can do {modes}")
@@ -123,6 +130,7 @@ class BoardHello:
         )
         require(bool(images and masks), "a BoardHello without codecs")
         require(bool(model) and all(0x20 < byte < 0x7F for byte in model), "a model without a name")
+        require(flags <= MIRRORING, f"the unknown flags {flags}")
         return cls(
             modes=frozenset(mode for mode in Mode if modes & mode),
             window=(x, y),
@@ -139,6 +147,7 @@ class BoardHello:
             boot=boot,
             kept=kept,
             answered=answered,
+            mirroring=bool(flags & MIRRORING),
         )
 
 
@@ -147,7 +156,7 @@ class HostHello:
     """The host's choice. 5 bytes.
 
     0  u8  type 2
-    1  u8  version 3
+    1  u8  version 4
     2  u8  mode: 1 serve, 2 play
     3  u8  image codec
     4  u8  mask codec

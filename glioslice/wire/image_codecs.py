@@ -2,7 +2,8 @@
 
     0 raw    the bytes, channels fastest
     1 zlib   the same, channel by channel (channels, X, Y), as a zlib stream
-    2 webp   four channels as R, G, B, A of a VP8L bitstream of X rows and Y columns, each + 128
+    2 webp   one to four channels as R, G, B, A of a VP8L bitstream of X rows and Y columns, each
+             + 128; those that are left over are 128 and ignored
     3 lossy  the channels one above another, (channels * X, Y), each + 128, as grey levels of a VP8
              key frame (RFC 6386): close to the original, and the same on every machine
 
@@ -34,6 +35,9 @@ the time; the one below works without predictors and took a third more bytes."""
 LOSSY_EFFORT = (6, 40)
 """WebP method and quality, chosen by the curve in docs/wire.md. What a board decodes does not
 depend on them, so they may change without a new codec number."""
+
+WEBP_CHANNELS = 4
+"""R, G, B and A of a lossless picture."""
 
 CONTAINER = struct.Struct("<4sI4s4sI")
 VP8, VP8L = b"VP8 ", b"VP8L"
@@ -89,13 +93,16 @@ def decode_zlib(payload: bytes, shape: Shape) -> ImageArray:
 
 
 def encode_lossless(image: ImageArray) -> bytes:
-    """Return four channels as one VP8L bitstream."""
+    """Return one to four channels as one VP8L bitstream."""
     method, quality = LOSSLESS_EFFORT
-    return webp_bitstream(image.view(np.uint8) ^ np.uint8(128), method, quality, lossless=True)
+    levels = image.view(np.uint8) ^ np.uint8(128)
+    left_over = WEBP_CHANNELS - image.shape[2]
+    levels = np.pad(levels, ((0, 0), (0, 0), (0, left_over)), constant_values=128)
+    return webp_bitstream(levels, method, quality, lossless=True)
 
 
 def decode_lossless(payload: bytes, shape: Shape) -> ImageArray:
-    """Return four channels from a VP8L bitstream."""
+    """Return one to four channels from a VP8L bitstream."""
     if len(payload) <= VP8L_HEADER or payload[0] != VP8L_SIGNATURE:
         raise CodecError("the payload is not a lossless WebP bitstream")
     bits = int.from_bytes(payload[1:VP8L_HEADER], "little")
@@ -103,7 +110,7 @@ def decode_lossless(payload: bytes, shape: Shape) -> ImageArray:
         raise CodecError(f"lossless WebP of the unknown version {bits >> 29}")
     claimed = (bits >> 14 & SIDE) + 1, (bits & SIDE) + 1
     pixels = webp_pixels(payload, VP8L, claimed, (shape[0], shape[1]), "RGBA")
-    return (pixels ^ np.uint8(128)).view(np.int8)
+    return (pixels[..., : shape[2]] ^ np.uint8(128)).view(np.int8)
 
 
 def encode_lossy(image: ImageArray) -> bytes:

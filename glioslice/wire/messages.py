@@ -61,6 +61,12 @@ __all__ = [
 MAX_FORM = 5
 """The highest code that NIfTI gives a qform or sform."""
 
+ABSENT_SHIFT = 4
+"""The lowest bit of Start's flags that names an absent channel."""
+
+ALL_ABSENT = (1 << len(WIRE_MODALITIES)) - 1
+"""The bits of all channels: a run needs one of them."""
+
 MAX_TEXT = 120
 """Bytes of an error's text."""
 
@@ -288,8 +294,11 @@ class ErrorCode(IntEnum):
 class Start:
     """Opens a run of `slices` slices; a playing board adds the volume. 14 or 139 bytes.
 
+    The bits of `absent`, from bit 0 on, are the channels of BoardHello whose modality the case
+    lacks. The network sees the zero point there, and the images of the run leave them out.
+
     0  u8   type 3
-    1  u8   1 if a volume follows, else 0
+    1  u8   flags: bit 0 a volume follows, bits 4 to 7 `absent`
     2  u16  slices
     4  u16  first: the host has the masks of those before it already
     6  u64  key, by which the board remembers the run if the host is lost; 0: it does not
@@ -303,21 +312,24 @@ class Start:
     volume: Volume | None = None
     first: int = 0
     key: int = 0
+    absent: int = 0
 
     def to_bytes(self) -> bytes:
         """Return the message as bytes."""
-        follows = self.volume is not None
-        head = self.LAYOUT.pack(self.TYPE, follows, self.slices, self.first, self.key)
+        flags = (self.volume is not None) | self.absent << ABSENT_SHIFT
+        head = self.LAYOUT.pack(self.TYPE, flags, self.slices, self.first, self.key)
         return head + (self.volume.to_bytes() if self.volume else b"")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Start":
         """Return the message in `data`; raises MessageError."""
         size = cls.LAYOUT.size
-        _, follows, slices, first, key = unpack_fields(cls.LAYOUT, data[:size], "Start")
+        _, flags, slices, first, key = unpack_fields(cls.LAYOUT, data[:size], "Start")
+        follows, absent = flags & (1 << ABSENT_SHIFT) - 1, flags >> ABSENT_SHIFT
         require(
             follows <= 1 and (follows == 1 or len(data) == size), f"a Start of {len(data)} bytes"
         )
+        require(absent < ALL_ABSENT, "a run without any modality")
         require(1 <= slices <= MAX_SIDE, f"a run of {slices} slices")
         require(first < slices, f"a run of {slices} slices from {first}")
         volume = Volume.from_bytes(data[size:]) if follows else None
@@ -325,7 +337,7 @@ class Start:
             volume is None or volume.z[1] - volume.z[0] == slices,
             f"a run of {slices} slices with a volume of another number",
         )
-        return cls(slices, volume, first, key)
+        return cls(slices, volume, first, key, absent)
 
 
 @dataclass(frozen=True)

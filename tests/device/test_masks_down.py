@@ -310,7 +310,7 @@ def test_every_mask_arrives_over_a_damaged_link(
     labels = tumours(*SIZES * 4)
     scripted = ScriptedEngine(labels, monkeypatch)
     board = make_board(scripted.engine, shipped_folder("nano") / MODEL)
-    run = SegmentationRun(board, len(labels), 3)
+    run = SegmentationRun(board, Start(len(labels)), 3)
     link = Link(active=False, session=2)
     quality = LineQuality(errors=3e-4, loss=0.1, latency=0.016, seed=seed)
     line = VirtualLine(Link(active=True, session=1), link, quality)

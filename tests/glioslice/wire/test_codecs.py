@@ -53,7 +53,9 @@ def tumour() -> MaskArray:
 
 
 shapes = st.tuples(st.integers(1, 20), st.integers(1, 20))
-images = shapes.flatmap(lambda s: arrays.arrays(np.int8, (*s, 4)))
+images = st.tuples(shapes, st.integers(1, 4)).flatmap(
+    lambda s: arrays.arrays(np.int8, (*s[0], s[1]))
+)
 masks = shapes.flatmap(lambda s: arrays.arrays(np.uint8, s, elements=st.integers(0, 3)))
 
 
@@ -264,10 +266,16 @@ def test_reserved_and_unknown_mask_codecs_are_refused(number: int) -> None:
         decode_mask(number, bytes(160 * 192), WINDOW)
 
 
+@pytest.mark.parametrize("number", IMAGES)
+def test_an_absent_channel_costs_next_to_nothing(number: int) -> None:
+    whole, two = (len(encode_image(number, brain()[..., :n])) for n in (4, 2))
+    assert two < 0.6 * whole
+
+
 def test_other_numbers_of_channels_are_refused() -> None:
-    with pytest.raises(CodecError, match="takes 4 channels"):
+    with pytest.raises(CodecError, match="takes 4 channels at most"):
         encode_image(2, np.zeros((4, 4, 12), np.int8))
-    with pytest.raises(CodecError, match="gives 4 channels"):
+    with pytest.raises(CodecError, match="gives 4 channels at most"):
         decode_image(2, b"", (4, 4, 12))
 
 

@@ -49,9 +49,10 @@ HELLO = BoardHello(
     clip=1.0, image_codecs=7, mask_codecs=7, sha256="ab" * 32, model="compact",
 )  # fmt: skip
 MESSAGES: dict[str, Message] = {
-    "BoardHello of compact, 160 x 192, can play and serve (92 bytes)": HELLO,
+    "BoardHello of compact, 160 x 192, can play and serve (93 bytes)": HELLO,
     "HostHello serve, image codec 2, mask codec 1 (5 bytes)": HostHello(Mode.SERVE, 2, 1),
     "Start of 140 slices from 12 (14 bytes)": Start(140, first=12),
+    "Start of 140 slices from 0, absent channels 0101 (14 bytes)": Start(140, absent=5),
     "Slice 7, codec 2 (104 bytes)": Slice(7, 2, bytes(100)),
     "Mask 7, codec 1, 2.5 ms (47 bytes)": Mask(7, 1, 2500, bytes(40)),
     "Empty 3 to 5 (12 bytes)": Empty(3, (500, 500, 500), (255, 255, 255)),
@@ -103,7 +104,7 @@ def write_session(path: Path) -> Path:
     keep.add(Kind.RATE, (921600).to_bytes(4, "little"))
     hello = HELLO.to_bytes()
     stream = varint(len(hello)) + hello
-    for start, stop in ((0, 10), (50, 93), (10, 50), (0, 10)):
+    for start, stop in ((0, 10), (50, 94), (10, 50), (0, 10)):
         keep.add(Kind.DOWN, frame(Data(3, start, 0, stream[start:stop]), False))
     keep.add(Kind.LINE, b"\0")
     keep.add(Kind.LINE, b"\1")
@@ -121,7 +122,7 @@ LINES = [
     "  0.003000      23  board  OPEN 00000002 to 00000001, version 2, payload 1024, window 20",
     "  0.004000                 the host's port is set to 921600 baud",
     "  0.005000      26  board  DATA offset 0, 10 bytes, acknowledges 0",
-    "  0.006000      59  board  DATA offset 50, 43 bytes, acknowledges 0",
+    "  0.006000      60  board  DATA offset 50, 44 bytes, acknowledges 0",
     "  0.007000      56  board  DATA offset 10, 40 bytes, acknowledges 0, late; BoardHello of ",
     "  0.008000      26  board  DATA offset 0, 10 bytes, acknowledges 0, 10 bytes repeated",
     "  0.009000                 the line is lost",
@@ -129,7 +130,7 @@ LINES = [
     "  0.011000                 where the masks belong, recorded by the host",
     "0.012 s, 1 sessions",
     "host to board: 23 bytes in 1 frames, 0 of messages, 0 repeated, 0 skipped; no message",
-    "board to host: 227 bytes in 5 frames, 93 of messages, 10 repeated, 37 skipped; 1 BoardHello",
+    "board to host: 228 bytes in 5 frames, 94 of messages, 10 repeated, 37 skipped; 1 BoardHello",
     "4 bytes at the end belong to no frame",
 ]
 
