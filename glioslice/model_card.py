@@ -5,7 +5,9 @@ Packing strips metadata from TFLite files, so everything but the network itself 
     name        "compact"
     network     widths, inputs, outputs, parameters, macs
     input       modalities, orientation, spacing_mm, window [x, y], clip, neighbours
-    output      regions, thresholds (folded into the last bias)
+    output      regions, thresholds (folded into the last bias), mirroring (true: a board averages
+                each slice with its mirror image), postprocessing {smallest_part,
+                smallest_enhancing} (`glioslice.postprocessing`); without them there is none
     files       {file name: {precision, bytes, sha256}}
     training    cases [{case, digest}], seed, epochs, ...
     held_out    the cases left out of training, with their Dice, where there are any
@@ -21,6 +23,7 @@ from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
 from glioslice.labels import REGIONS
+from glioslice.postprocessing import NO_RULES, PostprocessingRules
 
 CARD = "card.json"
 
@@ -35,6 +38,8 @@ class Card:
     """The entries of a card that the code needs; `content` is the whole card.
 
     `trained_on` holds the digests (`glioslice.cases.case_digest`) of the training cases.
+    `mirroring` and `rules` say how masks are made of the network's logits, and what is done to a
+    whole volume of them.
     """
 
     name: str
@@ -42,6 +47,8 @@ class Card:
     clip: float
     trained_on: frozenset[str]
     content: dict[str, Any]
+    mirroring: bool = False
+    rules: PostprocessingRules = NO_RULES
 
 
 def read_card(folder: Path) -> Card:
@@ -60,6 +67,8 @@ def read_card(folder: Path) -> Card:
             clip=float(inputs["clip"]),
             trained_on=frozenset(str(c["digest"]) for c in content["training"]["cases"]),
             content=content,
+            mirroring=_flag(outputs.get("mirroring", False)),
+            rules=PostprocessingRules(**outputs.get("postprocessing", {})),
         )
         supported = (
             tuple(inputs["modalities"]) == MODALITIES
@@ -67,7 +76,7 @@ def read_card(folder: Path) -> Card:
             and inputs["neighbours"] == 0
             and tuple(outputs["regions"]) == REGIONS
         )
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise GliosliceError(f"{path}: the entry {error} is missing or malformed") from None
     if not supported:
         raise GliosliceError(
@@ -75,6 +84,13 @@ def read_card(folder: Path) -> Card:
             f"orientation without neighbouring slices, and {', '.join(REGIONS)}"
         )
     return card
+
+
+def _flag(value: Any) -> bool:
+    """Return a JSON boolean; raises ValueError for anything else."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r}, expected true or false,")
+    return value
 
 
 def read_verified_card(file: Path) -> Card:

@@ -9,6 +9,9 @@ import pytest
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256, write_json
 from glioslice.model_card import find_model, read_card, read_verified_card, shipped_folder
+from glioslice.postprocessing import PostprocessingRules
+
+WITH: dict[str, Any] = {"regions": ["WT", "TC", "ET"]}
 
 
 @pytest.fixture
@@ -40,6 +43,15 @@ def test_a_card_and_its_file(folder: Path) -> None:
     assert card.trained_on == {"d"}
 
 
+def test_how_masks_are_made(folder: Path) -> None:
+    card = read_card(folder)
+    assert not card.mirroring and not card.rules
+    output = WITH | {"mirroring": True, "postprocessing": {"smallest_enhancing": 100}}
+    write_json(folder / "card.json", read_json(folder / "card.json") | {"output": output})
+    card = read_card(folder)
+    assert card.mirroring and card.rules == PostprocessingRules(0.0, 100)
+
+
 def test_a_changed_file_is_refused(folder: Path) -> None:
     (folder / "m.tflite").write_bytes(b"weightz")
     with pytest.raises(GliosliceError, match=r"m\.tflite: its SHA-256"):
@@ -63,6 +75,11 @@ def test_a_file_that_is_missing_or_not_listed_is_refused(folder: Path) -> None:
         ("input", {}, "missing or malformed"),
         ("training", {"cases": [{}]}, "missing or malformed"),
         ("output", {"regions": ["ET"]}, "another input or output"),
+        ("output", WITH | {"mirroring": "yes"}, "'yes', expected true or false, is .* malformed"),
+        ("output", WITH | {"postprocessing": {"smallest": 1}}, "smallest"),
+        ("output", WITH | {"postprocessing": {"smallest_part": 2}}, "a share from 0 to 1"),
+        ("output", WITH | {"postprocessing": {"smallest_part": "a"}}, "malformed"),
+        ("output", WITH | {"postprocessing": [1]}, "malformed"),
     ],
 )
 def test_an_unsupported_card_is_refused(folder: Path, key: str, value: Any, message: str) -> None:
