@@ -40,8 +40,10 @@ test-arm64: .venv/ready  ## the board's side on an emulated 64-bit Arm, part of 
 test-pi: .venv/ready  ## a whole emulated Raspberry Pi 3B with systemd, part of make test
 	.venv/bin/python -m pytest tests/board/test_whole_pi.py
 
+# MIRRORING=on or off sets mirroring in the cards first; without it they keep what they have.
 models: .venv/ready  ## make every product, golden, card and figure again from the checkpoints in models/
 	for size in nano compact; do \
+	  .venv/bin/python tools/cards.py models/$$size --rules standard $(if $(MIRRORING),--mirroring $(MIRRORING)) || exit 2; \
 	  .venv/bin/python convert/to_tflite.py models/$$size --data $(DATA) --target pi,coral --out models/$$size || exit 2; \
 	  .venv/bin/python tools/cards.py models/$$size --data $(DATA) || exit 2; \
 	  .venv/bin/python tools/goldens.py models/$$size || exit 2; \

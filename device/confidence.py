@@ -21,19 +21,23 @@ MAX_DISTANCE = 254
 BORDER_WIDTH = 8
 """Pixels: how far inwards from its border, along either axis or both, a region is evaluated."""
 
+LARGEST_DISTANCE = 2 * 255
+"""In steps of a network: of the sum of two int8 logits from twice the zero point."""
+
 FRACTION_BITS = 16
 """Precision of the fixed-point factor that turns a network's steps into those of the byte."""
 
 
 def mask_confidence(logits: NDArray[Any], scale: float, zero_point: int) -> int:
-    """Return the confidence in the mask of logits (X, Y, 3): int8 with `scale`, or else float32.
+    """Return the confidence in the mask of logits (X, Y, 3): integers with `scale`, or float32.
 
     For each region that is present: the mean distance of its border strip from the threshold.
     The result is the mean over those regions. For an empty mask: the distance of the pixel nearest
     to the threshold. 0 to MAX_DISTANCE, or UNKNOWN if a logit is not finite. Integer arithmetic
-    only, so int8 logits give the same byte on every machine.
+    only, so integer logits (int8, or the int16 sums of mirroring) give the same byte on every
+    machine.
     """
-    if logits.dtype != np.int8 and not np.isfinite(logits).all():
+    if logits.dtype.kind == "f" and not np.isfinite(logits).all():
         return UNKNOWN
     pixels, channels = logits.shape[1:]
     rows = logits.reshape(-1, pixels * channels)  # numpy is slow along a last axis of three
@@ -55,12 +59,13 @@ def mask_confidence(logits: NDArray[Any], scale: float, zero_point: int) -> int:
 
 def threshold_distances(logits: NDArray[Any], scale: float, zero_point: int) -> NDArray[np.uint8]:
     """Return the distance of logits from the threshold in steps of the byte, 0 to MAX_DISTANCE."""
-    if logits.dtype != np.int8:
-        steps = np.minimum(np.abs(logits), MAX_DISTANCE / STEPS_PER_LOGIT) * STEPS_PER_LOGIT
-        return np.asarray(np.rint(steps), np.uint8)
+    if logits.dtype.kind == "f":
+        exact = np.minimum(np.abs(logits), MAX_DISTANCE / STEPS_PER_LOGIT) * STEPS_PER_LOGIT
+        return np.asarray(np.rint(exact), np.uint8)
     factor = round(scale * STEPS_PER_LOGIT * (1 << FRACTION_BITS))
-    table = np.arange(256, dtype=np.int64) * factor + (1 << FRACTION_BITS - 1) >> FRACTION_BITS
-    table = np.minimum(table, MAX_DISTANCE).astype(np.uint8)
+    steps = np.arange(LARGEST_DISTANCE + 1, dtype=np.int64)
+    rounded = steps * factor + (1 << FRACTION_BITS - 1) >> FRACTION_BITS
+    table = np.minimum(rounded, MAX_DISTANCE).astype(np.uint8)
     return np.asarray(table[np.abs(logits.astype(np.int16) - zero_point)])
 
 

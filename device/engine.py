@@ -64,7 +64,8 @@ class Engine:
     """The network of one TFLite file, bound to the card beside it.
 
     `delegate` is the shared library of an accelerator, such as `libedgetpu.so.1`. `reference`
-    selects the runtime's reference kernels: slow, but the same bytes on every machine.
+    selects the runtime's reference kernels: slow, but the same bytes on every machine. `mirroring`
+    is test-time augmentation by mirroring; by default the card decides.
     Raises GliosliceError if no runtime is installed, if the runtime refuses the file, if the card
     does not match the file, or if input and output are not (1, X, Y, 4) and (1, X, Y, 3), each int8
     or float32.
@@ -77,8 +78,10 @@ class Engine:
         threads: int = 1,
         delegate: str | None = None,
         reference: bool = False,
+        mirroring: bool | None = None,
     ) -> None:
         self.card: Card = read_verified_card(model)
+        self.mirroring = self.card.mirroring if mirroring is None else mirroring
         self.runtime, module = installed_runtime()
         self._reference = reference
         content = model.read_bytes()
@@ -104,8 +107,33 @@ class Engine:
             return quantize(z_scores, self.input.scale, self.input.zero_point)
         return z_scores.astype(np.float32)
 
+    def logits(self, prepared: NDArray[Any]) -> NDArray[Any]:
+        """Return the logits (X, Y, 3) of a prepared slice, of which its mask is made.
+
+        With mirroring they are those of the slice plus those of the slice mirrored left to right,
+        mirrored back: as int16 of an int8 network, as the mean of a float network. Integers are
+        added, so every machine whose kernels give the same bytes gives the same sum.
+        """
+        plain = self.invoke(prepared)
+        if not self.mirroring:
+            return plain
+        mirrored = self.invoke(prepared[::-1])[::-1]
+        if plain.dtype == np.int8:
+            return np.add(plain, mirrored, dtype=np.int16)
+        return np.asarray((plain + mirrored) / np.float32(2))
+
+    @property
+    def logit_scale(self) -> float:
+        """The scale of `logits`: a step of the sum of two is worth half as much."""
+        return self.output.scale / 2 if self.mirroring else self.output.scale
+
+    @property
+    def logit_zero_point(self) -> int:
+        """The zero point of `logits`, above which a pixel is in a region."""
+        return self.output.zero_point * 2 if self.mirroring else self.output.zero_point
+
     def invoke(self, prepared: NDArray[Any]) -> NDArray[Any]:
-        """Return the logits (X, Y, 3) of a prepared slice, int8 or float32."""
+        """Run the network once; return its output (X, Y, 3) for a prepared slice."""
         self._interpreter.set_tensor(self.input.index, prepared[None])
         self._interpreter.invoke()
         logits: NDArray[Any] = self._interpreter.get_tensor(self.output.index)[0]
@@ -113,11 +141,11 @@ class Engine:
 
     def regions(self, logits: NDArray[Any]) -> NDArray[np.bool_]:
         """Return WT, TC, ET (3, X, Y): the pixels whose logit is above the zero point."""
-        return np.moveaxis(logits > self.output.zero_point, -1, 0)
+        return np.moveaxis(logits > self.logit_zero_point, -1, 0)
 
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return WT, TC, ET (3, X, Y) of a slice (X, Y, 4) of z-scores."""
-        return self.regions(self.invoke(self.prepare(z_scores)))
+        return self.regions(self.logits(self.prepare(z_scores)))
 
     @property
     def kernels(self) -> str:

@@ -3,7 +3,8 @@
 `golden-slices.npz` in the folder above the model folders holds the slices, in the int8 input that
 every network of the kit takes. `goldens.json` in a model folder holds the file's SHA-256 and its
 masks: those of the reference kernels, which are the same for all runtimes, and those of each
-runtime whose own kernels give the same bytes on every machine.
+runtime whose own kernels give the same bytes on every machine. Each twice: as the network gives
+them, and (", mirrored") with test-time augmentation by mirroring, whatever the card says.
 
     {"file": NAME, "sha256": HEX, "masks": {"reference": [MASK, ...], "RUNTIME, XNNPACK": [...]}}
 
@@ -31,6 +32,8 @@ from glioslice.wire.codecs import RUNS, CodecError, decode_mask, encode_mask
 
 GOLDENS = "goldens.json"
 SLICES = "golden-slices.npz"
+MIRRORED = ", mirrored"
+"""The end of the key of masks that were made with mirroring."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Goldens:
 
 def golden_key(engine: Engine) -> str:
     """Return the key under which goldens hold an engine's masks."""
-    return engine.kernels if engine.kernels == REFERENCE else f"{engine.runtime}, {engine.kernels}"
+    kernels = engine.kernels
+    key = kernels if kernels == REFERENCE else f"{engine.runtime}, {kernels}"
+    return f"{key}{MIRRORED}" if engine.mirroring else key
 
 
 def compute_masks(engine: Engine, slices: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Return the labels (N, X, Y) that the engine predicts for slices (N, X, Y, 4)."""
-    return np.stack([to_labels(engine.regions(engine.invoke(one))) for one in slices])
+    return np.stack([to_labels(engine.regions(engine.logits(one))) for one in slices])
 
 
 def read_slices(path: Path | None = None) -> tuple[NDArray[np.int8], float, int]:

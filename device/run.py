@@ -114,11 +114,11 @@ class SegmentationRun:
         decoded = time.perf_counter_ns()
         engine = self._engine
         try:
-            logits = engine.invoke(prepared)
+            logits = engine.logits(prepared)
             regions = engine.regions(logits)
             invoked = time.perf_counter_ns()
             labels = np.ascontiguousarray(to_labels(regions))
-            confidence = mask_confidence(logits, engine.output.scale, engine.output.zero_point)
+            confidence = mask_confidence(logits, engine.logit_scale, engine.logit_zero_point)
             payload = self._encode(index, labels)
         except Exception as error:  # whatever a runtime or a delegate raises: the run continues
             return self._fail(ErrorCode.ENGINE, index, "the network failed on this slice", error)

@@ -21,6 +21,7 @@ from device.delegates import COMPILED
 from device.engine import EDGE_TPU, REFERENCE, XNNPACK, Engine
 from device.goldens import (
     GOLDENS,
+    MIRRORED,
     Goldens,
     compute_masks,
     golden_key,
@@ -109,16 +110,26 @@ def run_tests(model: Path, threads: int = 1, delegate: str | None = None) -> Ite
         yield CheckResult("golden masks", False, text)
         return
     slices = golden_slices(engine)
-    if REFERENCE not in goldens.masks or {m.shape for m in goldens.masks.values()} != {
+    modes = [mode for mode in (False, True) if reference_key(mode) in goldens.masks]
+    if engine.mirroring not in modes or {m.shape for m in goldens.masks.values()} != {
         slices.shape[:3]
     }:
         raise GliosliceError(
             f"{model.parent / GOLDENS}: expected masks of {len(slices)} slices, those of the "
             "reference kernels among them; make it again with tools/goldens.py"
         )
-    yield check_masks(engine, goldens, slices)
-    if engine.kernels != EDGE_TPU:  # no other kernel runs a file compiled for it
-        yield check_reference(Engine(model, threads=threads, reference=True), goldens, slices)
+    for mode in modes:
+        yield check_masks(
+            Engine(model, threads=threads, delegate=delegate, mirroring=mode), goldens, slices
+        )
+        if engine.kernels != EDGE_TPU:  # no other kernel runs a file compiled for it
+            reference = Engine(model, threads=threads, reference=True, mirroring=mode)
+            yield check_reference(reference, goldens, slices)
+
+
+def reference_key(mirroring: bool) -> str:
+    """Return the key of the golden masks of the reference kernels."""
+    return REFERENCE + MIRRORED * mirroring
 
 
 def check_digest(model: Path) -> CheckResult:
@@ -161,7 +172,7 @@ def check_masks(engine: Engine, goldens: Goldens, slices: NDArray[np.int8]) -> C
         return compare_masks("golden masks", key, masks, goldens.masks[key])
     if engine.kernels == EDGE_TPU:
         return CheckResult("golden masks", None, f"{key}: no goldens exist")
-    reference = goldens.masks[REFERENCE]
+    reference = goldens.masks[reference_key(engine.mirroring)]
     different, tumour = int((masks != reference).sum()), int((reference > 0).sum())
     text = f"{key} has no goldens; {different} of {tumour:,} tumour pixels differ from {REFERENCE}"
     return CheckResult("golden masks", different <= TOLERATED_SHARE * tumour, text)
@@ -172,10 +183,10 @@ def check_reference(engine: Engine, goldens: Goldens, slices: NDArray[np.int8]) 
 
     Only the slice with the most tumour, because a small board needs seconds for one slice.
     """
-    golden = goldens.masks[REFERENCE]
+    golden = goldens.masks[reference_key(engine.mirroring)]
     fullest = int((golden > 0).sum(axis=(1, 2)).argmax())
     one = slice(fullest, fullest + 1)
-    source = f"{engine.runtime}, {engine.kernels}"
+    source = f"{engine.runtime}, {golden_key(engine)}"
     return compare_masks("reference mask", source, compute_masks(engine, slices[one]), golden[one])
 
 

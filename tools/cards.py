@@ -1,21 +1,24 @@
 """Write a shipped model's Dice on unseen patients into its card, and the README.md beside it.
 
     python tools/cards.py models/compact --data ../shared/data/brats
+    python tools/cards.py models/compact --mirroring on --rules standard     # how masks are made
 
 A model that held out patients is scored on them (`held_out.dice`). One that was trained on all
 patients is never scored on those it has seen: its card quotes the four folds (`folds`), whose
-networks were trained with the same configuration.
+networks were trained with the same configuration. `--mirroring` and `--rules` set how masks are
+made, before conversion and goldens, and leave the figures as they are.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_tables import VALUES, interval, mean, pooled_scores
 from benchmarks.folds import FOLDS, FoldRun, patients
 from benchmarks.pages import table
+from benchmarks.scores import MIRRORED, RAW, RULES
 from device.engine import Engine
 from device.segment import segment
 from glioslice import cli
@@ -23,10 +26,12 @@ from glioslice.cases import case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes, write_json
 from glioslice.model_card import CARD, read_card
+from glioslice.postprocessing import NO_RULES, STANDARD_RULES, PostprocessingRules
 from training.config import TrainingConfig
 from training.evaluate import evaluate_case, mean_dice
 
-TFLITE = ".tflite"
+TFLITE, README = ".tflite", "README.md"
+RULE_SETS = {"standard": STANDARD_RULES, "none": NO_RULES}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="MODEL", help="a model folder")
     parser.add_argument("--data", type=Path, help="cases, for a model that held out patients")
+    parser.add_argument(
+        "--mirroring", choices=("on", "off"), help="whether boards average mirrored slices"
+    )
+    parser.add_argument(
+        "--rules", choices=tuple(RULE_SETS), help="the rules of post-processing of whole volumes"
+    )
     cli.run(write_card, parser.parse_args(argv))
 
 
@@ -44,6 +55,13 @@ def write_card(arguments: argparse.Namespace) -> None:
     """Write the card's figures, and its README.md."""
     folder: Path = arguments.folder
     content = read_card(folder).content
+    if arguments.mirroring or arguments.rules:
+        set_masks(content["output"], arguments.mirroring, arguments.rules)
+        write_json(folder / CARD, content)
+        if (folder / README).is_file():  # else the figures for it are still to be made
+            write_bytes(folder / README, make_readme(content).encode())
+        print(f"{folder / CARD}: {describe_masks(content['output'])}")
+        return
     if not content["held_out"]["cases"]:
         content["folds"] = quote_folds(content)
     elif arguments.data:
@@ -51,8 +69,37 @@ def write_card(arguments: argparse.Namespace) -> None:
     else:
         raise GliosliceError(f"{folder}: held out patients; name their folder with --data")
     write_json(folder / CARD, content)
-    write_bytes(folder / "README.md", make_readme(content).encode())
+    write_bytes(folder / README, make_readme(content).encode())
     print(f"{folder / CARD} and its README.md are written")
+
+
+def set_masks(output: dict[str, Any], mirroring: str | None, rules: str | None) -> None:
+    """Set how masks are made; None leaves a setting as it is."""
+    if mirroring:
+        output["mirroring"] = mirroring == "on"
+    if rules:
+        output["postprocessing"] = asdict(RULE_SETS[rules])
+
+
+def describe_masks(output: dict[str, Any]) -> str:
+    """Return how masks are made, in one line."""
+    rules = PostprocessingRules(**output.get("postprocessing", {}))
+    parts = ["each slice averaged with its mirror image"] if output.get("mirroring") else []
+    if rules.smallest_part:
+        parts.append(f"parts under {rules.smallest_part:.0%} of the largest removed")
+    if rules.smallest_enhancing:
+        limit = rules.smallest_enhancing
+        parts.append(f"an enhancing tumour of fewer than {limit} voxels counted as core")
+    return "; ".join(parts) or "as the network gives them"
+
+
+def way_of(output: dict[str, Any]) -> str:
+    """Return under which name the folds' scores have masks that are made like this."""
+    rules = PostprocessingRules(**output.get("postprocessing", {}))
+    if rules not in RULE_SETS.values():
+        raise GliosliceError(f"the folds are not scored with {rules}")
+    names = [MIRRORED] * bool(output.get("mirroring")) + [RULES] * bool(rules)
+    return ", ".join(names) or RAW
 
 
 def quote_folds(content: dict[str, Any]) -> dict[str, Any]:
@@ -73,11 +120,13 @@ def quote_folds(content: dict[str, Any]) -> dict[str, Any]:
                 )
     for name, entry in content["files"].items():
         if name.endswith(TFLITE):
-            scores = pooled_scores(content["name"], entry["precision"])
+            way = way_of(content["output"]) if entry["precision"] == "int8" else RAW
+            scores = pooled_scores(content["name"], entry["precision"], way)
             if len(scores) != len(patients()):
                 raise GliosliceError(f"{name}: its folds have not been scored; make folds first")
             figures[name] = {
                 "patients": len(scores),
+                **({"masks": way} if way != RAW else {}),
                 "mean": {key: round(mean(scores, value), 4) for key, value in VALUES.items()},
                 "interval": {
                     key: [round(end, 3) for end in interval(scores, value)]
@@ -140,6 +189,7 @@ def make_readme(content: dict[str, Any]) -> str:
         f"multiply-accumulates a slice of {' x '.join(map(str, content['input']['window']))}; "
         f"channels a level {', '.join(map(str, network['widths']))}.",
         table(("file", "precision", "bytes", "sha256"), files),
+        *masks_section(content["output"]),
         f"Trained on {len(training['cases'])} patients, {training['epochs']} epochs of "
         f"{training['steps']} batches of {training['batch']}, seed {training['seed']}"
         f"{extra_data_phrase(training)}.",
@@ -154,6 +204,13 @@ def make_readme(content: dict[str, Any]) -> str:
         "\n".join(f"- {credit}" for credit in content["credits"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def masks_section(output: dict[str, Any]) -> list[str]:
+    """Return how masks are made, if the card says so."""
+    if not output.keys() & {"mirroring", "postprocessing"}:
+        return []
+    return [f"Masks: {describe_masks(output)} ([docs/accuracy.md](../../docs/accuracy.md))."]
 
 
 def extra_data_phrase(training: dict[str, Any]) -> str:
@@ -189,7 +246,8 @@ def folds_section(content: dict[str, Any]) -> list[str]:
             f"{scores['interval'][key][1]:.2f})"
             for key in VALUES
         ]
-        rows.append([name, scores["patients"], *dice])
+        label = f"{name}, masks {scores['masks']}" if "masks" in scores else name
+        rows.append([label, scores["patients"], *dice])
     return [
         "It was trained on every patient, so these files are not scored themselves. Networks "
         "trained with the same configuration on three folds and scored on the fourth "

@@ -44,7 +44,12 @@ def write_golden_masks(arguments: argparse.Namespace) -> None:
     if not SLICES.is_file():
         write_slices(engine)
     slices = golden_slices(engine, SLICES)
-    engines = [Engine(file, reference=True), *([engine] if engine.kernels != BUILT_IN else [])]
+    references = [True, False] if engine.kernels != BUILT_IN else [True]
+    engines = [
+        Engine(file, reference=reference, mirroring=mirroring)
+        for mirroring in (False, True)
+        for reference in references
+    ]
     masks = {golden_key(one): compute_masks(one, slices) for one in engines}
     try:
         old = goldens.read_goldens(folder, engine.card.window)

@@ -1,6 +1,7 @@
 """Checkpoints: a model folder with weights and card, and the state that a run resumes from."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, sha256, write_json
 from glioslice.labels import REGIONS
 from glioslice.model_card import CARD, Card, read_card, read_verified_card
+from glioslice.postprocessing import STANDARD_RULES
 from glioslice.preprocessing import CLIP, WINDOW
 from training.dataset import CaseSlices
 from training.network import Network, NetworkConfig, build_network, count_macs, count_parameters
@@ -160,7 +162,12 @@ def make_card(
             "clip": CLIP,
             "neighbours": 0,
         },
-        "output": {"regions": list(REGIONS), "thresholds": dict(THRESHOLDS)},
+        "output": {
+            "regions": list(REGIONS),
+            "thresholds": dict(THRESHOLDS),
+            "mirroring": False,
+            "postprocessing": asdict(STANDARD_RULES),
+        },
         "training": settings | {"cases": cases},
         "held_out": {"cases": [{"case": c.case, "digest": c.digest} for c in held_out]},
         "files": {},

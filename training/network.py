@@ -230,6 +230,8 @@ class TorchNetwork:
     """A float network with the interface of `device.engine.Engine`.
 
     The card's thresholds are applied here; in TFLite files they are folded into the last bias.
+    If the card asks for mirroring, the logits are the mean of those of the slice and its mirror
+    image, as in the engine.
     """
 
     network: Network
@@ -240,5 +242,8 @@ class TorchNetwork:
         """Return the regions (3, X, Y) of a slice (X, Y, 4): sigmoid above the thresholds."""
         thresholds = self.card.content["output"]["thresholds"]
         batch = torch.from_numpy(z_scores).permute(2, 0, 1)[None]
-        probabilities = torch.sigmoid(self.network(batch))[0].numpy()
+        logits = self.network(batch)
+        if self.card.mirroring:
+            logits = (logits + self.network(batch.flip(2)).flip(2)) / 2
+        probabilities = torch.sigmoid(logits)[0].numpy()
         return np.stack([probabilities[i] > thresholds[region] for i, region in enumerate(REGIONS)])

@@ -184,12 +184,12 @@ class BoardThread:
 
 
 class Slab:
-    """A slab of a small head: its slices as z-scores, and its labels by a local run."""
+    """A slab of a small head: its slices as z-scores, and its raw labels by a local run."""
 
     def __init__(self, engine: Engine) -> None:
         self.images = make_phantom(0, shape=(64, 72, 48)).images[..., 16:32]
         self.z_scores, self.crop = slice_volume(self.images, engine.card.window, engine.card.clip)
-        self.labels = segment(self.images, engine).labels
+        self.labels = segment(self.images, engine, raw=True).labels
 
     def slices(self, hello: BoardHello, codec: int = 2) -> list[Slice]:
         images = quantize(self.z_scores, hello.scale, hello.zero_point)

@@ -150,11 +150,11 @@ def test_shipped_files_agree_about_the_phantom() -> None:
         slices, _ = slice_volume(case.images, engine.card.window, engine.card.clip)
         values[name] = []
         for scored in slices[20::15]:
-            logits = engine.invoke(engine.prepare(scored))
+            logits = engine.logits(engine.prepare(scored))
             assert logits.shape == (*engine.card.window, 3)
             np.testing.assert_array_equal(engine.regions(logits), engine.run(scored))
             values[name].append(
-                mask_confidence(logits, engine.output.scale, engine.output.zero_point)
+                mask_confidence(logits, engine.logit_scale, engine.logit_zero_point)
             )
     int8, fp16 = values.values()
     assert len(set(int8)) > 1

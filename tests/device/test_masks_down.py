@@ -55,7 +55,7 @@ class ScriptedEngine:
         self.gate = threading.Event()
         self.gate.set()
         self._labels, self._broken, self.done = labels, broken, 0
-        monkeypatch.setattr(self.engine, "invoke", self.invoke)
+        monkeypatch.setattr(self.engine, "logits", self.invoke)
 
     def invoke(self, _prepared: NDArray[Any]) -> NDArray[np.int8]:
         assert self.gate.wait(5.0)

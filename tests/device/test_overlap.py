@@ -43,7 +43,7 @@ class BlockingInvoke:
         slices: list[Slice],
         received: ReceivedMasks,
     ) -> None:
-        self._invoke, self._board, self._slices = engine.invoke, board, slices
+        self._invoke, self._board, self._slices = engine.logits, board, slices
         self._received, self._index = received, 0
         self.missed: list[str] = []
 
@@ -79,7 +79,7 @@ def test_receiving_inference_and_sending_overlap(
     slices = patient.slices(host.connect())[:SLICES]
     received = ReceivedMasks(host)
     blocking = BlockingInvoke(engine, board, slices, received)
-    monkeypatch.setattr(engine, "invoke", blocking)
+    monkeypatch.setattr(engine, "logits", blocking)
     host.send(HostHello(Mode.SERVE, slices[0].codec, 1), Start(SLICES))
     received.start()
     for one in slices:

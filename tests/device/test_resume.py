@@ -24,13 +24,13 @@ class CountingEngine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.engine = Engine(shipped_folder("nano") / MODEL)
         self.slices = 0
-        invoke = self.engine.invoke
+        logits = self.engine.logits
 
         def counted(prepared: NDArray[Any]) -> NDArray[np.bool_]:
             self.slices += 1
-            return invoke(prepared)
+            return logits(prepared)
 
-        monkeypatch.setattr(self.engine, "invoke", counted)
+        monkeypatch.setattr(self.engine, "logits", counted)
 
 
 @pytest.fixture

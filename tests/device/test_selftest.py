@@ -68,11 +68,12 @@ def test_the_runtime_of_boards_passes(command: Command, tmp_path: Path) -> None:
         "--model", shipped_folder("nano") / MODEL, "--json", tmp_path / "found.json"
     )
     assert code == 0, output
-    assert output.count("\nok ") == 4
+    assert output.count("\nok ") == 6
+    assert "XNNPACK, mirrored: 5 of 5 slices, byte for byte" in output
     assert "XNNPACK: 5 of 5 slices, byte for byte" in output
     assert "ai-edge-litert 2.3.0, reference: 1 of 1 slices, byte for byte" in output
     report = json.loads((tmp_path / "found.json").read_text())
-    assert report["passed"] and [f["passed"] for f in report["findings"]] == [True] * 4
+    assert report["passed"] and [f["passed"] for f in report["findings"]] == [True] * 6
     assert {"temperature_c", "clock_mhz", "throttled"} <= set(report)
 
 
@@ -154,11 +155,24 @@ def test_kernels_without_goldens_may_differ_slightly(
         return np.stack([labels > 0, (labels == 1) | (labels == 3), labels == 3])
 
     other = SimpleNamespace(
-        kernels=BUILT_IN, runtime="another 1.0", invoke=invoke, regions=lambda logits: logits
-    )
+        kernels=BUILT_IN, runtime="another 1.0", mirroring=False, logits=invoke,
+        regions=lambda logits: logits,
+    )  # fmt: skip
     result = selftest.check_masks(cast(Engine, other), goldens, golden_slices(engine))
     assert result.passed is passed
     assert "another 1.0, built-in has no goldens" in result.text
+
+
+def test_a_card_that_asks_for_mirroring_needs_its_goldens(command: Command, model: Path) -> None:
+    card = read_json(model.parent / CARD)
+    card["output"]["mirroring"] = True
+    write_json(model.parent / CARD, card)
+    assert command("--model", model)[0] == 0
+    goldens = read_goldens(model.parent, WINDOW)
+    plain = {key: made for key, made in goldens.masks.items() if "mirrored" not in key}
+    write_goldens(model.parent, replace(goldens, masks=plain))
+    code, output = command("--model", model)
+    assert code == 2 and "make it again with tools/goldens.py" in output
 
 
 def test_a_float_file_has_no_goldens(command: Command) -> None:

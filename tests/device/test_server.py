@@ -88,7 +88,7 @@ def test_a_float_network_gets_dequantized_input(start: StartBoard, patient: Slab
     masks, _, _ = host.receive_run()
     for z, labels in zip(patient.z_scores, decoded(masks, hello.window), strict=True):
         steps = quantize(z, hello.scale, 0).astype(np.float32) * np.float32(hello.scale)
-        expected = to_labels(engine.regions(engine.invoke(steps)))
+        expected = to_labels(engine.regions(engine.logits(steps)))
         np.testing.assert_array_equal(labels, expected)
 
 
@@ -120,14 +120,14 @@ def test_a_failing_network_keeps_the_reason_on_the_board(
     start: StartBoard, patient: Slab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(shipped_folder("nano") / MODEL)
-    invoke, calls = engine.invoke, iter(range(100))
+    invoke, calls = engine.logits, iter(range(100))
 
     def fail(prepared: NDArray[Any]) -> NDArray[np.bool_]:
         if next(calls) == 1:
             raise RuntimeError("/home/someone/delegate.so")
         return invoke(prepared)
 
-    monkeypatch.setattr(engine, "invoke", fail)
+    monkeypatch.setattr(engine, "logits", fail)
     board = start(make_board(engine, shipped_folder("nano") / MODEL))
     host = board.host()
     slices = patient.slices(host.connect())[:3]
@@ -259,10 +259,10 @@ def flooding_board(
 ) -> BoardThread:
     """A board that plays checkerboards as masks: 480 kB as runs, enough to fill the link."""
     engine = Engine(shipped_folder("nano") / MODEL)
-    logits = np.full_like(engine.invoke(np.zeros((*engine.card.window, 4), np.int8)), -128)
+    logits = np.full_like(engine.logits(np.zeros((*engine.card.window, 4), np.int8)), -128)
     logits[np.indices(logits.shape[:2]).sum(axis=0) % 2 == 0] = 127
     played = load_played_case(stored_case, engine)
-    monkeypatch.setattr(engine, "invoke", lambda prepared: logits)
+    monkeypatch.setattr(engine, "logits", lambda prepared: logits)
     return start(make_board(engine, shipped_folder("nano") / MODEL, played))
 
 
@@ -294,8 +294,8 @@ class Gate:
 
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
-        self._calls, self._invoke = 0, engine.invoke
-        monkeypatch.setattr(engine, "invoke", self.invoke)
+        self._calls, self._invoke = 0, engine.logits
+        monkeypatch.setattr(engine, "logits", self.invoke)
 
     def invoke(self, prepared: NDArray[Any]) -> NDArray[np.bool_]:
         self._calls += 1

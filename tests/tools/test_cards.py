@@ -8,12 +8,22 @@ import pytest
 
 from benchmarks import ROOT
 from benchmarks.folds import FOLDS_FOLDER, FoldRun
+from benchmarks.scores import BOTH, RAW, RULES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.model_card import CARD, SHIPPED_MODELS, shipped_folder
+from glioslice.model_card import CARD, SHIPPED_MODELS, read_card, shipped_folder
+from glioslice.postprocessing import STANDARD_RULES
 from tests.benchmarks.made_scores import score_of, write_run
 from tests.conftest import PATIENTS
-from tools.cards import make_readme, quote_folds, unseen_dice
+from tools.cards import (
+    main,
+    make_readme,
+    masks_section,
+    quote_folds,
+    set_masks,
+    unseen_dice,
+    way_of,
+)
 from tools.figures import shipped_table
 
 
@@ -36,6 +46,37 @@ def test_a_card_quotes_its_folds(folds_folder: Path) -> None:
     assert figures["interval"]["WT"] == [0.9, 0.9]
     low, high = figures["interval"]["ET"]
     assert 0.1 <= low < 0.25 < high <= 0.4
+
+
+def test_a_card_quotes_masks_that_are_made_like_its_own(folds_folder: Path) -> None:
+    content = folds_of(folds_folder)
+    set_masks(content["output"], "on", "standard")
+    with pytest.raises(GliosliceError, match="its folds have not been scored"):
+        quote_folds(content)
+    for case, (_, fold) in PATIENTS.items():
+        write_run(FoldRun("compact", fold), score_of(case, (0.95, 0.8, 0.5), masks=BOTH))
+    figures = quote_folds(content)["compact-int8.tflite"]
+    assert (figures["masks"], figures["mean"]["WT"]) == (BOTH, 0.95)
+    set_masks(content["output"], "off", None)
+    assert way_of(content["output"]) == RULES
+    set_masks(content["output"], None, "none")
+    assert way_of(content["output"]) == RAW
+
+
+def test_how_masks_are_made_is_set_in_the_card(tmp_path: Path) -> None:
+    for name in (CARD, "compact.safetensors"):
+        shutil.copy(shipped_folder("compact") / name, tmp_path)
+    before = read_json(tmp_path / CARD)
+    main([str(tmp_path), "--mirroring", "on", "--rules", "standard"])
+    card, after = read_card(tmp_path), read_json(tmp_path / CARD)
+    assert card.mirroring and card.rules == STANDARD_RULES
+    assert after["output"].pop("mirroring") and after["output"].pop("postprocessing")
+    before["output"].pop("mirroring", None)
+    before["output"].pop("postprocessing", None)
+    assert after == before
+    assert (
+        "an enhancing tumour of fewer than 100 voxels" in masks_section(card.content["output"])[0]
+    )
 
 
 def test_another_configuration_is_not_quoted(folds_folder: Path) -> None:

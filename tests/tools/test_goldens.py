@@ -20,22 +20,23 @@ from tools.goldens import EVERY, PHANTOM, SLICES, write_golden_masks
 @pytest.mark.parametrize("size", SHIPPED_MODELS)
 def test_shipped_files_find_what_is_committed(size: str) -> None:
     file = shipped_folder(size) / f"{size}-int8.tflite"
-    engine = Engine(file)
-    committed = read_goldens(shipped_folder(size), engine.card.window)
+    committed = read_goldens(shipped_folder(size), (160, 192))
     assert (committed.file, committed.sha256) == (file.name, sha256(file))
-    slices = golden_slices(engine, SLICES)
-    np.testing.assert_array_equal(
-        compute_masks(engine, slices), committed.masks[golden_key(engine)]
-    )
+    for mirroring in (False, True):
+        engine = Engine(file, mirroring=mirroring)
+        masks = compute_masks(engine, golden_slices(engine, SLICES))
+        np.testing.assert_array_equal(masks, committed.masks[golden_key(engine)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SHIPPED_MODELS)
-def test_the_reference_kernels_find_what_is_committed(size: str) -> None:
-    engine = Engine(shipped_folder(size) / f"{size}-int8.tflite", reference=True)
+@pytest.mark.parametrize("mirroring", [False, True])
+def test_the_reference_kernels_find_what_is_committed(size: str, mirroring: bool) -> None:
+    file = shipped_folder(size) / f"{size}-int8.tflite"
+    engine = Engine(file, reference=True, mirroring=mirroring)
     committed = read_goldens(shipped_folder(size), engine.card.window)
     masks = compute_masks(engine, golden_slices(engine, SLICES))
-    np.testing.assert_array_equal(masks, committed.masks[REFERENCE])
+    np.testing.assert_array_equal(masks, committed.masks[golden_key(engine)])
     assert (masks > 0).sum() > 1000
 
 
