@@ -22,10 +22,10 @@ from glioslice import cli
 from glioslice.cases import MODALITIES, find_cases, phantom_case, read_case
 from glioslice.cli import track
 from glioslice.files import atomic_path
+from glioslice.missing_modalities import MODALITY_TITLES
 from glioslice.phantom.head import SEEDS
 from glioslice.preprocessing import brain_mask
 from glioslice.sanity_checks import (
-    MODALITY_TITLES,
     PAIRS,
     BrainShape,
     Contrasts,

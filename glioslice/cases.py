@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import MODALITIES, CaseFiles, brats_case, decathlon_case, nifti_files
 from glioslice.errors import GliosliceError
-from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme, check_nesting, from_scheme
+from glioslice.labels import (
+    BRATS_2023,
+    DECATHLON,
+    SCHEMES,
+    LabelScheme,
+    check_nesting,
+    from_scheme,
+)
+from glioslice.missing_modalities import drop_modalities, in_order
 from glioslice.nifti import Space, read_nifti
 from glioslice.phantom.head import make_phantom
 
@@ -38,7 +47,8 @@ class Case:
 
     `images` are (4, X, Y, Z) float32 in the order of MODALITIES, in LPS orientation, 0 outside the
     brain. `labels` (X, Y, Z) are the ground truth in the labels of `glioslice.labels`, or None.
-    `scheme` and `space` are those of the files, for writing masks in the same form.
+    `scheme` and `space` are those of the files, for writing masks in the same form. The images of
+    the modalities `missing` are 0.
     """
 
     name: str
@@ -46,12 +56,13 @@ class Case:
     images: NDArray[np.float32]
     labels: NDArray[np.uint8] | None
     space: Space
+    missing: tuple[str, ...] = ()
 
 
 def find_case(path: str | Path) -> CaseFiles:
     """Return the files of the case at `path`: a folder, or a 4-D image of the Decathlon.
 
-    Raises GliosliceError if there is no case, or a modality is missing or present twice.
+    Raises GliosliceError if there is no case, or a modality is present twice.
     """
     path = Path(path)
     if path.is_file():
@@ -71,8 +82,7 @@ def find_case(path: str | Path) -> CaseFiles:
 def find_cases(folder: str | Path) -> list[CaseFiles]:
     """Return the files of all cases in `folder`, sorted by name.
 
-    Folders without NIfTI files are ignored. Raises GliosliceError if there is no case, or one is
-    incomplete.
+    Folders without NIfTI files are ignored. Raises GliosliceError if there is no case.
     """
     found = [find_case(path) for path in case_paths(Path(folder))]
     return sorted(found, key=lambda files: files.name)
@@ -97,14 +107,16 @@ def case_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def read_case(source: str | Path | CaseFiles) -> Case:
+def read_case(source: str | Path | CaseFiles, missing: Collection[str] = ()) -> Case:
     """Read a case from its folder, its 4-D Decathlon image, or the files that `find_case` found.
 
+    Files of the modalities `missing` are not read. T1 and T2 may be missing without being named.
     Raises GliosliceError, naming the file, if a file is missing or unusable (see `read_nifti`), if
     modalities differ in shape or affine, if an image is not skull-stripped, or if the mask's
     labels are not those of the data set.
     """
     files = source if isinstance(source, CaseFiles) else find_case(source)
+    files = drop_modalities(files, missing)
     images, space = _read_images(files)
     labels = None
     if files.mask is not None:
@@ -115,22 +127,26 @@ def read_case(source: str | Path | CaseFiles) -> Case:
         "%s: %s labels, %d x %d x %d voxels, %s ground truth",
         *(files.name, files.scheme.edition, *space.shape, "no" if labels is None else "with"),
     )
-    return Case(files.name, files.scheme, images, labels, space)
+    lacking = in_order(set(MODALITIES) - set(files.images))
+    return Case(files.name, files.scheme, images, labels, space, lacking)
 
 
-def phantom_case(seed: int) -> Case:
-    """Return the synthetic head of `seed` as a case with its ground truth."""
+def phantom_case(seed: int, missing: Collection[str] = ()) -> Case:
+    """Return the synthetic head of `seed`, without `missing`, as a case with its ground truth."""
     phantom = make_phantom(seed)
+    for modality in missing:
+        phantom.images[MODALITIES.index(modality)] = 0
     x, y, z = phantom.labels.shape
     name = f"phantom-{seed}"
-    return Case(name, BRATS_2023, phantom.images, phantom.labels, Space.lps((x, y, z)))
+    space = Space.lps((x, y, z))
+    return Case(name, BRATS_2023, phantom.images, phantom.labels, space, in_order(missing))
 
 
-def find_problems(files: CaseFiles) -> list[str]:
+def find_problems(files: CaseFiles, missing: Collection[str] = ()) -> list[str]:
     """Return a line for each unusable file; if all are usable, what is wrong with the case."""
-    channels = {path: 1 for path in (*files.images.values(), files.mask) if path is not None}
-    if len(set(files.images.values())) == 1:
-        channels[files.images[MODALITIES[0]]] = len(MODALITIES)
+    images = [path for modality, path in files.images.items() if modality not in missing]
+    channels = {path: _channels(files) for path in images}
+    channels |= {files.mask: 1} if files.mask is not None else {}
     problems = []
     for path, count in channels.items():
         try:
@@ -139,7 +155,7 @@ def find_problems(files: CaseFiles) -> list[str]:
             problems.append(str(error))
     if not problems:
         try:
-            read_case(files)
+            read_case(files, missing)
         except GliosliceError as error:
             problems.append(str(error))
     return problems
@@ -152,18 +168,27 @@ def case_digest(case: Case) -> str:
     return digest.hexdigest()
 
 
+def _channels(files: CaseFiles) -> int:
+    """Return how many modalities each file of a case holds: all of them, or one."""
+    return len(MODALITIES) if files.scheme is DECATHLON else 1
+
+
 def _read_images(files: CaseFiles) -> tuple[NDArray[np.float32], Space]:
-    paths = list(dict.fromkeys(files.images[m] for m in MODALITIES))
-    if len(paths) == 1:
-        images, space = read_nifti(paths[0], channels=len(MODALITIES))
+    first_path = next(files.images[m] for m in MODALITIES if m in files.images)
+    first, space = read_nifti(first_path, channels=_channels(files))
+    if len(first) == len(MODALITIES):
+        images = first
+        images[[m not in files.images for m in MODALITIES]] = 0
     else:
-        first, space = read_nifti(paths[0])
-        images = np.empty((len(paths), *first.shape[1:]), np.float32)
-        images[0] = first[0]
-        for index, path in enumerate(paths[1:], 1):  # in place: a second copy takes 140 MB
-            image, image_space = read_nifti(path)
-            _check_same_space(path, image_space, paths[0], space)
-            images[index] = image[0]
+        images = np.zeros((len(MODALITIES), *first.shape[1:]), np.float32)
+        for index, modality in enumerate(MODALITIES):  # in place: a second copy takes 140 MB
+            path = files.images.get(modality)
+            if path == first_path:
+                images[index] = first[0]
+            elif path is not None:
+                image, image_space = read_nifti(path)
+                _check_same_space(path, image_space, first_path, space)
+                images[index] = image[0]
     for modality, image in zip(MODALITIES, images, strict=True):
         millilitres = np.count_nonzero(image) / 1000
         if millilitres > MAX_BRAIN_ML:

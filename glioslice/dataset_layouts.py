@@ -37,7 +37,10 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of a case: one per modality, or one 4-D file for all; `mask` may be None."""
+    """The files of a case: one per modality, or one 4-D file for all; `mask` may be None.
+
+    `images` lacks the modalities that are missing (`glioslice.missing_modalities`).
+    """
 
     name: str
     scheme: LabelScheme
@@ -57,7 +60,7 @@ def nifti_files(folder: Path) -> list[Path]:
 def brats_case(folder: Path) -> CaseFiles:
     """Return the files of a BraTS case, of any year.
 
-    Raises GliosliceError if the folder holds no case, or a modality is missing or present twice.
+    Raises GliosliceError if the folder holds no case, or a modality is present twice.
     """
     found: dict[LabelScheme, dict[str, Path]] = {}
     for path in nifti_files(folder):
@@ -76,13 +79,8 @@ def brats_case(folder: Path) -> CaseFiles:
         raise GliosliceError(f"{folder}: mixes the file names of BraTS 2018-2021 and BraTS 2023")
     [(scheme, files)] = found.items()
     mask = files.pop(MASK, None)
-    missing = [
-        suffix
-        for suffix, (kind, s) in SUFFIXES.items()
-        if s is scheme and kind != MASK and kind not in files
-    ]
-    if missing:
-        raise GliosliceError(f"{folder}: the modality {', '.join(missing)} is missing")
+    if not files:
+        raise GliosliceError(f"{folder}: has a mask and no image")
     return CaseFiles(folder.resolve().name, scheme, files, mask)
 
 

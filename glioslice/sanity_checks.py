@@ -5,6 +5,7 @@ the ranges of 39 patients and ten phantoms with a margin on both sides (`benchma
 measured by `benchmarks/unusual_inputs.py`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import MODALITIES
+from glioslice.missing_modalities import MODALITY_TITLES, missing_warnings
 from glioslice.preprocessing import brain_mask
 
-MODALITY_TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
 FLAIR, T1, T1CE, T2 = range(4)
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
 
@@ -79,19 +80,23 @@ class Contrasts:
         return self.correlations[PAIRS.index((min(one, other), max(one, other)))]
 
 
-def find_warnings(images: NDArray[np.float32]) -> list[str]:
-    """Return the warnings about images (4, X, Y, Z) in LPS at 1 mm; empty if they look usual."""
+def find_warnings(images: NDArray[np.float32], missing: Collection[str] = ()) -> list[str]:
+    """Return the warnings about images (4, X, Y, Z) in LPS at 1 mm; empty if they look usual.
+
+    The images of the modalities `missing` are known to be 0.
+    """
     brain = brain_mask(images)
     if not brain.any():
         return ["Every voxel of the images is 0: there is no brain."]
     contrasts = measure_contrasts(sample_voxels(images, brain))
-    return contrast_warnings(contrasts) + shape_warnings(measure_shape(brain))
+    return contrast_warnings(contrasts, missing) + shape_warnings(measure_shape(brain))
 
 
-def contrast_warnings(contrasts: Contrasts) -> list[str]:
+def contrast_warnings(contrasts: Contrasts, missing: Collection[str] = ()) -> list[str]:
     """Return warnings about modalities that are missing, copied or swapped."""
-    missing = [*_constant_warnings(contrasts), *_copy_warnings(contrasts)]
-    return missing or _order_warnings(contrasts)
+    found = [*missing_warnings(missing), *_constant_warnings(contrasts, missing)]
+    found += _copy_warnings(contrasts)
+    return found or _order_warnings(contrasts)
 
 
 def sample_voxels(images: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -172,12 +177,12 @@ def _enclosed_voxels(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return enclosed
 
 
-def _constant_warnings(contrasts: Contrasts) -> list[str]:
+def _constant_warnings(contrasts: Contrasts, missing: Collection[str]) -> list[str]:
     return [
         f"{MODALITY_TITLES[name]} is {value:g} in {share:.0%} of the brain: it looks missing or "
         f"incomplete. Check its file; without {MODALITY_TITLES[name]} the masks are less accurate."
         for name, share, value in zip(MODALITIES, contrasts.constant, contrasts.mode, strict=True)
-        if share > MAX_CONSTANT
+        if share > MAX_CONSTANT and name not in missing
     ]
 
 

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glioslice.cases import MODALITIES, case_digest, find_case, find_cases, read_case
+from glioslice.cases import (
+    MODALITIES,
+    case_digest,
+    find_case,
+    find_cases,
+    find_problems,
+    read_case,
+)
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2018 as SCHEME_2018
 from glioslice.labels import BRATS_2023 as SCHEME_2023
@@ -159,7 +166,51 @@ def refused(folder: Path, *parts: str) -> None:
 def test_a_missing_modality(write_case: Write) -> None:
     folder = write_case()
     (folder / "Case_1_t1ce.nii.gz").unlink()
-    refused(folder, str(folder), "_t1ce", "missing")
+    refused(folder, str(folder), "T1ce is missing", "--missing t1ce")
+    with pytest.raises(GliosliceError, match="FLAIR and T1ce is missing"):
+        (folder / "Case_1_flair.nii.gz").unlink()
+        read_case(folder, ("t1",))
+
+
+@pytest.mark.parametrize("missing", [("t1",), ("t2",), ("t1", "t2"), ("flair",), ("t1ce", "t2")])
+def test_a_case_without_some_modalities(
+    missing: tuple[str, ...], write_case: Write, volumes: Volumes
+) -> None:
+    """The files may be absent or bad: they are not read, and their images are 0."""
+    folder, expected = write_case(), volumes[0].copy()
+    for modality in missing:
+        expected[MODALITIES.index(modality)] = 0
+        (folder / f"Case_1_{modality}.nii.gz").write_bytes(b"damaged")
+    case = read_case(folder, missing)
+    assert case.missing == missing
+    np.testing.assert_array_equal(case.images, expected)
+    assert find_problems(find_case(folder), missing) == []
+    assert len(find_problems(find_case(folder))) == len(missing)
+    for modality in missing:
+        (folder / f"Case_1_{modality}.nii.gz").unlink()
+    if set(missing) <= {"t1", "t2"}:  # need no option
+        assert read_case(folder).missing == missing
+    np.testing.assert_array_equal(read_case(folder, missing).images, expected)
+    assert find_cases(folder.parent)[0].images.keys() == set(MODALITIES) - set(missing)
+
+
+def test_a_case_of_one_modality_or_none(write_case: Write, volumes: Volumes) -> None:
+    folder = write_case()
+    case = read_case(folder, ("flair", "t1", "t2"))
+    np.testing.assert_array_equal(case.images[2], volumes[0][2])
+    assert not case.images[[0, 1, 3]].any()
+    with pytest.raises(GliosliceError, match="every modality"):
+        read_case(folder, MODALITIES)
+    for modality in MODALITIES:
+        (folder / f"Case_1_{modality}.nii.gz").unlink()
+    refused(folder, "a mask and no image")
+
+
+def test_a_channel_of_the_decathlon_may_be_left_out(tmp_path: Path, volumes: Volumes) -> None:
+    case = read_case(write_decathlon(tmp_path, volumes), ("t1",))
+    assert case.missing == ("t1",)
+    assert not case.images[1].any()
+    np.testing.assert_array_equal(case.images[[0, 2, 3]], volumes[0][[0, 2, 3]])
 
 
 def test_a_modality_present_twice(write_case: Write) -> None:

@@ -52,12 +52,33 @@ def test_a_folder_of_cases_gets_a_line_each(
     assert run_check(tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": ready")[:2] for line in lines] == [("a", ": ready"), ("b", ": ready")]
-    (tmp_path / "a" / "a_t1.nii.gz").unlink()
+    (tmp_path / "a" / "a_t1ce.nii.gz").unlink()
     assert run_check(tmp_path) == 2
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0].startswith("a: problem: ")
     assert captured.out.splitlines()[1].startswith("b: ready")
     assert "1 of 2" in captured.err
+
+
+def test_what_is_missing_is_a_warning(
+    write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_case("a")
+    (folder / "a_t1.nii.gz").unlink()
+    (folder / "a_flair.nii.gz").write_bytes(b"damaged")
+    assert run_check(folder) == 2
+    capsys.readouterr()
+    for options in (["--missing", "t2,flair"], ["--missing", "t2", "--missing", "FLAIR"]):
+        assert run_check(folder, *options) == 0
+        out = capsys.readouterr().out
+        warnings = [line for line in out.splitlines() if line.startswith("warning: ")]
+        assert ["is missing" in line for line in warnings[:4]] == [True, True, True, False]
+        assert warnings[0].startswith("warning: FLAIR") and "Do not rely on WT" in warnings[0]
+        assert out.count(" missing\n") == 3
+    assert run_check(tmp_path, "--missing", "flair") == 0
+    for value in ("t3", "t1,t1ce,t2,flair", ""):
+        assert run_check(folder, "--missing", value) == 2
+        assert "argument --missing: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_path_without_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
