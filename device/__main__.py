@@ -21,6 +21,7 @@ from device.lifecycle import READY, STOPPING, StopRequest, notify
 from device.server import run_sessions
 from glioslice import cli
 from glioslice.malloc import configure_malloc
+from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import find_model
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import open_port
@@ -47,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
+    parser.add_argument(
+        "--no-mirroring", action="store_true",
+        help="run the network once a slice, even if the model's card asks for mirroring",
+    )  # fmt: skip
+    add_missing_option(parser)
     parser.add_argument("--quiet", action="store_true", help="log errors only")
     arguments = parser.parse_args(argv)
     arguments.verbose = max(1, arguments.verbose)  # the log of its sessions is a service's journal
@@ -56,9 +62,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def serve(arguments: argparse.Namespace) -> None:
     """Serve slices; play the case that `arguments` name, if any."""
     model = find_model(arguments.model)
-    engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
+    engine = Engine(
+        model,
+        threads=arguments.threads,
+        delegate=arguments.delegate,
+        mirroring=False if arguments.no_mirroring else None,
+    )
     case = arguments.case or arguments.input
-    played = load_played_case(case, engine) if case else None
+    played = load_played_case(case, engine, arguments.missing) if case else None
     board = make_board(engine, model, played)
     port = open_port(arguments.port, arguments.baud)
     with Connection(port, active=False) as connection:

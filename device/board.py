@@ -4,6 +4,7 @@ Numbers about the volume are all that leave the board; the case's name and its f
 """
 
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,18 +68,21 @@ def make_board(engine: Engine, model: Path, played: PlayedCase | None = None) ->
         model=card.name,
         modalities=MODALITIES,
         boot=secrets.randbits(64),
+        mirroring=engine.mirroring,
     )
     return Board(engine, hello, played)
 
 
-def load_played_case(path: Path, engine: Engine) -> PlayedCase:
-    """Return the case at `path` with its slices in the network's input type.
+def load_played_case(path: Path, engine: Engine, missing: Collection[str] = ()) -> PlayedCase:
+    """Return the case at `path`, without `missing`, as slices in the network's input type.
 
     Raises GliosliceError if there is no case, if it cannot be read, or if its brain does not fit
     the window.
     """
     # Playing needs no ground truth; without it the board is ready in half the time.
-    case = read_case(replace(find_case(path), mask=None))
+    case = read_case(replace(find_case(path), mask=None), missing)
     slices, crop = slice_volume(case.images, engine.card.window, engine.card.clip)
     prepared = np.stack([engine.prepare(one) for one in slices])
-    return PlayedCase(prepared, Start(len(prepared), volume_of(case.space, case.scheme, crop)))
+    volume = volume_of(case.space, case.scheme, crop)
+    absent = sum(1 << channel for channel, m in enumerate(MODALITIES) if m in case.missing)
+    return PlayedCase(prepared, Start(len(prepared), volume, absent=absent))

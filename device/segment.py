@@ -28,9 +28,11 @@ from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
 from glioslice.metrics import format_dice, region_dice, summary_lines, volumes_ml
+from glioslice.missing_modalities import add_missing_option, missing_warnings
 from glioslice.model_card import Card, find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
+from glioslice.postprocessing import Postprocessed, postprocess
 from glioslice.preprocessing import restore_volume, slice_volume
 
 logger = logging.getLogger(__name__)
@@ -49,16 +51,23 @@ class SliceNetwork(Protocol):
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Labels (X, Y, Z) in LPS orientation, and the milliseconds that each slice took."""
+    """Labels (X, Y, Z) in LPS orientation, and the milliseconds that each slice took.
+
+    `changes` is what post-processing did to the labels, None if it was not applied.
+    """
 
     labels: NDArray[np.uint8]
     milliseconds: tuple[float, ...]
+    changes: Postprocessed | None = None
 
 
-def segment(images: NDArray[np.float32], network: SliceNetwork, progress: str = "") -> Segmentation:
+def segment(
+    images: NDArray[np.float32], network: SliceNetwork, progress: str = "", *, raw: bool = False
+) -> Segmentation:
     """Segment images (4, X, Y, Z) slice by slice; `progress` is the title of a progress bar.
 
-    Raises GliosliceError if there is no brain or it does not fit the window.
+    The rules of the network's card are then applied to the whole volume, unless `raw`. Raises
+    GliosliceError if there is no brain or it does not fit the window.
     """
     slices, crop = slice_volume(images, network.card.window, network.card.clip)
     logger.info("%d slices with brain, from slice %d", len(slices), crop.z[0])
@@ -68,7 +77,11 @@ def segment(images: NDArray[np.float32], network: SliceNetwork, progress: str = 
         started = time.perf_counter()
         masks[z] = to_labels(network.run(slices[z]))
         milliseconds.append((time.perf_counter() - started) * 1000)
-    return Segmentation(restore_volume(masks, crop), tuple(milliseconds))
+    labels, rules = restore_volume(masks, crop), network.card.rules
+    if raw or not rules:
+        return Segmentation(labels, tuple(milliseconds))
+    changes = postprocess(labels, rules)
+    return Segmentation(changes.labels, tuple(milliseconds), changes)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,6 +101,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo/"
     )
+    parser.add_argument(
+        "--raw", action="store_true", help="leave the masks as the network gives them"
+    )
+    parser.add_argument(
+        "--no-mirroring", action="store_true",
+        help="run the network once a slice, even if the model's card asks for mirroring",
+    )  # fmt: skip
+    add_missing_option(parser)
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
@@ -101,24 +122,30 @@ def segment_cases(arguments: argparse.Namespace) -> None:
     given: list[Path] = [*arguments.cases, *arguments.input]
     paths = [one for path in given for one in ([path] if path.is_file() else case_paths(path))]
     check_folder(arguments.out)
-    engine = Engine(model, threads=arguments.threads, delegate=arguments.delegate)
+    engine = Engine(
+        model,
+        threads=arguments.threads,
+        delegate=arguments.delegate,
+        mirroring=False if arguments.no_mirroring else None,
+    )
     print(f"{model.name} ({model.stat().st_size:,} bytes) on {engine.runtime}")
     if len(paths) <= 1:
-        case = read_case(paths[0]) if paths else phantom_case(0)
-        segment_case(case, engine, arguments.out)
+        missing = arguments.missing
+        case = read_case(paths[0], missing) if paths else phantom_case(0, missing)
+        segment_case(case, engine, arguments.out, raw=arguments.raw)
         return
     failed = 0
     first: dict[str, Path] = {}
     for path in paths:
         try:
-            case = read_case(path)
+            case = read_case(path, arguments.missing)
             if case.name in first:
                 raise GliosliceError(
                     f"{path}: has the name of {first[case.name]}, whose mask it would overwrite; "
                     "segment it alone, with another --out"
                 )
             first[case.name] = path
-            segment_case(case, engine, arguments.out)
+            segment_case(case, engine, arguments.out, raw=arguments.raw)
         except (GliosliceError, OSError) as error:
             failed += 1
             print(f"error: {cli.one_line(error)}", file=sys.stderr, flush=True)
@@ -127,13 +154,17 @@ def segment_cases(arguments: argparse.Namespace) -> None:
         sys.exit(2)
 
 
-def segment_case(case: Case, engine: Engine, folder: Path) -> None:
+def segment_case(case: Case, engine: Engine, folder: Path, *, raw: bool = False) -> None:
     """Segment `case`, write its mask and its montage into `folder`, and print a summary."""
-    result = segment(case.images, engine, progress=f"segmenting {case.name}")
+    for warning in missing_warnings(case.missing):
+        logger.warning("%s: %s", case.name, warning)
+    result = segment(case.images, engine, progress=f"segmenting {case.name}", raw=raw)
     mask, montage = folder / f"{case.name}-mask.nii.gz", folder / f"{case.name}-mask.png"
     write_mask(mask, to_scheme(result.labels, case.scheme), case.space)
     write_montage(montage, case.images, result.labels)
     print(f"mask: {mask} ({case.scheme.edition} labels)\nmontage: {montage}")
+    if result.changes:
+        print(f"post-processing: {result.changes.summary()}")
     if case.labels is not None:
         print(format_dice(region_dice(result.labels, case.labels)))
     volumes = volumes_ml(result.labels)

@@ -206,7 +206,7 @@ def _stream_one(
     Raises CaseFailed, one of LINK_ERRORS, and what `finish_stream` raises.
     """
     try:
-        job = run.start_stream(connection, hello, _read(plan.path), arguments, reporter)
+        job = run.start_stream(connection, hello, _read(plan.path, arguments), arguments, reporter)
     except LINK_ERRORS:
         raise
     except GliosliceError as error:
@@ -218,9 +218,9 @@ def _stream_one(
     ).report
 
 
-def _read(path: Path) -> Case:
+def _read(path: Path, arguments: argparse.Namespace) -> Case:
     try:
-        return read_case(path)
+        return read_case(path, arguments.missing)
     except OSError as error:  # no permission to read it, for example
         raise CaseFailed(one_line(error)) from error
 

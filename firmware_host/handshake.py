@@ -1,6 +1,7 @@
 """The start of a session: the board's hello, whether its model is known, and the host's choice."""
 
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,16 +30,23 @@ def is_simulated(port: str) -> bool:
 
 
 def device_command(
-    model: str | Path | None, baud: int | None, played: Path | None = None
+    model: str | Path | None,
+    baud: int | None,
+    played: Path | None = None,
+    missing: Collection[str] = (),
 ) -> list[str]:
     """Return the command of the simulated board; `played` is a case that it reads itself.
 
-    A fixed baud rate applies to both ends. Raises GliosliceError for an unknown model.
+    `missing` are modalities that it does not read. A fixed baud rate applies to both ends. Raises
+    GliosliceError for an unknown model.
     """
     command = [sys.executable, "-m", "device", "--quiet", "--port", "{port}", "--model"]
     command.append(str(find_model(model)))
     command += ["--baud", str(baud)] if baud else []
-    return command + (["--input", str(played)] if played else [])
+    if played:
+        command += ["--input", str(played)]
+        command += ["--missing", ",".join(missing)] if missing else []
+    return command
 
 
 def known_models() -> frozenset[str]:

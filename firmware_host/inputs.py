@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from glioslice.cases import MODALITIES, Case, phantom_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
+from glioslice.missing_modalities import missing_warnings
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop, quantize, z_scores
 from glioslice.sanity_checks import find_warnings
@@ -23,6 +24,7 @@ class StreamedCase:
     """A case as the host knows it.
 
     Of a case that the board plays, `name`, `images` and `truth` are None: they stay on the board.
+    `missing` modalities are 0 in the images, and the network saw 0 for them.
     """
 
     name: str | None
@@ -30,16 +32,19 @@ class StreamedCase:
     space: Space
     images: NDArray[np.float32] | None = None
     truth: NDArray[np.uint8] | None = None
+    missing: tuple[str, ...] = ()
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What looks unusual in the images; empty if they are not on the host."""
-        return [] if self.images is None else find_warnings(self.images)
+        """What looks unusual in the images, or is missing; images may not be on the host."""
+        if self.images is None:
+            return missing_warnings(self.missing)
+        return find_warnings(self.images, self.missing)
 
 
-def load_case(path: Path | None) -> Case:
+def load_case(path: Path | None, missing: Collection[str] = ()) -> Case:
     """Return the case at `path`, or the phantom if it is None; raises GliosliceError."""
-    return phantom_case(0) if path is None else read_case(path)
+    return phantom_case(0, missing) if path is None else read_case(path, missing)
 
 
 def case_name(path: Path) -> str:
@@ -50,10 +55,10 @@ def case_name(path: Path) -> str:
 
 def hosted_case(case: Case) -> StreamedCase:
     """Return a case that was read on the host."""
-    return StreamedCase(case.name, case.scheme, case.space, case.images, case.labels)
+    return StreamedCase(case.name, case.scheme, case.space, case.images, case.labels, case.missing)
 
 
-def played_case(volume: Volume) -> StreamedCase:
+def played_case(volume: Volume, missing: tuple[str, ...] = ()) -> StreamedCase:
     """Return a case that the board plays, in the space and orientation of the board's file.
 
     Raises MessageError if the message describes no valid volume.
@@ -68,7 +73,8 @@ def played_case(volume: Volume) -> StreamedCase:
         )
     scheme = SCHEMES[volume.scheme - 1] if volume.scheme else BRATS_2023
     x, y, z = (volume.shape[int(axis)] for axis in io_orientation(affine)[:, 0])
-    return StreamedCase(None, scheme, Space.from_affine((x, y, z), affine, volume.forms))
+    space = Space.from_affine((x, y, z), affine, volume.forms)
+    return StreamedCase(None, scheme, space, missing=missing)
 
 
 def played_crop(volume: Volume, window: tuple[int, int]) -> Crop:

@@ -1,12 +1,16 @@
 """The masks of a run: collected as they arrive over the link, and verified at its end."""
 
+import copy
 import time
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.preprocessing import Crop, restore_volume
+from glioslice.postprocessing import Postprocessed, PostprocessingRules, postprocess
+from glioslice.preprocessing import Crop, extract_slices, restore_volume
 from glioslice.wire.codecs import LOSSLESS, decode_mask
 from glioslice.wire.messages import UNKNOWN, Empty, End, Error, Mask, MaskDigest, MessageError, Mode
 
@@ -69,6 +73,20 @@ class MaskVolume:
     def labels(self) -> NDArray[np.uint8]:
         """Return the labels (X, Y, Z) of the whole volume; 0 where no mask was received."""
         return restore_volume(self._masks, self.crop)
+
+    def postprocessed(self, rules: PostprocessingRules) -> "ProcessedMasks":
+        """Return a copy whose masks are those of the whole volume after `rules`.
+
+        A volume that lacks masks is returned as it is: how large a part is that the missing slices
+        cut, or how much enhances in them, is unknown.
+        """
+        if not rules or not self.complete:
+            return ProcessedMasks(self, None, rules)
+        result = postprocess(self.labels(), rules)
+        processed = copy.copy(self)
+        processed._masks = extract_slices(result.labels, self.crop)
+        changed = [i for i in range(self.slice_count) if (processed.mask(i) != self.mask(i)).any()]
+        return ProcessedMasks(processed, result, rules, tuple(changed))
 
     def start_session(self) -> int:
         """Prepare for masks from a new session; return the first slice that the board must send.
@@ -149,3 +167,27 @@ class MaskVolume:
             raise MessageError(f"the board sent slice {index} of {self.slice_count}")
         if self.received[index] or index in self.failed:
             raise MessageError(f"the board sent slice {index} twice")
+
+
+@dataclass(frozen=True)
+class ProcessedMasks:
+    """The masks of a run after `rules`; `result` is None if they were not applied.
+
+    `changed` are the indices of the slices whose mask is another one now.
+    """
+
+    masks: MaskVolume
+    result: Postprocessed | None
+    rules: PostprocessingRules
+    changed: tuple[int, ...] = ()
+
+    def report(self) -> dict[str, Any] | None:
+        """Return what was changed, for the report of the run; None if there are no rules."""
+        if self.result is None:
+            return None
+        return {
+            "summary": self.result.summary(),
+            "removed_ml": self.result.removed_voxels / 1000,
+            "core_ml": self.result.core_voxels / 1000,
+            "rules": asdict(self.rules),
+        }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glioslice import cli
+from glioslice.missing_modalities import add_missing_option
 
 CODECS = ("lossy", "lossless", "webp", "zlib", "raw")
 SCHEME_NAMES = ("brats2018", "brats2023", "msd", "regions")
@@ -38,6 +39,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--model", help="sim://: nano, compact, a model folder or a file; default: compact"
     )
     parser.add_argument("--play", action="store_true", help="sim://: the board reads CASE itself")
+    add_missing_option(parser)
     _add_outputs(parser)
     _add_recordings(parser)
     aliases = parser.add_argument_group("aliases of other commands")
@@ -66,6 +68,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "--report", type=Path, action="append", default=[], metavar="FILE",
         help="FILE.html to read, FILE.csv by slice, FILE.json; may be repeated",
     )  # fmt: skip
+    outputs.add_argument(
+        "--raw", action="store_true", help="leave the masks as the board sends them"
+    )
     outputs.add_argument("--force", action="store_true", help="overwrite existing files")
     outputs.add_argument(
         "--view", type=_http_port, nargs="?", const=0, metavar="PORT",

@@ -118,6 +118,9 @@ def make_run_report(
         "diameters_mm": volumetry.diameters_mm(),
         "quality": summarize_confidence(masks, volumetry),
         "model": {"name": hello.model, "sha256": hello.sha256},
+        "mirroring": hello.mirroring,
+        "missing": list(case.missing),
+        "postprocessing": None,
     }
 
 

@@ -70,12 +70,13 @@ def start_replay(
     choice = replay.script.choice
     messages.send(connection, choice)
     if choice.mode is Mode.PLAY:
-        volume = session.receive_played_volume(connection)
+        volume, missing = session.receive_played_volume(connection, hello)
     elif replay.script.volume is None:
         raise GliosliceError(f"{connection.name}: its run ended before a slice was sent")
     else:
         volume = replay.script.volume
-    crop, streamed = inputs.played_crop(volume, hello.window), inputs.played_case(volume)
+        missing = inputs.missing_modalities(hello, replay.script.absent)
+    crop, streamed = inputs.played_crop(volume, hello.window), inputs.played_case(volume, missing)
     if case is not None:
         # Patients of one edition share shape and affine; the brain's extent distinguishes them.
         own = find_crop(brain_mask(case.images), hello.window)

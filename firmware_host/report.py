@@ -151,12 +151,20 @@ def _run(report: Mapping[str, Any]) -> str:
         "Retransmitted": f"{report['retransmits']} frames",
         "Confidence, mean": DASH if quality is None else f"{quality:.0f} of 254",
         "Mode": how[report["mode"]] + _images(report),
+        "Post-processing": _postprocessing(report),
     }
     return (
         "<table>"
         + "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items())
         + "</table>"
     )
+
+
+def _postprocessing(report: Mapping[str, Any]) -> str:
+    """Return what was done to the masks of the network, in one line."""
+    changes = report["postprocessing"]
+    text = escape(changes["summary"]) if changes else "none: the masks are those of the board"
+    return f"{text}; each slice was averaged with its mirror image" if report["mirroring"] else text
 
 
 def _images(report: Mapping[str, Any]) -> str:

@@ -24,12 +24,15 @@ from firmware_host.mask_volume import DigestMismatch, MaskVolume
 from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting_end
+from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice import cli
 from glioslice.cases import Case
 from glioslice.errors import GliosliceError
+from glioslice.files import sha256
 from glioslice.metrics import format_dice, region_dice, summary_lines
-from glioslice.model_card import find_model
+from glioslice.model_card import CARD, find_model, read_card
+from glioslice.postprocessing import NO_RULES, PostprocessingRules
 from glioslice.wire import messages
 from glioslice.wire.connection import Connection, PeerRestarted
 from glioslice.wire.messages import BoardHello, HostHello, Mode, Volume
@@ -48,12 +51,16 @@ class Interrupted(SystemExit):
 
 @dataclass(frozen=True)
 class StreamJob:
-    """A run that has started; `played` is the geometry that the board or a replay sent."""
+    """A run that has started; `played` is the geometry that the board or a replay sent.
+
+    The `rules` are those that the whole volume is post-processed with.
+    """
 
     masks: MaskVolume
     case: StreamedCase
     hello: BoardHello
     choice: HostHello
+    rules: PostprocessingRules = NO_RULES
     sender: session.SliceSender | None = None
     played: Volume | None = None
 
@@ -74,7 +81,7 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         mask = arguments.output or outputs.default_mask(name)
         paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
         outputs.check_writable(paths, arguments.force)
-        case = inputs.load_case(arguments.case) if arguments.case else None
+        case = inputs.load_case(arguments.case, arguments.missing) if arguments.case else None
         with (
             open_page(arguments.view, reporter) as page,
             reporting_end(reporter),  # before the page, which stays open
@@ -114,30 +121,52 @@ def start_stream(
     reporter: Reporter,
 ) -> StreamJob:
     """Agree with the board on mode and codecs, and start sending slices or receiving masks."""
+    rules = find_rules(hello, arguments)
     if replay := recording.find_replay(connection):
         choice, masks, streamed, volume = recording.start_replay(connection, replay, hello, case)
-        return StreamJob(masks, streamed, hello, choice, played=volume)
+        return StreamJob(masks, streamed, hello, choice, rules, played=volume)
     mode = handshake.choose_mode(hello, play=arguments.play, has_case=case is not None)
     choice = handshake.make_host_hello(hello, mode, arguments.images)
     if mode is Mode.PLAY:
         messages.send(connection, choice)
-        volume = session.receive_played_volume(connection)
-        streamed = inputs.played_case(volume)
+        volume, missing = session.receive_played_volume(connection, hello)
+        streamed = inputs.played_case(volume, missing)
         if case is not None:  # a simulated board read it from this disk: the montage can be made
             streamed = replace(streamed, name=case.name, images=case.images, truth=case.labels)
         masks = MaskVolume(mode, None, inputs.played_crop(volume, hello.window))
-        return StreamJob(masks, streamed, hello, choice, played=volume)
+        log_warnings(streamed)
+        return StreamJob(masks, streamed, hello, choice, rules, played=volume)
     if case is None:
         reporter.result("no CASE given: streaming the phantom, a synthetic head")
-        case = inputs.load_case(None)
-    crop, slices = inputs.quantize_slices(case.images, hello)
+        case = inputs.load_case(None, arguments.missing)
+    absent = inputs.absent_channels(hello, case.missing)
+    crop, slices = inputs.quantize_slices(case.images, hello, case.missing)
     messages.send(connection, choice)  # only now is it certain that slices will follow
     masks, streamed = session.new_mask_volume(choice, crop), inputs.hosted_case(case)
     recording.record_placement(connection, streamed, crop)
-    sender = session.send_slices(connection, hello, choice, masks, slices)
-    for warning in streamed.warnings:  # computed while slices are already being sent
+    sender = session.send_slices(connection, hello, choice, masks, slices, absent)
+    log_warnings(streamed)  # computed while slices are already being sent
+    return StreamJob(masks, streamed, hello, choice, rules, sender)
+
+
+def log_warnings(case: StreamedCase) -> None:
+    """Log what looks unusual in a case."""
+    for warning in case.warnings:
         logger.warning("%s", warning)
-    return StreamJob(masks, streamed, hello, choice, sender)
+
+
+def find_rules(hello: BoardHello, arguments: argparse.Namespace) -> PostprocessingRules:
+    """Return the rules of post-processing in the card of the board's model.
+
+    There are none with `--raw`, and none for a model whose card this host does not have.
+    """
+    if arguments.raw:
+        return NO_RULES
+    own = find_model(arguments.model) if arguments.model else None
+    if own is not None and (own.parent / CARD).is_file() and sha256(own) == hello.sha256:
+        return read_card(own.parent).rules
+    card = find_card(hello.sha256)
+    return card.rules if card else NO_RULES
 
 
 def finish_stream(
@@ -180,7 +209,11 @@ def finish_stream(
         report_case("failed", reason, report)
         kind = SlicesFailed if isinstance(error, SlicesFailed) else GliosliceError
         raise kind(reason) from error
-    report = final_report(job, connection)
+    processed = job.masks.postprocessed(job.rules)
+    for index in processed.changed:
+        observer.add_slice(processed.masks, index)
+    job = replace(job, masks=processed.masks)
+    report = final_report(job, connection) | {"postprocessing": processed.report()}
     observer.set_report(report)
     lines = outputs.write_outputs(paths, job.masks, job.case, report)
     report_case("complete", None, report)
@@ -246,6 +279,8 @@ def result_lines(result: StreamResult) -> list[str]:
         f"{report['bytes_up']:,} bytes up, {report['bytes_down']:,} down, "
         f"{report['retransmits']} frames retransmitted"
     )
+    if changes := report["postprocessing"]:
+        lines.append(f"post-processing: {changes['summary']}")
     unsure = unsure_summary(report["quality"])
     lines += [f"review: {unsure}"] if unsure else []
     latencies = list(job.masks.milliseconds.values())

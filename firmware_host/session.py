@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from firmware_host import handshake
 from firmware_host.handshake import board_failure
+from firmware_host.inputs import missing_modalities
 from firmware_host.mask_volume import MaskVolume
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop
@@ -134,8 +135,10 @@ def run_key(hello: BoardHello, codec: int, slices: NDArray[np.int8], absent: int
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") or 1
 
 
-def receive_played_volume(connection: Connection, stall: float = STALL) -> Volume:
-    """Wait until the board has read its case, and return where its masks belong.
+def receive_played_volume(
+    connection: Connection, hello: BoardHello, stall: float = STALL
+) -> tuple[Volume, tuple[str, ...]]:
+    """Wait until the board has read its case; return its geometry, and the modalities it lacks.
 
     Raises BoardFailed if it cannot be read, MessageError for another message.
     """
@@ -147,7 +150,7 @@ def receive_played_volume(connection: Connection, stall: float = STALL) -> Volum
         raise board_failure(message)
     if not isinstance(message, Start) or message.volume is None:
         raise MessageError("the board sent no volume where one was expected")
-    return message.volume
+    return message.volume, missing_modalities(hello, message.absent)
 
 
 def receive_masks(
@@ -220,7 +223,7 @@ def resume_after_restart(
         )
     messages.send(connection, choice)
     if choice.mode is Mode.PLAY:
-        if receive_played_volume(connection) != played:
+        if receive_played_volume(connection, hello)[0] != played:
             raise GliosliceError(
                 f"{connection.name}: the board restarted with another case; run it again"
             )

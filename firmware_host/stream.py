@@ -11,8 +11,9 @@ A run that ends early keeps its masks as `<name>.partial.nii.gz`, never under th
 A JSON report holds: case (null for one that the board played), complete, mode, images (codec),
 lossless, slices, masks, seconds, slices_per_second, device_ms {p50, p90, p99}, bytes_up,
 bytes_down, retransmits (the host's), volumes_ml and diameters_mm {WT, TC, ET}, quality {mean,
-below, unsure: the Z of slices to look at}, model {name, sha256}, dice (null without ground truth),
-labels, warnings.
+below, unsure: the Z of slices to look at}, model {name, sha256}, mirroring, missing (modalities),
+postprocessing {summary, removed_ml, core_ml, rules} (null if no rules were applied), dice (null
+without ground truth), labels, warnings.
 """
 
 import argparse
@@ -73,12 +74,13 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
 
     def device(given: argparse.Namespace) -> list[str]:
         played = given.case if given.play else None
-        return handshake.device_command(given.model, given.baud, played)
+        return handshake.device_command(given.model, given.baud, played, given.missing)
 
     if arguments.open:
         finished_case.show(
-            arguments.open, arguments.case, arguments.report, arguments.labels, arguments.view or 0
-        )
+            arguments.open, arguments.case, arguments.report, arguments.labels, arguments.view or 0,
+            arguments.missing,
+        )  # fmt: skip
     elif arguments.list:
         discovery.list_ports(arguments)
     elif arguments.doctor:

@@ -5,12 +5,16 @@
     python training/evaluate.py DIR --model runs/compact          # a checkpoint, which needs torch
 
 DIR is a folder of cases. A case whose images the model was trained on (by their digest) is marked
-as seen and left out of the mean. `--json` writes: model, mean {WT, TC, ET, mean}, cases [{case,
-seen, dice {WT, TC, ET, mean}}]. dice is null without a ground truth, mean if no case counts.
+as seen and left out of the mean. Masks are post-processed by the rules in the model's card, unless
+`--raw`. `--json` writes: model, postprocessing (the rules), mean {WT, TC, ET, mean}, cases [{case,
+seen, missing, dice {WT, TC, ET, mean}}]. dice is null without a ground truth, mean if no case
+counts.
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,17 @@ from numpy.typing import NDArray
 from device.engine import Engine
 from device.segment import SliceNetwork, segment
 from glioslice import cli
-from glioslice.cases import Case, case_digest, find_cases, read_case
+from glioslice.cases import Case, CaseFiles, case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.labels import to_scheme
 from glioslice.metrics import region_dice
+from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import CARD, Card, find_model, read_card
 from glioslice.nifti import write_mask
+from glioslice.postprocessing import NO_RULES
+
+logger = logging.getLogger(__name__)
 
 Scores = dict[str, float]
 
@@ -51,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a shipped size, a model or run folder, a .tflite or a .safetensors file; "
         "default: compact",
     )
+    parser.add_argument(
+        "--raw", action="store_true", help="score the masks as the network gives them"
+    )
+    add_missing_option(parser)
     parser.add_argument("--masks", type=Path, metavar="DIR", help="write the masks as NIfTI here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here")
     cli.run(evaluate, parser.parse_args(argv))
@@ -66,12 +78,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
     rows = []
     print(f"{'case':30} {'WT':>6} {'TC':>6} {'ET':>6} {'mean':>6}")
     for files in cases:
-        case = read_case(files)
-        labels = segment(case.images, network).labels
+        case = read_case(files, arguments.missing)
+        labels = segment(case.images, network, raw=arguments.raw).labels
         if arguments.masks:
             mask = to_scheme(labels, case.scheme)
             write_mask(arguments.masks / f"{case.name}-mask.nii.gz", mask, case.space)
-        rows.append(row := evaluate_case(case, labels, network.card))
+        row = evaluate_case(case, labels, network.card)
+        if case.missing:
+            row["seen"] = was_seen(files, network.card)
+        rows.append(row)
         print(format_row(row), flush=True)
     mean = mean_dice(rows)
     if mean is None:
@@ -79,7 +94,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
     else:
         print(format_row({"case": "mean of unseen cases", "seen": False, "dice": mean}))
     if arguments.json:
-        write_json(arguments.json, {"model": file.name, "cases": rows, "mean": mean})
+        rules = NO_RULES if arguments.raw else network.card.rules
+        write_json(
+            arguments.json,
+            {"model": file.name, "postprocessing": asdict(rules), "cases": rows, "mean": mean},
+        )
 
 
 def load_network(model: str | Path | None) -> tuple[Path, SliceNetwork]:
@@ -105,7 +124,20 @@ def load_network(model: str | Path | None) -> tuple[Path, SliceNetwork]:
 def evaluate_case(case: Case, labels: NDArray[np.uint8], card: Card) -> dict[str, Any]:
     """Return the row of a case; `dice` is None without a ground truth."""
     dice = None if case.labels is None else region_dice(labels, case.labels)
-    return {"case": case.name, "seen": case_digest(case) in card.trained_on, "dice": dice}
+    seen = case_digest(case) in card.trained_on
+    return {"case": case.name, "seen": seen, "missing": list(case.missing), "dice": dice}
+
+
+def was_seen(files: CaseFiles, card: Card) -> bool:
+    """Return whether a model was trained on a case that is scored without some of its modalities.
+
+    Its digest is that of all its images; where one is not there, nobody knows.
+    """
+    try:
+        return case_digest(read_case(files)) in card.trained_on
+    except GliosliceError as error:
+        logger.warning("%s: it is unknown whether the model has seen it: %s", files.name, error)
+        return False
 
 
 def mean_dice(rows: list[dict[str, Any]]) -> Scores | None:

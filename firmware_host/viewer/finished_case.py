@@ -7,7 +7,7 @@ Without the case the masks are shown without images.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from glioslice.cases import Case, phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from glioslice.malloc import configure_malloc
+from glioslice.missing_modalities import add_missing_option
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from glioslice.sanity_checks import find_warnings
 
@@ -60,22 +61,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="the JSON report of the run, for its numbers",
     )  # fmt: skip
     parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
+    add_missing_option(parser)
     parser.add_argument("--http-port", type=int, default=0, help="port of the page; default: any")
     end_like_ctrl_c()
     configure_malloc()
     cli.run(
-        lambda given: show(given.mask, given.case, given.report, given.labels, given.http_port),
+        lambda given: show(
+            given.mask, given.case, given.report, given.labels, given.http_port, given.missing
+        ),
         parser.parse_args(argv),
     )
 
 
 def show(
-    mask: Path, case: Path | None, reports: Sequence[Path], scheme: str | None, port: int = 0
+    mask: Path,
+    case: Path | None,
+    reports: Sequence[Path],
+    scheme: str | None,
+    port: int = 0,
+    missing: Collection[str] = (),
 ) -> None:
     """Serve the page of a mask at HTTP port `port` (0: any) until Ctrl-C; raises GliosliceError."""
-    found = read_finished(mask, case, reports, scheme)
+    found = read_finished(mask, case, reports, scheme, missing)
     slices, volumetry = extract_slices(found.labels, found.crop), Volumetry()
-    images = found.case.images if found.case else None
+    case_read = found.case
+    scene = Scene(found.crop)
+    if case_read is not None:
+        scene = Scene(found.crop, case_read.images, case_read.missing)
     details = {
         "name": found.name,
         "mode": "finished case",
@@ -85,7 +97,7 @@ def show(
     }
     with open_page(port, Reporter(), "finished") as page:
         assert page is not None
-        page.start_case(Scene(found.crop, images), details, dict)
+        page.start_case(scene, details, dict)
         for index, labels in enumerate(slices):
             volumetry.add(index, labels)
             page.add(index, None, labels)
@@ -95,19 +107,25 @@ def show(
 
 
 def read_finished(
-    mask: Path, case: Path | None, reports: Sequence[Path], scheme: str | None
+    mask: Path,
+    case: Path | None,
+    reports: Sequence[Path],
+    scheme: str | None,
+    missing: Collection[str] = (),
 ) -> FinishedCase:
     """Return the finished case in these files.
 
-    If the report is of the phantom, which is in no file, the phantom is made. Raises GliosliceError
+    If the report is of the phantom, which is in no file, the phantom is made. What was missing in
+    the run of the report, or is in `missing`, is not read. Raises GliosliceError
     if mask and case do not belong together, or a file is not valid.
     """
     report = next((read_json(path) for path in reports if path.suffix == ".json"), {})
     labels, space, _ = read_mask(mask, scheme or report.get("labels"))
+    missing = {*missing, *report.get("missing", ())}
     phantom = PHANTOM.fullmatch(str(report.get("case")))
-    loaded = phantom_case(int(phantom[1])) if phantom and not case else None
+    loaded = phantom_case(int(phantom[1]), missing) if phantom and not case else None
     if case:
-        loaded = load_case(case)
+        loaded = load_case(case, missing)
         check_same_space(mask, space, case, loaded.space)
     if loaded is None:
         return FinishedCase(labels, whole_volume(labels), None, mask.name, report)
@@ -124,7 +142,7 @@ def case_warnings(found: FinishedCase) -> list[str]:
     reported = found.report.get("warnings")
     if isinstance(reported, list):
         return [str(line) for line in reported]
-    return find_warnings(found.case.images) if found.case else []
+    return find_warnings(found.case.images, found.case.missing) if found.case else []
 
 
 def whole_volume(labels: NDArray[np.uint8]) -> Crop:

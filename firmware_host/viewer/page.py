@@ -155,7 +155,7 @@ class PageObserver:
         if page is None:
             return
         case = {"name": status.case.name, **status.details()}
-        scene = Scene(status.masks.crop, status.case.images)
+        scene = Scene(status.masks.crop, status.case.images, status.case.missing)
         self._link_numbers, self._shown = status.link_numbers, 0
         self._start = lambda: page.start_case(scene, case, status.numbers)
         self._start()

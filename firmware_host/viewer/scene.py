@@ -18,17 +18,23 @@ from glioslice.preprocessing import Crop, brain_mask, mean_and_deviation
 
 @dataclass(frozen=True)
 class Scene:
-    """The window `crop` of a volume; `images` (4, X, Y, Z) is None if they are on the board."""
+    """The window `crop` of a volume; `images` (4, X, Y, Z) is None if they are on the board.
+
+    `missing` modalities are not shown.
+    """
 
     crop: Crop
     images: NDArray[np.float32] | None = None
+    missing: tuple[str, ...] = ()
     _volumes: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that can be shown."""
-        return () if self.images is None else MODALITIES
+        if self.images is None:
+            return ()
+        return tuple(modality for modality in MODALITIES if modality not in self.missing)
 
     @property
     def grid(self) -> tuple[int, int, int]:

@@ -17,7 +17,16 @@ from glioslice.errors import GliosliceError
 from glioslice.wire.capture import Kind, records
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
-from glioslice.wire.messages import End, Error, ErrorCode, HostHello, MessageError, Volume, parse
+from glioslice.wire.messages import (
+    End,
+    Error,
+    ErrorCode,
+    HostHello,
+    MessageError,
+    Start,
+    Volume,
+    parse,
+)
 from glioslice.wire.sniffer import Sniffer
 from glioslice.wire.transport import PortError, pair
 
@@ -41,15 +50,26 @@ class RecordedSession:
 
 @dataclass
 class Script:
-    """What a recording holds: its sessions, and where masks of a served run belong."""
+    """What a recording holds: its sessions, and what a served run's Start and geometry tell.
+
+    `volume` is where its masks belong, `absent` the channels that its case lacks.
+    """
 
     sessions: list[RecordedSession] = field(default_factory=list)
     volume: Volume | None = None
+    absent: int = 0
 
     @property
     def choice(self) -> HostHello:
         """The recorded host's choice of mode and codecs."""
         return next(session.choice for session in self.sessions if session.choice)
+
+    def note_sent(self, session: RecordedSession, message: bytes) -> None:
+        """Note what the host chose in a session; its slices do not matter."""
+        if message[0] == HostHello.TYPE:  # the last one: the board may refuse others
+            session.choice = HostHello.from_bytes(message)
+        elif message[0] == Start.TYPE:
+            self.absent = Start.from_bytes(message).absent
 
 
 def read_script(path: Path) -> Script:
@@ -69,10 +89,10 @@ def read_script(path: Path) -> Script:
                 script.sessions.append(RecordedSession())
             for message in frame.messages:
                 session = script.sessions[-1]
-                if not frame.up:
+                if frame.up:
+                    script.note_sent(session, message)
+                else:
                     session.messages.append((frame.time, message))
-                elif message[0] == HostHello.TYPE:  # the last one: the board may refuse others
-                    session.choice = HostHello.from_bytes(message)
     script.sessions = [session for session in script.sessions if session.messages]
     if not any(session.choice for session in script.sessions):
         raise GliosliceError(

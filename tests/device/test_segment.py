@@ -100,12 +100,14 @@ def test_the_command_writes_mask_and_montage_and_prints_a_summary(
 def test_a_folder_of_cases_continues_after_a_failed_case(write_case: Write, tmp_path: Path) -> None:
     for name in ("A", "B", "C"):
         folder = write_case(name, folder=tmp_path / "cases")
-    (tmp_path / "cases" / "B" / "B_t2.nii.gz").unlink()
+    (tmp_path / "cases" / "A" / "A_t2.nii.gz").unlink()  # it may be missing
+    (tmp_path / "cases" / "B" / "B_t1ce.nii.gz").unlink()
     out = tmp_path / "out"
     done = run_segment(tmp_path / "cases", "--out", out, "--model", "nano")
     assert done.returncode == 2
     [error] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert str(folder.with_name("B")) in error
+    assert "warning: A: T2 is missing" in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         f"{name}-mask.{suffix}" for name in ("A", "C") for suffix in ("nii.gz", "png")
     ]

@@ -108,8 +108,12 @@ class ScriptedBoard:
         for number in range(start.first, start.slices):
             message = self.receive()
             assert isinstance(message, Slice)
-            shape = (*hello.window, len(hello.modalities))
-            mask = rule(decode_image(message.codec, message.payload, shape))
+            image = np.full((*hello.window, len(hello.modalities)), hello.zero_point, np.int8)
+            channels = range(len(hello.modalities))
+            present = [channel for channel in channels if not start.absent >> channel & 1]
+            shape = (*hello.window, len(present))
+            image[..., present] = decode_image(message.codec, message.payload, shape)
+            mask = rule(image)
             if self.behaviour == "fail" and number in (2, 9):
                 self.failed += 1
                 send(self.connection, Error(ErrorCode.ENGINE, number, "the network failed"))
@@ -179,14 +183,20 @@ class ScriptedBoard:
         self.last = None
         self.serve()
 
-    def play(self, volume: Volume, labels: NDArray[np.uint8], hello: BoardHello = HELLO) -> None:
+    def play(
+        self,
+        volume: Volume,
+        labels: NDArray[np.uint8],
+        hello: BoardHello = HELLO,
+        absent: int = 0,
+    ) -> None:
         """Play `labels` (X, Y, Z), LPS, as the masks of `volume`."""
         choice = self.open(replace(hello, modes=frozenset({Mode.PLAY})))
         if self.behaviour == "unreadable":
             send(self.connection, Error(ErrorCode.INPUT, -1, "the case cannot be read"))
             return
         first, stop = volume.z
-        send(self.connection, Start(stop - first, volume))
+        send(self.connection, Start(stop - first, volume, absent=absent))
         crop = Crop(volume.shape, volume.origin, volume.z, hello.window)
         for index, mask in enumerate(extract_slices(labels, crop)):
             self.send_mask(index, choice.mask_codec, mask)

@@ -177,8 +177,8 @@ def spoil(folder: Path, name: str, how: str) -> str:
     t2 = next(case.glob("*t2*.nii.gz"))
     match how:
         case "missing":
-            t2.unlink()
-            return "is missing"
+            next(path for path in case.iterdir() if "t1c" in path.name).unlink()
+            return "T1ce is missing"
         case "shape":
             save(t2, np.ones((28, 36, 19), np.float32), LPS)
             return "shape (28, 36, 19), but"

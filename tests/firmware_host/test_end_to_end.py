@@ -24,6 +24,7 @@ from glioslice.cases import Case, read_case
 from glioslice.labels import to_labels, to_scheme
 from glioslice.model_card import shipped_folder
 from glioslice.phantom.head import make_phantom
+from glioslice.postprocessing import postprocess
 from glioslice.preprocessing import restore_volume
 from glioslice.wire.codecs import decode_image, encode_image
 from tests.conftest import ROOT, Write
@@ -114,8 +115,8 @@ def decoded_and_segmented(case: Case) -> NDArray[np.uint8]:
     x, y, channels = slices.shape[1:]
     came = [decode_image(LOSSY, encode_image(LOSSY, one), (x, y, channels)) for one in slices]
     assert all((back != one).any() for back, one in zip(came, slices, strict=True))
-    masks = [to_labels(engine.regions(engine.invoke(one))) for one in came]
-    return restore_volume(np.stack(masks), crop)
+    masks = [to_labels(engine.regions(engine.logits(one))) for one in came]
+    return postprocess(restore_volume(np.stack(masks), crop), engine.card.rules).labels
 
 
 def stream_lossily(case: Path, out: Path) -> None:

@@ -23,7 +23,8 @@ Listing = Callable[[], list[str]]
 KEYS = [
     "case", "complete", "mode", "images", "lossless", "slices", "masks", "seconds",
     "slices_per_second", "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml",
-    "diameters_mm", "quality", "model", "dice", "labels", "warnings",
+    "diameters_mm", "quality", "model", "mirroring", "missing", "postprocessing",
+    "dice", "labels", "warnings",
 ]  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def test_without_a_case_the_phantom_is_streamed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     small = replace(read_case(write_case()), name="phantom-0")
-    monkeypatch.setattr(inputs, "phantom_case", lambda seed: small)
+    monkeypatch.setattr(inputs, "phantom_case", lambda *_: small)
     monkeypatch.chdir(tmp_path)
     assert host("serve", serve, "--report", "r.json").code == 0
     assert "streaming the phantom" in capsys.readouterr().out
