@@ -85,7 +85,7 @@ def write_page() -> None:
             "outside": accuracy_tables.outside_table(),
             "healthy": accuracy_tables.healthy_table(),
             "precisions": accuracy_tables.precision_table(),
-            "missing": accuracy_tables.missing_dice_table(),
+            "rules": accuracy_tables.gain_table(),
             "rivals": f"{accuracy_tables.baseline_table()}\n\nMilliseconds: {timed['machine']}, "
             f"{timed['runtime']}, median of interleaved runs.",
         },

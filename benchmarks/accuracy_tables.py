@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.folds import BASELINES, FOLDS, FOLDS_FOLDER, PRECISIONS, RECIPE, FoldRun, patients
 from benchmarks.pages import table
-from benchmarks.scores import Score, read_healthy, read_scores
+from benchmarks.scores import RAW, RULES, WAYS, Score, read_healthy, read_scores
 from convert.artifacts import SIZE_LIMIT
 from convert.report import svg
-from glioslice.cases import MODALITIES
 from glioslice.files import read_json, write_bytes
 from glioslice.labels import REGIONS
 from glioslice.model_card import read_card
@@ -49,13 +48,13 @@ COLOURS = {
 MARKS = {"int8": "o", "fp16": "s", "fp32": "^"}
 
 
-def pooled_scores(size: str, precision: str = "int8", missing: str = "") -> list[Score]:
+def pooled_scores(size: str, precision: str = "int8", masks: str = RAW) -> list[Score]:
     """Return one score for each patient, by the network that was not trained on the patient."""
     return [
         score
         for fold in FOLDS
         for score in read_scores(FoldRun(size, fold))
-        if (score.precision, score.missing) == (precision, missing)
+        if (score.precision, score.masks) == (precision, masks)
     ]
 
 
@@ -78,29 +77,50 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def dice_table() -> str:
-    """Return mean Dice with its interval, and the median, for every size and precision."""
+    """Return mean Dice with its interval, and the median, for every size, precision and way."""
     rows = []
-    for size, precision in product(SHOWN_SIZES, PRECISIONS):
-        if not (scores := pooled_scores(size, precision)):
+    for size, precision, masks in product(SHOWN_SIZES, PRECISIONS, WAYS):
+        if not (scores := pooled_scores(size, precision, masks)):
             continue
-        cells = [f"{size} {precision}", len(scores)]
+        cells = [f"{size} {precision}", masks, len(scores)]
         for value in VALUES.values():
             low, high = interval(scores, value)
             middle = median(value(s) for s in scores)
             cells.append(f"{mean(scores, value):.3f} ({low:.2f}-{high:.2f}), {middle:.3f}")
         rows.append(cells)
-    return table(("file", "patients", *VALUES), rows)
+    return table(("file", "masks", "patients", *VALUES), rows)
+
+
+def gain_table() -> str:
+    """Return what rules and mirroring gain against raw masks, paired by patient."""
+    rows = []
+    for size, masks in product(SHOWN_SIZES, WAYS[1:]):
+        raw = {s.case: s for s in pooled_scores(size)}
+        if not (scores := pooled_scores(size, masks=masks)):
+            continue
+        gains = [s.mean - raw[s.case].mean for s in scores]
+        low, high = bootstrap_interval(gains)
+        each = [
+            f"{fmean(value(s) - value(raw[s.case]) for s in scores):+.4f}"
+            for value in list(VALUES.values())[: len(REGIONS)]
+        ]
+        whole = f"{fmean(gains):+.4f} ({low:+.4f} to {high:+.4f})"
+        losers = f"{sum(gain < 0 for gain in gains)} of {len(gains)}"
+        worst, best = f"{min(gains):+.3f}", f"{max(gains):+.3f}"
+        rows.append([size, masks, *each, whole, losers, worst, best])
+    head = ("int8", "masks", *REGIONS, "mean (95 % interval)", "patients that lose")
+    return table((*head, "worst", "best"), rows)
 
 
 def grade_table() -> str:
     """Return the mean Dice of the int8 files by grade."""
     grade_of = {p.case: p.grade for p in patients()}
     rows = []
-    for size, grade in product(SHOWN_SIZES, GRADES):
-        if scores := [s for s in pooled_scores(size) if grade_of[s.case] == grade]:
+    for size, masks, grade in product(SHOWN_SIZES, WAYS, GRADES):
+        if scores := [s for s in pooled_scores(size, masks=masks) if grade_of[s.case] == grade]:
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
-            rows.append([size, grade, len(scores), *dice])
-    return table(("int8", "grade", "patients", *VALUES), rows)
+            rows.append([size, masks, grade, len(scores), *dice])
+    return table(("int8", "masks", "grade", "patients", *VALUES), rows)
 
 
 def seed_table() -> str:
@@ -116,43 +136,51 @@ def seed_table() -> str:
 
 
 def distance_table() -> str:
-    """Return HD95, volume errors and false-positive volume of the int8 files."""
+    """Return HD95 and volume errors of the int8 files, with rules and without."""
     rows = []
-    for size in SHOWN_SIZES:
-        if not (scores := pooled_scores(size)):
+    for size, masks in product(SHOWN_SIZES, (RAW, RULES)):
+        if not (scores := pooled_scores(size, masks=masks)):
             continue
         for i, region in enumerate(REGIONS):
             distances = [s.hd95[i] for s in scores]
             errors = [s.volume[i] - s.expert[i] for s in scores]
             rows.append([
-                size, region,
+                size, masks, region,
                 f"{median(distances):.1f}", f"{fmean(distances):.1f}",
                 f"{median(abs(e) for e in errors):.1f}",
                 f"{fmean(errors):+.1f}",
             ])  # fmt: skip
-    head = ("int8", "region", "HD95 median, mm", "HD95 mean, mm")
+    head = ("int8", "masks", "region", "HD95 median, mm", "HD95 mean, mm")
     return table((*head, "volume error: median of size, mL", "mean, mL"), rows)
 
 
 def outside_table() -> str:
     """Return the volume found in slices without tumour in the ground truth."""
-    return _volume_table({size: [s.outside for s in pooled_scores(size)] for size in SHOWN_SIZES})
+    return _volume_table(
+        {
+            (size, masks): [s.outside for s in pooled_scores(size, masks=masks)]
+            for size, masks in product(SHOWN_SIZES, WAYS)
+        }
+    )
 
 
 def healthy_table() -> str:
     """Return the volume found in healthy phantoms by the networks of all folds."""
     return _volume_table(
-        {size: [v for f in FOLDS for v in read_healthy(FoldRun(size, f))] for size in SHOWN_SIZES}
+        {
+            (size, masks): [v for f in FOLDS for v in read_healthy(FoldRun(size, f), masks)]
+            for size, masks in product(SHOWN_SIZES, WAYS)
+        }
     )
 
 
-def _volume_table(found: Mapping[str, Sequence[float]]) -> str:
+def _volume_table(found: Mapping[tuple[str, str], Sequence[float]]) -> str:
     rows = [
-        [size, len(volumes), *(f"{f(volumes):.2f}" for f in (median, fmean, max))]
-        for size, volumes in found.items()
+        [size, masks, len(volumes), *(f"{f(volumes):.2f}" for f in (median, fmean, max))]
+        for (size, masks), volumes in found.items()
         if volumes
     ]
-    return table(("int8", "volumes", "median, mL", "mean, mL", "worst, mL"), rows)
+    return table(("int8", "masks", "volumes", "median, mL", "mean, mL", "worst, mL"), rows)
 
 
 def precision_table() -> str:
@@ -165,16 +193,6 @@ def precision_table() -> str:
             rows.append([f"{size} {precision}", f"{fmean(changes):+.4f}",
                          f"{min(changes):+.4f}", f"{max(changes):+.4f}"])  # fmt: skip
     return table(("against fp32", "mean Dice", "worst patient", "best patient"), rows)
-
-
-def missing_dice_table() -> str:
-    """Return the mean Dice of the int8 files with one modality set to 0."""
-    rows = []
-    for size, modality in product(SHOWN_SIZES, ("", *MODALITIES)):
-        if scores := pooled_scores(size, missing=modality):
-            dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
-            rows.append([size, modality or "none", *dice])
-    return table(("int8", "missing", *VALUES), rows)
 
 
 def patient_table(size: str = "compact") -> str:
@@ -211,8 +229,8 @@ def compared_runs() -> list[FoldRun]:
 
 
 def int8_scores(run: FoldRun) -> list[Score]:
-    """Return the scores of a run's int8 file with all modalities."""
-    return [s for s in read_scores(run) if (s.precision, s.missing) == ("int8", "")]
+    """Return the scores of the raw masks of a run's int8 file."""
+    return [s for s in read_scores(run) if (s.precision, s.masks) == ("int8", RAW)]
 
 
 def file_size(run: FoldRun, precision: str) -> int:
@@ -277,7 +295,7 @@ def dice_by_bytes(path: Path) -> None:
     for run in compared_runs():
         points = []
         for precision in run.precisions:
-            scores = [s for s in read_scores(run) if (s.precision, s.missing) == (precision, "")]
+            scores = [s for s in read_scores(run) if (s.precision, s.masks) == (precision, RAW)]
             points.append((file_size(run, precision), mean(scores, VALUES["mean"])))
             axes.scatter(*points[-1], marker=MARKS[precision], s=28, color="#0072b2")
         axes.plot(*zip(*points, strict=True), lw=0.6, color="#0072b2")

@@ -101,11 +101,11 @@ def slice_rows(case: Case, engine: Engine) -> list[SliceConfidence]:
     for index, (scored, truth) in enumerate(
         zip(slices, extract_slices(case.labels, crop), strict=True)
     ):
-        logits = engine.invoke(engine.prepare(scored))
+        logits = engine.logits(engine.prepare(scored))
         found = to_regions(to_labels(engine.regions(logits)))
         pairs = list(zip(found, to_regions(truth), strict=True))
-        steps = logits.astype(np.float32) - np.float32(engine.output.zero_point)
-        real = steps * np.float32(engine.output.scale)
+        steps = logits.astype(np.float32) - np.float32(engine.logit_zero_point)
+        real = steps * np.float32(engine.logit_scale)
         rows.append(
             SliceConfidence(
                 case.name,
@@ -114,7 +114,7 @@ def slice_rows(case: Case, engine: Engine) -> list[SliceConfidence]:
                 int(np.count_nonzero(truth)),
                 tuple(round(dice(f, t), 3) if (f | t).any() else None for f, t in pairs),
                 bytes_by_definition(
-                    real, mask_confidence(logits, engine.output.scale, engine.output.zero_point)
+                    real, mask_confidence(logits, engine.logit_scale, engine.logit_zero_point)
                 ),
             )
         )
@@ -126,11 +126,11 @@ def without_modality(case: Case, missing: int, engine: Engine) -> Iterator[tuple
     images = case.images.copy()
     images[missing] = 0
     for scored in slice_volume(images, engine.card.window, engine.card.clip)[0]:
-        logits = engine.invoke(engine.prepare(scored))
+        logits = engine.logits(engine.prepare(scored))
         labels = to_labels(engine.regions(logits))
         yield (
             int(np.count_nonzero(labels)),
-            mask_confidence(logits, engine.output.scale, engine.output.zero_point),
+            mask_confidence(logits, engine.logit_scale, engine.logit_zero_point),
         )
 
 

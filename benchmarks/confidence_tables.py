@@ -22,8 +22,9 @@ from scipy.stats import spearmanr
 from benchmarks import ROOT
 from benchmarks.accuracy_tables import COLOURS, GRADES, save
 from benchmarks.folds import FoldRun, patients
+from benchmarks.missing_modalities import read_subset_scores
 from benchmarks.pages import table
-from benchmarks.scores import read_scores
+from benchmarks.scores import RAW
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, border_strips
 from glioslice.cases import MODALITIES
 from glioslice.files import atomic_path
@@ -256,12 +257,15 @@ def rho(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def case_dice() -> dict[tuple[str, str], float]:
-    """Return the mean volume Dice by case and missing modality, from the scores of the folds."""
+    """Return the mean volume Dice of raw masks by case and missing modality.
+
+    It comes from the scores of the folds (`benchmarks/missing_modalities.py`).
+    """
     return {
-        (score.case, score.missing): score.mean
+        (score.case, " ".join(score.missing)): score.mean
         for fold in sorted({p.fold for p in patients()})
-        for score in read_scores(FoldRun("compact", fold))
-        if score.precision == "int8"
+        for score in read_subset_scores(FoldRun("compact", fold))
+        if score.masks == RAW
     }
 
 

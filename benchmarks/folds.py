@@ -89,10 +89,14 @@ class FoldRun:
         return FOLDS_FOLDER / self.name
 
     @property
+    def is_main(self) -> bool:
+        """Whether it is one of our networks with the usual seed, which are scored in every way."""
+        return self.size not in BASELINES and self.variant == RECIPE
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """The files that are scored: int8 alone for other seeds and baselines."""
-        whole = self.size not in BASELINES and self.variant == RECIPE
-        return PRECISIONS if whole else PRECISIONS[:1]
+        return PRECISIONS if self.is_main else PRECISIONS[:1]
 
     @property
     def has_files(self) -> bool:

@@ -356,7 +356,7 @@ def segment_through(slices: Image, every: int, codec: CodecSetting, engine: Engi
 
 def segment_slices(slices: Image | Sequence[Image], engine: Engine) -> NDArray[np.uint8]:
     """Return the labels (slices, X, Y) of slices, computed as on a board."""
-    found = [to_labels(engine.regions(engine.invoke(image))) for image in slices]
+    found = [to_labels(engine.regions(engine.logits(image))) for image in slices]
     return np.stack(found)
 
 

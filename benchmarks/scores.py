@@ -1,31 +1,38 @@
 """Score a run's packed files, and read and write the tables of scores in its folder.
 
-`scores.csv` holds a row for each patient, file and missing modality. `healthy.csv` holds a row for
-each healthy phantom: the volume in mL that the int8 file took for tumour.
+`scores.csv` holds a row for each patient, file, and way to make masks of its logits. `healthy.csv`
+holds a row for each healthy phantom and way: the volume in mL that the int8 file took for tumour.
+Rules are those of every shipped model, whatever the card of a run says.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.folds import BASELINES, FoldRun
+from benchmarks.folds import FoldRun
 from device.engine import Engine
 from device.segment import segment
-from glioslice.cases import MODALITIES, Case
+from glioslice.cases import Case
 from glioslice.cli import track
 from glioslice.files import atomic_path
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import dice, hd95
 from glioslice.phantom.head import SEEDS, make_phantom
+from glioslice.postprocessing import STANDARD_RULES, postprocess
 
 TRIPLES = ("dice", "hd95", "volume", "expert")
 
+RAW, RULES, MIRRORED, BOTH = "raw", "rules", "mirrored", "mirrored, rules"
+"""How masks are made: as the network gives them, post-processed, with mirroring, or with both."""
+
+WAYS = (RAW, RULES, MIRRORED, BOTH)
+
 COLUMNS = (
-    *("case", "precision", "missing"),
+    *("case", "precision", "masks"),
     *(f"{name}_{region}" for name in TRIPLES for region in REGIONS),
     "outside",
 )
@@ -35,7 +42,7 @@ HEALTHY_FILE = "healthy.csv"
 
 @dataclass(frozen=True)
 class Score:
-    """One volume segmented by one file; `missing` is the modality that was set to 0 ("": none).
+    """One volume segmented by one file; `masks` is one of WAYS.
 
     Dice, HD95 in mm, and volumes in mL of the mask and of the ground truth (`expert`), each for WT,
     TC and ET. `outside` is the mask's volume in mL in slices without tumour in the ground truth.
@@ -43,7 +50,7 @@ class Score:
 
     case: str
     precision: str
-    missing: str
+    masks: str
     dice: tuple[float, float, float]
     hd95: tuple[float, float, float]
     volume: tuple[float, float, float]
@@ -56,27 +63,36 @@ class Score:
         return sum(self.dice) / len(REGIONS)
 
 
-assert [f.name for f in fields(Score)] == ["case", "precision", "missing", *TRIPLES, "outside"]
+assert [f.name for f in fields(Score)] == ["case", "precision", "masks", *TRIPLES, "outside"]
 
 
 def score_case(run: FoldRun, case: Case) -> Iterator[Score]:
-    """Yield the scores of a patient of the run's fold, for every file and missing modality.
+    """Yield the scores of a patient of the run's fold: of int8 files in all WAYS, of others raw.
 
-    A baseline network is compared by one figure, so it is scored with all modalities alone.
+    Other seeds and baseline networks are compared by one figure: the raw masks of the int8 file.
     """
-    assert case.labels is not None
     for precision in run.precisions:
         [file] = run.folder.glob(f"*-{precision}.tflite")
-        engine = Engine(file)
-        yield score_mask(case, segment(case.images, engine).labels, precision, "")
-        if precision == "int8" and run.size not in BASELINES:
-            for index, modality in enumerate(MODALITIES):
-                images = case.images.copy()
-                images[index] = 0
-                yield score_mask(case, segment(images, engine).labels, precision, modality)
+        ways = WAYS if precision == "int8" and run.is_main else (RAW,)
+        for masks, labels in segment_all_ways(case.images, file, ways):
+            yield score_mask(case, labels, precision, masks)
 
 
-def score_mask(case: Case, labels: NDArray[np.uint8], precision: str, missing: str) -> Score:
+def segment_all_ways(
+    images: NDArray[np.float32], file: Path, ways: Sequence[str] = WAYS
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Yield the labels (X, Y, Z) that a file gives in each of `ways`."""
+    for mirroring, raw, processed in ((False, RAW, RULES), (True, MIRRORED, BOTH)):
+        if not {raw, processed} & set(ways):
+            continue
+        labels = segment(images, Engine(file, mirroring=mirroring), raw=True).labels
+        if raw in ways:
+            yield raw, labels
+        if processed in ways:
+            yield processed, postprocess(labels, STANDARD_RULES).labels
+
+
+def score_mask(case: Case, labels: NDArray[np.uint8], precision: str, masks: str) -> Score:
     """Return the score of a mask (X, Y, Z)."""
     assert case.labels is not None
     found, truth = to_regions(labels), to_regions(case.labels)
@@ -85,7 +101,7 @@ def score_mask(case: Case, labels: NDArray[np.uint8], precision: str, missing: s
     return Score(
         case.name,
         precision,
-        missing,
+        masks,
         _triple([round(dice(f, t), 5) for f, t in pairs]),
         _triple([round(hd95(f, t), 2) for f, t in pairs]),
         _triple([int(f.sum()) / 1000 for f, _ in pairs]),
@@ -110,7 +126,7 @@ def write_scores(run: FoldRun, scores: list[Score]) -> None:
         for score in scores:
             values = asdict(score)
             triples = [number for name in TRIPLES for number in values[name]]
-            writer.writerow([score.case, score.precision, score.missing, *triples, score.outside])
+            writer.writerow([score.case, score.precision, score.masks, *triples, score.outside])
 
 
 def read_scores(run: FoldRun) -> list[Score]:
@@ -127,32 +143,33 @@ def _parse_row(row: dict[str, str]) -> Score:
         _triple([float(row[f"{name}_{region}"]) for region in REGIONS]) for name in TRIPLES
     )
     outside = float(row["outside"])
-    return Score(row["case"], row["precision"], row["missing"], found, far, volume, expert, outside)
+    return Score(row["case"], row["precision"], row["masks"], found, far, volume, expert, outside)
 
 
 def score_healthy(runs: list[FoldRun]) -> None:
     """Write `healthy.csv` of every run."""
-    engines = {run: Engine(next(run.folder.glob("*-int8.tflite"))) for run in runs}
-    volumes: dict[FoldRun, list[float]] = {run: [] for run in runs}
+    networks = {run: next(run.folder.glob("*-int8.tflite")) for run in runs}
+    volumes: dict[FoldRun, list[tuple[int, str, float]]] = {run: [] for run in runs}
     for seed in track(SEEDS, "healthy phantoms"):
         images = make_phantom(seed, tumour=False).images
-        for run, engine in engines.items():
-            voxels = np.count_nonzero(segment(images, engine).labels)
-            volumes[run].append(voxels / 1000)  # of 1 mm
+        for run, network in networks.items():
+            for masks, labels in segment_all_ways(images, network):
+                millilitres = int(np.count_nonzero(labels)) / 1000  # voxels of 1 mm
+                volumes[run].append((seed, masks, millilitres))
     for run, found in volumes.items():
         with (
             atomic_path(run.folder / HEALTHY_FILE) as temporary,
             temporary.open("w", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["seed", "mL"])
-            writer.writerows(zip(SEEDS, found, strict=True))
+            writer.writerow(["seed", "masks", "mL"])
+            writer.writerows(found)
 
 
-def read_healthy(run: FoldRun) -> list[float]:
+def read_healthy(run: FoldRun, masks: str = RAW) -> list[float]:
     """Return the volumes in mL; an empty list if the run has not been scored."""
     path: Path = run.folder / HEALTHY_FILE
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [float(row["mL"]) for row in csv.DictReader(file)]
+        return [float(row["mL"]) for row in csv.DictReader(file) if row["masks"] == masks]

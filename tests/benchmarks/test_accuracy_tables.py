@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import accuracy_tables
 from benchmarks.folds import FoldRun
+from benchmarks.scores import RULES
 from tests.benchmarks.made_scores import score_of, write_run
 
 pytestmark = pytest.mark.usefixtures("folds_folder")
@@ -19,19 +20,28 @@ def four_folds() -> None:
     for case, fold, wt in (("a", 1, 0.9), ("b", 2, 0.5), ("c", 3, 0.7), ("d", 4, 0.9)):
         whole = score_of(case, (wt + 0.01, 0.5, 0.0), "fp32")
         lost = score_of(case, (wt, 0.5, 0.0), outside=fold / 10)
-        blind = score_of(case, (wt / 2, 0.5, 0.0), missing="t2")
-        write_run(FoldRun("compact", fold), lost, whole, blind)
+        ruled = score_of(case, (wt + 0.01 * fold, 0.5, 0.03 - 0.01 * fold), masks=RULES)
+        write_run(FoldRun("compact", fold), lost, whole, ruled)
 
 
 def test_dice_with_interval_and_median() -> None:
     four_folds()
-    int8, fp32 = cells(accuracy_tables.dice_table())
-    assert int8[:2] == ["compact int8", "4"]
-    assert int8[2].startswith("0.750 (0.")
-    assert int8[2].endswith("), 0.800")
-    assert int8[4] == "0.000 (0.00-0.00), 0.000"
-    assert int8[5].startswith("0.417 ")
-    assert fp32[2].startswith("0.760 ")
+    int8, rules, fp32 = cells(accuracy_tables.dice_table())
+    assert int8[:3] == ["compact int8", "raw", "4"]
+    assert int8[3].startswith("0.750 (0.")
+    assert int8[3].endswith("), 0.800")
+    assert int8[5] == "0.000 (0.00-0.00), 0.000"
+    assert int8[6].startswith("0.417 ")
+    assert rules[:2] == ["compact int8", "rules"] and rules[3].startswith("0.775 ")
+    assert fp32[3].startswith("0.760 ")
+
+
+def test_what_rules_gain_is_paired() -> None:
+    four_folds()
+    [row] = cells(accuracy_tables.gain_table())
+    assert row[:5] == ["compact", "rules", "+0.0250", "+0.0000", "+0.0050"]
+    assert row[5].startswith("+0.0100 (+0.0100 to ")
+    assert row[6:] == ["0 of 4", "+0.010", "+0.010"]
 
 
 def test_the_interval_is_that_of_resampled_patients() -> None:
@@ -44,10 +54,11 @@ def test_the_interval_is_that_of_resampled_patients() -> None:
 
 def test_grades_stand_apart() -> None:
     four_folds()
-    rows = {row[1]: row for row in cells(accuracy_tables.grade_table())}
-    assert rows["high"][2:4] == ["2", "0.900"]
-    assert rows["low"][2:4] == ["1", "0.500"]
-    assert rows["unknown"][2:4] == ["1", "0.700"]
+    rows = {tuple(row[1:3]): row[3:5] for row in cells(accuracy_tables.grade_table())}
+    assert rows["raw", "high"] == ["2", "0.900"]
+    assert rows["raw", "low"] == ["1", "0.500"]
+    assert rows["raw", "unknown"] == ["1", "0.700"]
+    assert rows["rules", "low"] == ["1", "0.520"]
 
 
 def test_a_seed_counts_once_no_fold_is_missing() -> None:
@@ -64,32 +75,31 @@ def test_a_seed_counts_once_no_fold_is_missing() -> None:
 
 def test_distances_volumes_and_what_lies_outside() -> None:
     four_folds()
-    wt, _, et = cells(accuracy_tables.distance_table())
-    assert wt == ["compact", "WT", "2.0", "2.0", "1.0", "+1.0"]
-    assert et[2:4] == ["373.1", "373.1"]
-    assert cells(accuracy_tables.outside_table()) == [["compact", "4", "0.25", "0.25", "0.40"]]
+    wt, _, et, *rules = cells(accuracy_tables.distance_table())
+    assert wt == ["compact", "raw", "WT", "2.0", "2.0", "1.0", "+1.0"]
+    assert et[3:5] == ["373.1", "373.1"]
+    assert [row[1] for row in rules] == ["rules"] * 3
+    assert cells(accuracy_tables.outside_table()) == [
+        ["compact", "raw", "4", "0.25", "0.25", "0.40"],
+        ["compact", "rules", "4", "0.00", "0.00", "0.00"],
+    ]
 
 
 def test_what_is_found_in_healthy_phantoms(folds_folder: Path) -> None:
     for fold, volumes in ((1, (0.0, 0.5)), (2, (0.1, 3.0))):
         folder = folds_folder / f"nano-{fold}"
         folder.mkdir()
-        rows = "".join(f"{seed},{ml}\n" for seed, ml in enumerate(volumes))
-        (folder / "healthy.csv").write_text(f"seed,mL\n{rows}")
-    assert cells(accuracy_tables.healthy_table()) == [["nano", "4", "0.30", "0.90", "3.00"]]
+        rows = "".join(f"{seed},raw,{ml}\n{seed},rules,0.0\n" for seed, ml in enumerate(volumes))
+        (folder / "healthy.csv").write_text(f"seed,masks,mL\n{rows}")
+    raw, rules = cells(accuracy_tables.healthy_table())
+    assert raw == ["nano", "raw", "4", "0.30", "0.90", "3.00"]
+    assert rules == ["nano", "rules", "4", "0.00", "0.00", "0.00"]
 
 
 def test_the_cost_of_precision_is_paired() -> None:
     four_folds()
     [row] = cells(accuracy_tables.precision_table())
     assert row == ["compact int8", "-0.0033", "-0.0033", "-0.0033"]
-
-
-def test_missing_modalities() -> None:
-    four_folds()
-    none, t2 = cells(accuracy_tables.missing_dice_table())
-    assert none[:3] == ["compact", "none", "0.750"]
-    assert t2[:3] == ["compact", "t2", "0.375"]
 
 
 def test_every_patient_the_worst_first() -> None:

