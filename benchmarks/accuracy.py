@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import ROOT, accuracy_tables
-from benchmarks.folds import BASELINES, PLAN, FoldRun, find_run, held_out_cases
+from benchmarks.folds import PLAN, FoldRun, find_run, held_out_cases
 from benchmarks.pages import fill
 from benchmarks.scores import Score, score_case, score_healthy, write_scores
 from glioslice import cli
@@ -64,7 +64,7 @@ def score_runs(runs: list[FoldRun], data: Path) -> None:
                         f"{run.name}: was trained on {name}, which belongs to its fold"
                     )
                 scores[run] += score_case(run, case)
-    score_healthy([run for run in runs if run.size not in BASELINES])
+    score_healthy([run for run in runs if run.is_main])
     for run in runs:
         write_scores(run, scores[run])
         scored = accuracy_tables.int8_scores(run)
@@ -86,7 +86,7 @@ def write_page() -> None:
             "healthy": accuracy_tables.healthy_table(),
             "precisions": accuracy_tables.precision_table(),
             "rules": accuracy_tables.gain_table(),
-            "rivals": f"{accuracy_tables.baseline_table()}\n\nMilliseconds: {timed['machine']}, "
+            "sizes": f"{accuracy_tables.size_table()}\n\nMilliseconds: {timed['machine']}, "
             f"{timed['runtime']}, median of interleaved runs.",
         },
     )

@@ -9,9 +9,9 @@ from statistics import fmean, median
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.folds import BASELINES, FOLDS, FOLDS_FOLDER, PRECISIONS, RECIPE, FoldRun, patients
+from benchmarks.folds import FOLDS, FOLDS_FOLDER, PRECISIONS, RECIPE, FoldRun, patients
 from benchmarks.pages import table
-from benchmarks.scores import RAW, RULES, WAYS, Score, read_healthy, read_scores
+from benchmarks.scores import BOTH, RAW, RULES, WAYS, Score, read_healthy, read_scores
 from convert.artifacts import SIZE_LIMIT
 from convert.report import svg
 from glioslice.files import read_json, write_bytes
@@ -23,10 +23,8 @@ SLICE_TIME = FOLDS_FOLDER / "slice_time.json"
 ABLATION = FOLDS_FOLDER / "ablation.csv"
 GRADES = ("high", "low", "unknown")
 SHOWN_SIZES = ("compact", "nano")
-SEEDS = (RECIPE, "seed-1", "seed-2")
-"""The variants that differ only in their seed, 0 to 2."""
-COMPARED = FOLDS[:2]
-"""The folds by which the ablation study decides."""
+SEEDS = (RECIPE, "seed-1")
+"""The variants that differ only in their seed, 0 and 1."""
 
 Value = Callable[[Score], float]
 VALUES: dict[str, Value] = {
@@ -207,25 +205,22 @@ def patient_table(size: str = "compact") -> str:
     return table((f"{size} int8", "grade", "fold", *VALUES, *distances), rows)
 
 
-def baseline_table() -> str:
-    """Return size, work, time and Dice of all networks trained on fold 1."""
+def size_table() -> str:
+    """Return size, work, time and Dice of each size."""
     times = read_json(SLICE_TIME)["milliseconds"]
     rows = []
-    for run in compared_runs():
+    for size in SHOWN_SIZES:
+        run = FoldRun(size, FOLDS[0])
         content = read_card(run.folder).content
-        scores = int8_scores(run)
+        scores = pooled_scores(size, masks=BOTH)
+        healthy = [ml for fold in FOLDS for ml in read_healthy(FoldRun(size, fold), BOTH)]
         rows.append([
-            run.name, f"{content['network']['parameters']:,}", f"{file_size(run, 'int8'):,}",
+            size, f"{content['network']['parameters']:,}", f"{file_size(run, 'int8'):,}",
             f"{content['network']['macs'] / 1e6:,.0f}", f"{times[run.name]['median']:.2f}",
-            *(f"{mean(scores, value):.3f}" for value in VALUES.values()),
+            *(f"{mean(scores, value):.3f}" for value in VALUES.values()), f"{median(healthy):.2f}",
         ])  # fmt: skip
-    return table(("network", "parameters", "bytes", "million MACs", "ms a slice", *VALUES), rows)
-
-
-def compared_runs() -> list[FoldRun]:
-    """Return the scored runs on fold 1: ours, then the baselines."""
-    runs = [FoldRun(size, FOLDS[0]) for size in (*SHOWN_SIZES, *BASELINES)]
-    return [run for run in runs if read_scores(run)]
+    head = ("int8", "parameters", "bytes", "million MACs", "ms a slice", *VALUES)
+    return table((*head, "mL in a healthy phantom"), rows)
 
 
 def int8_scores(run: FoldRun) -> list[Score]:
@@ -241,12 +236,14 @@ def file_size(run: FoldRun, precision: str) -> int:
 
 
 def seed_spread() -> float | None:
-    """Return the range of the mean Dice of three seeds over folds 1 and 2."""
-    seeds = [[int8_scores(FoldRun("compact", fold, seed)) for fold in COMPARED] for seed in SEEDS]
-    if not all(all(folds) for folds in seeds):
+    """Return the difference of the mean Dice of two seeds over all folds, raw masks."""
+    seeds = [
+        [s for fold in FOLDS for s in int8_scores(FoldRun("compact", fold, seed))] for seed in SEEDS
+    ]
+    if not all(seeds):
         return None
-    means = [mean([s for fold in folds for s in fold], VALUES["mean"]) for folds in seeds]
-    return max(means) - min(means)
+    one, other = (mean(scores, VALUES["mean"]) for scores in seeds)
+    return abs(one - other)
 
 
 def ablation_table() -> str:
@@ -289,18 +286,17 @@ def dice_by_patient(path: Path) -> None:
 
 
 def dice_by_bytes(path: Path) -> None:
-    """Draw the mean Dice on fold 1 against the bytes of each file."""
+    """Draw the mean Dice of raw masks against the bytes of each file."""
     figure = Figure(figsize=(6, 3.4))
     axes = figure.add_subplot()
-    for run in compared_runs():
+    for size in SHOWN_SIZES:
         points = []
-        for precision in run.precisions:
-            scores = [s for s in read_scores(run) if (s.precision, s.masks) == (precision, RAW)]
-            points.append((file_size(run, precision), mean(scores, VALUES["mean"])))
+        for precision in PRECISIONS:
+            dice = mean(pooled_scores(size, precision), VALUES["mean"])
+            points.append((file_size(FoldRun(size, FOLDS[0]), precision), dice))
             axes.scatter(*points[-1], marker=MARKS[precision], s=28, color="#0072b2")
         axes.plot(*zip(*points, strict=True), lw=0.6, color="#0072b2")
-        offset = (4, -12 if run.size in BASELINES else 6)  # two points lie close
-        axes.annotate(run.name, points[0], xytext=offset, textcoords="offset points", fontsize=8)
+        axes.annotate(size, points[0], xytext=(4, 6), textcoords="offset points", fontsize=8)
     axes.axvline(SIZE_LIMIT, color="#d55e00", lw=1, ls="--")
     axes.annotate("60,000 bytes", (SIZE_LIMIT, SHOWN[0]), xytext=(4, 4),
                   textcoords="offset points", fontsize=8, color="#d55e00")  # fmt: skip
@@ -310,7 +306,7 @@ def dice_by_bytes(path: Path) -> None:
     axes.margins(x=0.22)  # room for the last name
     axes.set_ylim(*SHOWN)
     axes.set_xlabel("bytes of the packed file")
-    axes.set_ylabel("mean Dice, fold 1")
+    axes.set_ylabel("mean Dice of raw masks")
     axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.3)
     save(figure, path)

@@ -2,12 +2,12 @@
 
     python benchmarks/folds.py --data ../shared/data                  # all of them: a day
     python benchmarks/folds.py --data ../shared/data compact-1 nano-1
-    python benchmarks/folds.py --deal ../shared/data/patients.csv     # folds60.csv: all patients
+    python benchmarks/folds.py --deal ../shared/data/patients.csv     # folds.csv: all patients
 
 A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
-the packed files, and `scores.csv` of the patients of the fourth fold. Of other seeds and baselines
-only the scores and the baselines' cards are committed. A run that was interrupted is resumed; one
-that is finished in build/folds is not trained again.
+the packed files, and `scores.csv` of the patients of the fourth fold. Of other seeds
+only the scores are committed. A run that was interrupted is resumed; one that is finished in
+build/folds is not trained again.
 """
 
 import argparse
@@ -42,18 +42,8 @@ PRECISIONS = ("int8", "fp16", "fp32")
 VARIANTS: dict[str, tuple[str, ...]] = {
     RECIPE: (),
     "seed-1": ("--seed", "1"),
-    "seed-2": ("--seed", "2"),
 }
 """Options that each adds to `training/train.py`."""
-
-BASELINES: dict[str, tuple[str, ...]] = {
-    "benchmarks.baseline_networks:MESHNET": ("--epochs", "26"),
-    "benchmarks.baseline_networks:PLAIN_UNET": ("--epochs", "26"),
-}
-"""Baseline networks, on fold 1: twice the wall time of compact, and four times as much.
-
-A step takes 6.1 and 12.5 times compact's on one core in bfloat16.
-"""
 
 BUILD = ROOT / "build" / "folds"
 GRADES = ("low", "unknown", "high")
@@ -70,7 +60,7 @@ class Patient:
 
 @dataclass(frozen=True)
 class FoldRun:
-    """One network: its size or baseline, the fold that is held out, and its variant."""
+    """One network: its size, the fold that is held out, and its variant."""
 
     size: str
     fold: int
@@ -79,9 +69,8 @@ class FoldRun:
     @property
     def name(self) -> str:
         """The folder's name, such as compact-1 or compact-1-seed-1."""
-        plain = self.size.partition(":")[2].lower() or self.size
-        ending = "" if self.variant == RECIPE else f"-{self.variant}"
-        return f"{plain}-{self.fold}{ending}"
+        ending = "" if self.is_main else f"-{self.variant}"
+        return f"{self.size}-{self.fold}{ending}"
 
     @property
     def folder(self) -> Path:
@@ -90,23 +79,23 @@ class FoldRun:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is one of our networks with the usual seed, which are scored in every way."""
-        return self.size not in BASELINES and self.variant == RECIPE
+        """Whether it has the usual seed: its files are committed and scored in every way."""
+        return self.variant == RECIPE
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The files that are scored: int8 alone for other seeds and baselines."""
+        """The files that are scored: int8 alone for other seeds."""
         return PRECISIONS if self.is_main else PRECISIONS[:1]
 
     @property
     def has_files(self) -> bool:
-        """Whether all its files exist; those of other seeds and baselines are not committed."""
+        """Whether all its files exist; those of other seeds are not committed."""
         return all(any(self.folder.glob(f"*-{one}.tflite")) for one in self.precisions)
 
     @property
     def training_options(self) -> tuple[str, ...]:
         """The options that it adds to `training/train.py`."""
-        return ("--size", self.size, *BASELINES.get(self.size, ()), *VARIANTS[self.variant])
+        return ("--size", self.size, *VARIANTS[self.variant])
 
 
 PLAN = (
@@ -117,7 +106,6 @@ PLAN = (
         if variant != RECIPE
         for fold in FOLDS
     ),
-    *(FoldRun(baseline, FOLDS[0]) for baseline in BASELINES),
 )
 """All runs, the most useful first."""
 
@@ -170,14 +158,14 @@ def train_folds(arguments: argparse.Namespace) -> None:
 
 
 def deal(table: Path) -> None:
-    """Write `folds60.csv`: all patients of a table, those of `folds.csv` in their folds."""
+    """Write `folds.csv`: all patients of a table; those that it lists already keep their folds."""
     with table.open(newline="", encoding="utf-8") as file:
         rows = [(row["case"], row["grade"]) for row in csv.DictReader(file)]
     dealt = sorted(
         assign_folds(rows, {p.case: p.fold for p in patients()}), key=lambda p: (p.fold, p.case)
     )
     with (
-        atomic_path(FOLDS_FOLDER / "folds60.csv") as temporary,
+        atomic_path(FOLDS_FOLDER / "folds.csv") as temporary,
         temporary.open("w", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

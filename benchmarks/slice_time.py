@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.accuracy_tables import compared_runs
-from benchmarks.folds import FOLDS_FOLDER
+from benchmarks.accuracy_tables import SHOWN_SIZES
+from benchmarks.folds import FOLDS, FOLDS_FOLDER, FoldRun
 from benchmarks.pages import processor
 from device.engine import Engine
 from glioslice import cli
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def time_slices(_arguments: argparse.Namespace) -> None:
     """Time the networks interleaved, so that a busy moment of the machine affects all of them."""
     engines = {}
-    for run in compared_runs():
+    for run in (FoldRun(size, FOLDS[0]) for size in SHOWN_SIZES):
         if not run.has_files:
             raise GliosliceError(f"{run.name}: its file is missing; `make folds` trains it")
         [file] = run.folder.glob("*-int8.tflite")

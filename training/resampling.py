@@ -97,7 +97,8 @@ def series_weights(
     weights = (1 - upper)[:, None] * mean_over(below) + upper[:, None] * mean_over(
         below + thickness
     )
-    return weights.astype(np.float32)
+    made: NDArray[np.float32] = weights.astype(np.float32)
+    return made
 
 
 def resample_volume(volume: Tensor, resampling: Resampling) -> Tensor:

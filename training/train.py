@@ -304,9 +304,11 @@ def train_epoch(
 def make_pools(run: TrainingRun, device: torch.device) -> tuple[SlicePool, SlicePool | None]:
     """Return the slices of volumes and the single slices, in the memory of `device`."""
     config, single = run.config, run.slices
-    return pool_of_cases(run.cases, device, config.resampled > 0), single and make_pool(
-        single.images, single.labels, single.grades, device, jitter=config.slice_jitter
-    )
+    volumes = pool_of_cases(run.cases, device, config.resampled > 0)
+    if single is None:
+        return volumes, None
+    jitter = config.slice_jitter
+    return volumes, make_pool(single.images, single.labels, single.grades, device, jitter=jitter)
 
 
 def make_batch(

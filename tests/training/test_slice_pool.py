@@ -109,9 +109,8 @@ def test_resampled_slices_are_used_and_made_anew(pool: SlicePool) -> None:
 
 
 def test_patients_without_tumour_and_ignored_pixels() -> None:
-    healthy, unknown, ill = small_volume(1, 0), small_volume(2, IGNORE), small_volume(3, 2)
-    images, labels = zip(healthy, unknown, ill, strict=True)
-    pool = make_pool(images, labels, ["high"] * 3, CPU)
+    volumes = [small_volume(1, 0), small_volume(2, IGNORE), small_volume(3, 2)]
+    pool = make_pool([v[0] for v in volumes], [v[1] for v in volumes], ["high"] * 3, CPU)
     assert [len(indices) for indices in pool.with_tumour] == [0, 0, 2]
     config = TrainingConfig(tumour=1.0, centred=1.0, crop=64)
     drawn, masks, centres = sample_slices(pool, 200, config, torch.Generator().manual_seed(0))
@@ -123,11 +122,11 @@ def test_patients_without_tumour_and_ignored_pixels() -> None:
 
 
 def test_jitter_changes_level_and_spread_but_not_the_background() -> None:
-    images, labels = zip(small_volume(1, 2), strict=True)
+    images, labels = small_volume(1, 2)
     config = TrainingConfig()
 
     def levels(jitter: float) -> torch.Tensor:
-        pool = make_pool(images, labels, ["low"], CPU, jitter=jitter)
+        pool = make_pool([images], [labels], ["low"], CPU, jitter=jitter)
         drawn, _, _ = sample_slices(pool, 60, config, torch.Generator().manual_seed(0))
         assert not drawn[:, :, :40].any()
         return drawn[:, :, 80, 80]
