@@ -58,7 +58,7 @@ def write_card(arguments: argparse.Namespace) -> None:
     if arguments.mirroring or arguments.rules:
         set_masks(content["output"], arguments.mirroring, arguments.rules)
         write_json(folder / CARD, content)
-        if (folder / README).is_file():  # else the figures for it are still to be made
+        if content["held_out"]["cases"] or "folds" in content:  # else its figures are to be made
             write_bytes(folder / README, make_readme(content).encode())
         print(f"{folder / CARD}: {describe_masks(content['output'])}")
         return
