@@ -5,7 +5,7 @@ A check takes the file's content and a name for it and returns a `TargetResult`.
 
 from collections.abc import Callable, Sequence
 
-from convert.targets import coral, ethos, micro, pi
+from convert.targets import coral, ethos, firmware, micro, pi
 from convert.targets.result import TargetResult
 from glioslice.errors import GliosliceError
 
@@ -16,6 +16,7 @@ TARGETS: dict[str, Check] = {
     "coral": coral.check,
     "micro": micro.check,
     ethos.TARGET: ethos.check,
+    "firmware": firmware.check,
 }
 
 
