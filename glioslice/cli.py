@@ -228,9 +228,11 @@ def track(items: Sequence[Item], what: str) -> Iterator[Item]:
     """Yield `items`, with a progress bar on a terminal and a few plain lines elsewhere."""
     if drawable():
         from rich.console import Console
-        from rich.progress import track as bar
+        from rich.progress import Progress
 
-        yield from bar(items, what, console=Console(stderr=True))
+        # Only a terminal's stdout is drawn with the bar: what is printed to a file stays there.
+        with Progress(console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as bar:
+            yield from bar.track(items, description=what)
         return
     for done, item in enumerate(items, 1):
         yield item

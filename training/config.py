@@ -19,6 +19,13 @@ SHARES = (
 """Fields that are shares or probabilities."""
 
 
+FINE_TUNING_RATE = 3e-4
+"""The peak learning rate with --from, a tenth of a new network's.
+
+The averaged weights were trained down to a rate of 0. The full rate moves them away before it falls
+again, and a few cases of one's own do not bring all of it back."""
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
     """All hyper-parameters of a run; `--set NAME=VALUE` changes any of them."""
@@ -60,8 +67,9 @@ def parse_config(arguments: argparse.Namespace) -> TrainingConfig:
     Raises GliosliceError if a field is unknown or its value is invalid.
     """
     values: dict[str, Any] = {
-        name: getattr(arguments, name) for name in ("epochs", "steps", "batch", "rate", "seed")
+        name: getattr(arguments, name) for name in ("epochs", "steps", "batch", "seed")
     }
+    values["rate"] = peak_rate(arguments)
     types = {
         field.name: type(getattr(TrainingConfig, field.name)) for field in fields(TrainingConfig)
     }
@@ -90,6 +98,13 @@ def parse_config(arguments: argparse.Namespace) -> TrainingConfig:
             f"--set crop={config.crop}: must be a multiple of {CROP_STEP}, at most {min(WINDOW)}"
         )
     return config
+
+
+def peak_rate(arguments: argparse.Namespace) -> float:
+    """Return --rate, or the default for a new network or for fine-tuning."""
+    if arguments.rate is not None:
+        return float(arguments.rate)
+    return FINE_TUNING_RATE if arguments.start else TrainingConfig.rate
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from glioslice.cases import CaseFiles, case_digest, find_cases, read_case
+from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, read_json, write_json
 from glioslice.preprocessing import CLIP, WINDOW, brain_mask, extract_slices, find_crop, z_scores
@@ -101,7 +102,8 @@ def load_split(
 ) -> tuple[list[CaseSlices], list[CaseSlices]]:
     """Return the training and the held-out cases of the folder `data`."""
     kept, held_out = split_cases(find_cases(data), hold_out, seed)
-    return [load_slices(f, cache) for f in kept], [load_slices(f, cache) for f in held_out]
+    slices = [load_slices(f, cache) for f in track(kept + held_out, f"reading the cases of {data}")]
+    return slices[: len(kept)], slices[len(kept) :]
 
 
 def read_grades(table: Path) -> dict[str, str]:

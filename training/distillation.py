@@ -17,8 +17,9 @@ from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from glioslice.model_card import Card
 from training.checkpoint import load_model
-from training.dataset import CaseSlices
+from training.dataset import CaseSlices, patient_name
 from training.distributed import DistributedContext
+from training.lesion_patches import read_lesion_patients
 from training.network import Network, fold_batch_norms
 
 VALIDATION_BATCH = 16
@@ -62,21 +63,51 @@ class Ensemble:
         return total / len(self.networks)
 
 
-def load_teachers(folders: Sequence[Path], held_out: Sequence[CaseSlices]) -> Ensemble:
+def load_teachers(
+    folders: Sequence[Path], held_out: Sequence[CaseSlices], patients: Path | None
+) -> Ensemble:
     """Return the networks of model folders.
 
-    Raises GliosliceError if one was trained on a held-out case, which would leak to its student.
+    Raises GliosliceError if one was trained on a held-out patient, which would leak to its student.
     """
     loaded = [load_model(folder) for folder in folders]
     for folder, (_, card) in zip(folders, loaded, strict=True):
-        for case in held_out:
-            if case.digest in card.trained_on:
-                raise GliosliceError(
-                    f"--teacher {folder}: was trained on the held-out case {case.case}"
-                )
+        check_unseen("--teacher", folder, card, held_out, patients)
     return Ensemble(
         tuple(fold_batch_norms(net) for net, _ in loaded), tuple(card for _, card in loaded)
     )
+
+
+def check_unseen(
+    option: str,
+    folder: Path,
+    card: Card,
+    held_out: Sequence[CaseSlices],
+    patients: Path | None,
+) -> None:
+    """Raise GliosliceError if a model, named by `option`, was trained on a held-out patient.
+
+    Cases are compared by their images. Other visits are known by the names of BraTS 2023, and the
+    patients of lesion cubes and single slices by the table `patients`, if there is one.
+    """
+    training = card.content["training"]
+    seen = {patient_name(case["case"]) for case in training["cases"]}
+    name_of = read_lesion_patients(patients) if patients else {}
+    extras = [entry for key in ("cubes", "single_slices") if (entry := training.get(key))]
+    for case in held_out:
+        patient, extra = patient_name(case.case), name_of.get(case.case)
+        if case.digest in card.trained_on:
+            what = f"the held-out case {case.case}"
+        elif patient != case.case and patient in seen:
+            what = f"another visit of the held-out case {case.case}"
+        elif extra and any(extra not in entry.get("left_out", ()) for entry in extras):
+            what = f"lesion cubes or slices of the held-out case {case.case}"
+        else:
+            continue
+        raise GliosliceError(
+            f"{option} {folder}: was trained on {what}, so its Dice would not be that of unseen "
+            "cases; hold others out, or start from a model that has not seen them"
+        )
 
 
 def volume_dice(

@@ -237,13 +237,19 @@ class TorchNetwork:
     network: Network
     card: Card
 
-    @torch.no_grad()
     def run(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return the regions (3, X, Y) of a slice (X, Y, 4): sigmoid above the thresholds."""
+        regions: NDArray[np.bool_] = self.run_batch(z_scores[np.newaxis])[0]
+        return regions
+
+    @torch.no_grad()
+    def run_batch(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return the regions (N, 3, X, Y) of slices (N, X, Y, 4), as `run` does for each."""
         thresholds = self.card.content["output"]["thresholds"]
-        batch = torch.from_numpy(z_scores).permute(2, 0, 1)[None]
+        batch = torch.from_numpy(z_scores).permute(0, 3, 1, 2)
         logits = self.network(batch)
         if self.card.mirroring:
             logits = (logits + self.network(batch.flip(2)).flip(2)) / 2
-        probabilities = torch.sigmoid(logits)[0].numpy()
-        return np.stack([probabilities[i] > thresholds[region] for i, region in enumerate(REGIONS)])
+        probabilities = torch.sigmoid(logits).numpy()  # (N, 3, X, Y)
+        limits = np.array([thresholds[region] for region in REGIONS], np.float32)
+        return np.asarray(probabilities > limits[:, np.newaxis, np.newaxis])

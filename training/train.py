@@ -6,16 +6,20 @@
 
 The run's folder becomes a model folder: `<size>.safetensors` holds the averaged weights and
 `card.json` describes them. `log.csv`, `tensorboard/` and `state.safetensors` lie beside them;
-`--resume` continues from the state and gives the same bytes as an uninterrupted run.
+`--resume` continues from the state and gives the same bytes as an uninterrupted run. The state is
+written after each epoch, at least once a minute within it, and after Ctrl-C.
 """
 
 import argparse
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -24,8 +28,8 @@ from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.model_card import CARD
 from training.augment import augment
-from training.checkpoint import load_model, make_card, write_model
-from training.config import TrainingConfig, learning_rate, parse_config
+from training.checkpoint import STATE, load_model, make_card, write_model
+from training.config import FINE_TUNING_RATE, TrainingConfig, learning_rate, parse_config
 from training.dataset import (
     LOW,
     CaseSlices,
@@ -33,7 +37,7 @@ from training.dataset import (
     read_grades,
     with_grades,
 )
-from training.distillation import Ensemble, load_teachers, volume_dice
+from training.distillation import Ensemble, check_unseen, load_teachers, volume_dice
 from training.distributed import DistributedContext, distributed_context
 from training.geometry import warp
 from training.lesion_patches import (
@@ -44,6 +48,7 @@ from training.lesion_patches import (
 )
 from training.loss import RegionLoss
 from training.network import SIZES, Network, build_network, find_config
+from training.progress import SAVE_EVERY, BatchProgress, Ticker, deferred_interrupt
 from training.single_slices import SingleSlices, load_single_slices
 from training.slice_pool import (
     SlicePool,
@@ -54,6 +59,7 @@ from training.slice_pool import (
 )
 from training.trainer import (
     EpochRow,
+    Position,
     RunLog,
     Trainer,
     new_trainer,
@@ -86,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=TrainingConfig.steps, help="batches per epoch")
     parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="crops per batch")
     parser.add_argument(
-        "--rate", type=float, default=TrainingConfig.rate, help="peak learning rate"
-    )
+        "--rate", type=float,
+        help=f"peak learning rate; default: {TrainingConfig.rate:g}, or with --from "
+        f"{FINE_TUNING_RATE:g}",
+    )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, default=TrainingConfig.seed, help="of all random numbers; default: 0"
     )
@@ -163,15 +171,17 @@ def train_command(arguments: argparse.Namespace) -> None:
     else:
         size, network_config = find_config(arguments.size or DEFAULT_SIZE)
         network = build_network(network_config)
-    if (out / CARD).exists() and not arguments.resume:
+    if not arguments.resume and any((out / name).exists() for name in (CARD, STATE)):
         raise GliosliceError(f"{out}: already holds a run or a model; add --resume or change --out")
     cases, held_out = load_split(arguments.data, arguments.hold_out, config.seed, arguments.cache)
     if arguments.patients:
         cases = with_grades(cases, read_grades(arguments.patients))
+    if started:
+        check_unseen("--from", arguments.start, started[1], held_out, arguments.patients)
     left_out = same_patients(arguments, held_out)
     lesions = load_lesion_cubes(arguments.lesions, left_out) if arguments.lesions else None
     slices = load_single_slices(arguments.slices, left_out) if arguments.slices else None
-    teachers = load_teachers(arguments.teacher, held_out)
+    teachers = load_teachers(arguments.teacher, held_out, arguments.patients)
     settings = asdict(config) | {
         "size": size,
         "low_grade_cases": sum(case.grade == LOW for case in cases),
@@ -185,10 +195,10 @@ def train_command(arguments: argparse.Namespace) -> None:
     card = make_card(network, size, settings, held_out, [*inherited, *teachers.training_cases])
     run = TrainingRun(config, settings, card, cases, lesions, slices, held_out, teachers, out)
     with distributed_context() as context:
-        trainer, rows = start_run(run, network, context, arguments.resume)
-        log = RunLog(out, rows, arguments.wandb, settings) if context.is_main else None
+        trainer, position = start_run(run, network, context, arguments)
+        log = RunLog(out, position.rows, arguments.wandb, settings) if context.is_main else None
         try:
-            train_epochs(run, trainer, context, len(rows), log)
+            train_epochs(run, trainer, context, position, log)
         finally:
             if log is not None:
                 log.close()
@@ -220,32 +230,91 @@ def extra_entry(
 
 
 def start_run(
-    run: TrainingRun, network: Network, context: DistributedContext, resume: bool
-) -> tuple[Trainer, list[EpochRow]]:
-    """Return the trainer and the rows of finished epochs; a new run has none."""
+    run: TrainingRun, network: Network, context: DistributedContext, arguments: argparse.Namespace
+) -> tuple[Trainer, Position]:
+    """Return the trainer and how far the run is; a new run is at its beginning."""
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     run.teachers.to(context.device)
     trainer = new_trainer(network, run.config)
-    rows = restore_state(run.out, trainer, run.settings) if resume else []
+    position = restore_state(run.out, trainer, run.settings) if arguments.resume else Position([])
     if context.is_main:
+        within = f" and {position.batches} of {run.config.steps} batches" * bool(position.batches)
         print(
             f"{run.card['name']}: {run.card['network']['parameters']:,} parameters, "
             f"{len(run.cases)} cases to train on, {len(run.held_out)} held out, "
             f"{context.world_size} x {context.device}, "
-            f"{len(rows)} of {run.config.epochs} epochs done",
+            f"{len(position.rows)} of {run.config.epochs} epochs{within} done",
             flush=True,
         )
-    return trainer, rows
+        if arguments.start and arguments.rate is None:
+            print(
+                f"fine-tuning {arguments.start} at a peak rate of {run.config.rate:g}, a tenth of "
+                "a new network's: the full rate would undo what it has learnt; --rate changes it",
+                flush=True,
+            )
+    return trainer, position
+
+
+@dataclass
+class Monitor:
+    """Shows the progress of a run, saves within its epochs, and ends it after Ctrl-C.
+
+    `kept` is what the state on disk holds of this run.
+    """
+
+    run: TrainingRun
+    trainer: Trainer
+    log: RunLog | None
+    progress: BatchProgress
+    interrupted: threading.Event
+    saving: Ticker
+    kept: str
+
+    def after_batch(self, epoch: int, batches: int, loss: Tensor) -> None:
+        """Note that `batches` of an epoch are done, with this sum of losses.
+
+        Raises KeyboardInterrupt after Ctrl-C, once the state is saved.
+        """
+        steps = self.run.config.steps
+        self.progress.show((epoch - 1) * steps + batches, lambda: float(loss) / batches)
+        if batches == steps:  # the end of an epoch saves more
+            return
+        due = self.saving.is_due()
+        if self.log is not None and (due or self.interrupted.is_set()):
+            self.save(Position(self.log.rows, batches, loss))
+        self.check_interrupt()
+
+    def save(self, position: Position) -> None:
+        """Write the state."""
+        save_state(self.run.out, self.trainer, self.run.settings, position)
+        self.kept = describe_position(position, self.run.config)
+
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt after Ctrl-C."""
+        if self.interrupted.is_set():
+            raise KeyboardInterrupt
+
+
+def describe_position(position: Position, config: TrainingConfig) -> str:
+    """Return how far a run is, as text."""
+    epochs = f"{len(position.rows)} of {config.epochs} epochs"
+    if not position.batches:
+        return epochs
+    return f"{epochs} and {position.batches} of {config.steps} batches of the next"
 
 
 def train_epochs(
     run: TrainingRun,
     trainer: Trainer,
     context: DistributedContext,
-    epochs_done: int,
+    position: Position,
     log: RunLog | None,
 ) -> None:
-    """Train the remaining epochs; checkpoint, state and log are written after each."""
+    """Train the remaining epochs; checkpoint, state and log are written after each.
+
+    The state is also written within an epoch, every SAVE_EVERY seconds and after Ctrl-C, which one
+    process takes after a batch. Of several processes each stops at once, wherever it is.
+    """
     config = run.config
     network = trainer.network
     parallel = (
@@ -254,21 +323,53 @@ def train_epochs(
         else record_cuda_graphs(network, config.batch, config.crop, context)
     )
     pools = make_pools(run, context.device)
-    for epoch in range(epochs_done + 1, config.epochs + 1):
-        started = time.monotonic()
-        loss = train_epoch(parallel, trainer, run, pools, epoch, context)
-        if log is None:
-            continue
-        rate = learning_rate(config, epoch * config.steps)
-        row: EpochRow = {"epoch": epoch, "rate": rate, "loss": loss}
-        if run.held_out and (epoch % config.judge_every == 0 or epoch == config.epochs):
-            row |= validate(trainer.averaged_network, run.held_out, context)
-        log.add(row)
-        training = run.card["training"] | {"epochs_done": epoch}
-        write_model(run.out, trainer.averaged_network, run.card | {"training": training})
-        save_state(run.out, trainer, run.settings, log.rows)
-        values = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
-        print(f"{values}  {time.monotonic() - started:.0f} s", flush=True)
+    done = len(position.rows) * config.steps + position.batches
+    with (
+        BatchProgress(config.epochs, config.steps, done, shown=context.is_main) as progress,
+        deferred_interrupt(enabled=context.world_size == 1) as interrupted,
+    ):
+        saving = Ticker(SAVE_EVERY, SAVE_EVERY)
+        kept = describe_position(position, config)
+        monitor = Monitor(run, trainer, log, progress, interrupted, saving, kept)
+        try:
+            for epoch in range(len(position.rows) + 1, config.epochs + 1):
+                started = time.monotonic()
+                loss = train_epoch(parallel, trainer, run, pools, epoch, context, position, monitor)
+                position = Position([])  # only the first epoch of a resumed run has batches done
+                if log is not None:
+                    row = finish_epoch(run, trainer, context, epoch, loss, log)
+                    monitor.save(Position(log.rows))
+                    values = "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+                    print(f"{values}  {time.monotonic() - started:.0f} s", flush=True)
+                monitor.check_interrupt()
+        except KeyboardInterrupt:
+            if log is not None:
+                print(
+                    f"kept {monitor.kept} in {run.out / STATE}; --resume continues from there",
+                    file=sys.stderr,
+                )
+            raise
+
+
+def finish_epoch(
+    run: TrainingRun,
+    trainer: Trainer,
+    context: DistributedContext,
+    epoch: int,
+    loss: float,
+    log: RunLog,
+) -> EpochRow:
+    """Validate, write the row of an epoch and the checkpoint, and return the row."""
+    config = run.config
+    row: EpochRow = {
+        "epoch": epoch, "rate": learning_rate(config, epoch * config.steps), "loss": loss
+    }  # fmt: skip
+    if run.held_out and (epoch % config.judge_every == 0 or epoch == config.epochs):
+        row |= validate(trainer.averaged_network, run.held_out, context)
+    log.add(row)
+    training = run.card["training"] | {"epochs_done": epoch}
+    write_model(run.out, trainer.averaged_network, run.card | {"training": training})
+    return row
 
 
 def train_epoch(
@@ -278,14 +379,18 @@ def train_epoch(
     pools: tuple[SlicePool, SlicePool | None],
     epoch: int,
     context: DistributedContext,
+    position: Position,
+    monitor: Monitor,
 ) -> float:
-    """Return the mean loss of an epoch. All randomness derives from seed, epoch and rank."""
+    """Return the mean loss of an epoch, whose first batches may be done already."""
     config = run.config
-    generator = torch.Generator().manual_seed((config.seed * 10_000 + epoch) * 64 + context.rank)
-    criterion, total = RegionLoss(), torch.zeros((), device=context.device)
+    criterion = RegionLoss()
+    total = position.loss.to(context.device, copy=True)
     network.train()
-    resample_volumes(pools[0], config, generator)
-    for step in range(config.steps):
+    after_batches = random_source(config.seed, epoch, context.rank, config.steps)
+    resample_volumes(pools[0], config, after_batches)
+    for step in range(position.batches, config.steps):
+        generator = random_source(config.seed, epoch, context.rank, step)
         images, labels = make_batch(run, pools, generator)
         for group in trainer.optimiser.param_groups:
             group["lr"] = learning_rate(config, (epoch - 1) * config.steps + step)
@@ -298,6 +403,7 @@ def train_epoch(
         trainer.optimiser.step()
         trainer.average.update_parameters(trainer.network)
         total += loss.detach()
+        monitor.after_batch(epoch, step + 1, total)
     return total.item() / config.steps
 
 
@@ -309,6 +415,16 @@ def make_pools(run: TrainingRun, device: torch.device) -> tuple[SlicePool, Slice
         return volumes, None
     jitter = config.slice_jitter
     return volumes, make_pool(single.images, single.labels, single.grades, device, jitter=jitter)
+
+
+def random_source(*place: int) -> torch.Generator:
+    """Return the source of all randomness of one place in a run: seed, epoch, rank and batch.
+
+    Each batch has its own, so a run may resume at any of them. The volumes of an epoch have that of
+    the number after its last batch.
+    """
+    [mixed] = np.random.SeedSequence(place).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed))  # torch uses 32 bits of a seed
 
 
 def make_batch(

@@ -6,7 +6,7 @@ and, on request, Weights & Biases.
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,20 @@ def update_average(decay: float, average: Any, current: Any, updates: Tensor) ->
         torch._foreach_copy_(average, current)
 
 
-def save_state(run: Path, trainer: Trainer, settings: dict[str, Any], rows: list[EpochRow]) -> None:
-    """Write everything that the next epoch depends on into one file."""
+@dataclass(frozen=True)
+class Position:
+    """How far a run is: the rows of finished epochs, and batches of the one that is not finished.
+
+    `loss` is the sum of those batches' losses.
+    """
+
+    rows: list[EpochRow]
+    batches: int = 0
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+
+def save_state(run: Path, trainer: Trainer, settings: dict[str, Any], position: Position) -> None:
+    """Write everything that the next batch depends on into one file."""
     tensors: dict[str, Tensor] = {
         f"{part}.{name}": tensor
         for part, module in (("network", trainer.network), ("average", trainer.average))
@@ -121,11 +133,15 @@ def save_state(run: Path, trainer: Trainer, settings: dict[str, Any], rows: list
     }
     for index, state in trainer.optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-    save_tensors(run / STATE, tensors, {"settings": settings, "rows": rows})
+    note: dict[str, Any] = {"settings": settings, "rows": position.rows}
+    if position.batches:
+        tensors["epoch.loss"] = position.loss
+        note["batches"] = position.batches
+    save_tensors(run / STATE, tensors, note)
 
 
-def restore_state(run: Path, trainer: Trainer, settings: dict[str, Any]) -> list[EpochRow]:
-    """Load the state of `run` into the trainer; return the rows of its log.
+def restore_state(run: Path, trainer: Trainer, settings: dict[str, Any]) -> Position:
+    """Load the state of `run` into the trainer; return how far the run was.
 
     Raises GliosliceError if the run was started with other settings or cases.
     """
@@ -147,8 +163,8 @@ def restore_state(run: Path, trainer: Trainer, settings: dict[str, Any]) -> list
     trainer.optimiser.load_state_dict(
         {"state": state, "param_groups": trainer.optimiser.state_dict()["param_groups"]}
     )
-    rows: list[EpochRow] = note["rows"]
-    return rows
+    position = Position(note["rows"], note.get("batches", 0))
+    return replace(position, loss=tensors["epoch.loss"]) if position.batches else position
 
 
 def record_cuda_graphs(

@@ -2,8 +2,11 @@
 
 import argparse
 import csv
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from glioslice.model_card import read_card
 from tests.conftest import ROOT, Write
 from training import train
 from training.checkpoint import STATE, load_model
-from training.config import TrainingConfig, learning_rate
+from training.config import FINE_TUNING_RATE, TrainingConfig, learning_rate, parse_config
 
 
 @pytest.fixture
@@ -65,7 +68,11 @@ def test_a_run_is_a_model_folder_with_its_log(data: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bytes(
-    data: Path, cubes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    cubes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     patients = tmp_path / "patients.csv"
     patients.write_text("case,lesion_patient,grade\na,P1,low\nb,P1,high\nc,P1,low\n")
@@ -86,14 +93,78 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
         train.train_command(arguments(data, tmp_path / "cut", **given))
     monkeypatch.undo()
     assert read_json(tmp_path / "cut" / "card.json")["training"]["epochs_done"] == 1
+    assert "kept 1 of 3 epochs in " in capsys.readouterr().err
     with pytest.raises(GliosliceError, match="already holds a run"):
         train.train_command(arguments(data, tmp_path / "cut", **given))
     with pytest.raises(GliosliceError, match="different value of epochs"):
         train.train_command(arguments(data, tmp_path / "cut", epochs=4, resume=True, **given))
     train.train_command(arguments(data, tmp_path / "cut", resume=True, **given))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
     for name in ("nano.safetensors", STATE, "log.csv", "card.json"):
-        whole, cut = (tmp_path / run / name for run in ("whole", "cut"))
-        assert whole.read_bytes() == cut.read_bytes(), name
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def stop_in_batch(number: int, stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `stop` while the batch of this number, counted from 1 over the run, is made."""
+    real, made = train.make_batch, 0
+
+    def make_batch(*given: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == number:
+            stop()
+        return real(*given)
+
+    monkeypatch.setattr(train, "make_batch", make_batch)
+
+
+def interrupt(times: int) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_within_an_epoch_ends_the_batch_and_keeps_it(
+    data: Path,
+    tmp_path: Path,
+    times: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train.train_command(arguments(data, tmp_path / "whole", steps=3))
+    stop_in_batch(5, lambda: interrupt(times), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_command(arguments(data, tmp_path / "cut", steps=3))
+    monkeypatch.undo()
+    assert "kept 1 of 3 epochs and 2 of 3 batches of the next in " in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train.train_command(arguments(data, tmp_path / "cut", steps=3, resume=True))
+    assert "1 of 3 epochs and 2 of 3 batches done" in capsys.readouterr().out
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_within_its_first_epoch_resumes_from_the_last_save(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise RuntimeError("no power")
+
+    train.train_command(arguments(data, tmp_path / "whole", steps=3))
+    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    stop_in_batch(3, die, monkeypatch)
+    with pytest.raises(RuntimeError, match="no power"):
+        train.train_command(arguments(data, tmp_path / "cut", steps=3))
+    monkeypatch.undo()
+    assert not (tmp_path / "cut" / "card.json").exists()
+    with pytest.raises(GliosliceError, match="already holds a run"):
+        train.train_command(arguments(data, tmp_path / "cut", steps=3))
+    train.train_command(arguments(data, tmp_path / "cut", steps=3, resume=True))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_cubes_need_a_table_of_patients(data: Path, cubes: Path, tmp_path: Path) -> None:
@@ -213,6 +284,33 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     assert max(rates) == rates[9] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0, abs=1e-12)
+
+
+def test_fine_tuning_starts_at_a_lower_rate(data: Path, tmp_path: Path) -> None:
+    def rate(**others: Any) -> float:
+        return parse_config(arguments(data, tmp_path, **({"rate": None} | others))).rate
+
+    assert rate() == TrainingConfig.rate
+    assert rate(start=tmp_path) == FINE_TUNING_RATE < TrainingConfig.rate
+    assert rate(start=tmp_path, rate=0.01) == 0.01
+
+
+def test_a_model_that_was_trained_on_a_held_out_patient_is_refused(
+    three: Path, tmp_path: Path, cubes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patients = tmp_path / "patients.csv"
+    patients.write_text("case,lesion_patient\na,P1\nb,P2\n")
+    given: dict[str, Any] = {"epochs": 1, "steps": 1, "batch": 4, "patients": patients}
+    train.train_command(arguments(three, tmp_path / "base", hold_out="a", lesions=cubes, **given))
+    started: dict[str, Any] = given | {"start": tmp_path / "base", "size": None, "rate": None}
+    with pytest.raises(GliosliceError, match="base: was trained on the held-out case b"):
+        train.train_command(arguments(three, tmp_path / "x", hold_out="a,b", **started))
+    assert not (tmp_path / "x").exists()
+    capsys.readouterr()
+    train.train_command(arguments(three, tmp_path / "tuned", hold_out="a", **started))
+    assert f"at a peak rate of {FINE_TUNING_RATE:g}" in capsys.readouterr().out
+    training = read_card(tmp_path / "tuned").content["training"]
+    assert training["rate"] == FINE_TUNING_RATE
 
 
 def command(*options: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
