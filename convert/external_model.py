@@ -8,7 +8,7 @@ the same side of the threshold as the network's own.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from convert.artifacts import ModelFile
 from convert.calibration import spread
 from convert.export import convert_onnx, export_onnx
 from convert.onnx_model import Floats, Shape, make_runner, onnx_steps, prepare_onnx, read_onnx
+from convert.onnx_rewrites import ChannelsLast, rewrite
 from convert.sample_images import SPLIT, SampleImages, extended_images, usual_images
 from convert.tflite.interpreter import output_values, snr
 from convert.tflite.reader import PORTABLE_CUSTOM
@@ -39,13 +40,15 @@ MAX_PROBES, FLOAT_PROBES = 8, 2
 class ExternalNetwork:
     """A network, a function that runs it, and its ONNX model, ready for conversion.
 
-    `run` takes (1, *shape) and returns the output, (1, K) or (1, K, H', W').
+    `run` takes (1, *shape) and returns the output, (1, K) or (1, K, H', W'). `channels_last` tells
+    which ends of the network as its author made it are in another order than `run` and `model`.
     """
 
     name: str
     shape: Shape
     model: Any
     run: Callable[[Floats], Floats]
+    channels_last: ChannelsLast
 
 
 def load_onnx(path: Path, shape: Shape | None) -> ExternalNetwork:
@@ -56,7 +59,7 @@ def load_onnx(path: Path, shape: Shape | None) -> ExternalNetwork:
     """
     try:
         model, sizes = prepare_onnx(read_onnx(path), shape)
-        return ExternalNetwork(path.stem, sizes, model, _checked(make_runner(model), sizes))
+        return _external_network(path.stem, model, sizes, _checked(make_runner(model), sizes))
     except GliosliceError as error:
         where = "" if str(error).startswith(str(path)) else f"{path}: "
         raise GliosliceError(f"{where}{error}") from None
@@ -86,9 +89,23 @@ def wrap_module(network: nn.Module, shape: Shape, name: str) -> ExternalNetwork:
     try:
         checked = _checked(run, shape)
         model, _ = prepare_onnx(onnx.ModelProto.FromString(export_onnx(network, shape)), shape)
+        return _external_network(name, model, shape, checked)
     except GliosliceError as error:
         raise GliosliceError(f"{name}: {error}") from None
-    return ExternalNetwork(name, shape, model, checked)
+
+
+def _external_network(
+    name: str, model: Any, sizes: Shape, run: Callable[[Floats], Floats]
+) -> ExternalNetwork:
+    """Return a network with channels first, whatever `run` and the prepared `model` have."""
+    rewritten, channels_last = rewrite(model)
+
+    def run_channels_first(batch: Floats) -> Floats:
+        output = run(np.moveaxis(batch, 1, -1) if channels_last.input else batch)
+        return np.moveaxis(output, -1, 1) if channels_last.output else output
+
+    shape = (sizes[2], sizes[0], sizes[1]) if channels_last.input else sizes
+    return ExternalNetwork(name, shape, rewritten, run_channels_first, channels_last)
 
 
 def import_module_network(path: str) -> tuple[nn.Module, str]:
@@ -234,6 +251,7 @@ def make_external_model(
     not be distinguished from a network whose output is constant.
     """
     warnings = check_nodes(network.model)
+    samples = _match_order(samples, network)
     if samples.shape != network.shape:
         raise GliosliceError(
             f"{samples.name}: images are of {samples.shape}, {network.name} takes "
@@ -248,6 +266,20 @@ def make_external_model(
     else:
         _check_masks(source, samples.masks, limits)
     return source
+
+
+def _match_order(samples: SampleImages, network: ExternalNetwork) -> SampleImages:
+    """Return images and masks with channels first where the network's own order is channels last.
+
+    Images that have channels first already are returned as they are.
+    """
+    channels, rows, columns = network.shape
+    images, masks = samples.images, samples.masks
+    if network.channels_last.input and samples.shape == (rows, columns, channels):
+        images = np.moveaxis(images, -1, 1)
+    if network.channels_last.output and masks is not None:
+        masks = np.moveaxis(masks, -1, 1)
+    return replace(samples, images=images, masks=masks)
 
 
 def match_layout(output: Floats, expected: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """Keep tools quiet: their output goes to a log, which is shown if they fail."""
 
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -11,7 +12,12 @@ from pathlib import Path
 from glioslice.errors import GliosliceError
 
 LOG_LINES = 5
-"""Lines of the log that an error message quotes."""
+"""Lines of the log that an error message quotes where the error itself gives no cause."""
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+NO_CAUSE = ("Exception encountered when calling layer", "Call arguments received by")
+HINTS = ("ERROR: Read this", "ERROR: Alternatively", "ERROR: If the input OP", "ERROR: Also, for")
+"""What onnx2tf advises after each failure: options of its own, which this kit does not have."""
 
 
 @contextmanager
@@ -54,10 +60,21 @@ def redirect_output(log: Path) -> Iterator[None]:
 
 
 def _describe_failure(error: BaseException, log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    """Return the cause of a failure in one line, with the layer at which onnx2tf stopped."""
+    text = COLOURS.sub("", log.read_text(errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     with tempfile.NamedTemporaryFile(
         "w", prefix="glioslice-convert-", suffix=".log", delete=False
     ) as kept:
         kept.write("\n".join(lines))
-    quoted = " | ".join(lines[-LOG_LINES:]) or repr(error)
-    return f"the conversion failed ({type(error).__name__}): {quoted} (full log: {kept.name})"
+    causes = [
+        line.partition(" for '{{node")[0].strip()
+        for line in str(error).splitlines()
+        if line.strip() and not line.startswith(NO_CAUSE)
+    ]
+    layer = re.search(r"onnx_op_name: (\S+)", text)
+    own = [line for line in lines if not line.startswith(HINTS)]
+    if isinstance(error, SystemExit) or not causes:
+        causes = [" | ".join(own[-LOG_LINES:])] if own else [repr(error)]
+    where = f"the converter stops at {layer[1]}" if layer else "the conversion failed"
+    return f"{where} ({type(error).__name__}): {causes[0]} (full log: {kept.name})"

@@ -76,15 +76,20 @@ class OwnModel:
     def describe(self) -> dict[str, Any]:
         """Return which cases calibrated and which evaluated, for `report.json`."""
         roles = self.roles
-        seen = any(case.digest in self.card.trained_on for case in roles.evaluation)
         return {
             "calibrated_on": {
                 "what": "cases" if roles.calibration[0].digest else "phantoms",
                 "names": [case.name for case in roles.calibration],
                 "slices": sum(len(case.slices) for case in roles.calibration),
             },
-            "judged_on": roles.describe_evaluation() | {"seen_in_training": seen},
+            "judged_on": roles.describe_evaluation() | {"seen_in_training": bool(self.seen_cases)},
         }
+
+    @property
+    def seen_cases(self) -> tuple[str, ...]:
+        """The names of the evaluation cases that the network was trained on."""
+        trained_on = self.card.trained_on
+        return tuple(case.name for case in self.roles.evaluation if case.digest in trained_on)
 
 
 def thresholds_of(card: Card) -> tuple[float, ...]:

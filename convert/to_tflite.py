@@ -293,6 +293,14 @@ def _convert_own(
         f"{len(roles.evaluation)} {roles.describe_evaluation()['what']}",
     )
     source = OwnModel(network, card, thresholds, roles, references)
+    if source.seen_cases:
+        logger.warning(
+            "%s: the gate judges on cases that the network was trained on (%s): the Dice of the "
+            "files compares them with each other, but is not that of unseen cases; add some to "
+            "--data that are",
+            card.name,
+            ", ".join(source.seen_cases),
+        )
     conversion = Conversion(source, precisions, limits, bool(precision or targets))
     convert_and_write(conversion, targets, partial(publish, folder, out, card))
     _print_step(card.name, f"wrote {out / REPORT}")

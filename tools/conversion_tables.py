@@ -71,9 +71,7 @@ def targets_table() -> str:
         for target, check in TARGETS.items():
             found = check(path.read_bytes(), path.stem)
             cells = "; ".join(f"{what}: {value}" for what, value in found.rows)
-            rows.append(
-                [size, f"`{target}`", "compatible" if found.ok else "not compatible", cells]
-            )
+            rows.append([size, f"`{target}`", found.verdict, cells])
     return table(("int8", "target", "", "findings"), rows)
 
 

@@ -267,6 +267,8 @@ class CompilerRow:
 def check(content: bytes, name: str) -> TargetResult:
     """Return which ops of a file called `name` the Edge TPU rejects; `ok` if there is none.
 
+    Without the compiler the result is not verified.
+
     Raises GliosliceError if the file is not a TFLite file.
     """
     ops = ops_of(read_model(content))
@@ -288,7 +290,8 @@ def check(content: bytes, name: str) -> TargetResult:
     if not mapped:
         problems.append(f"{COMPILER}: {_describe_compilation(compiled)}")
     ok = not rejections and mapped
-    return TargetResult("coral", ok, tuple(rows), report, files, "; ".join(problems))
+    verified = compiled is not None
+    return TargetResult("coral", ok, tuple(rows), report, files, "; ".join(problems), verified)
 
 
 def rejections_of(op: Op) -> Iterator[Rejection]:

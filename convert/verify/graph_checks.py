@@ -29,7 +29,8 @@ INSTANCE_NORM = "is off by a hundredth of its values; use BatchNorm, which is fo
 HARD_SWISH = "makes int8 4.5 times slower; use ReLU"
 GROUPED_TRANSPOSED = "makes int8 4.5 times slower; use nearest upsampling and a convolution"
 DEPTHWISE = "spends its bytes on scales and runs at half the speed; use a plain convolution"
-BREAKING = frozenset({PRELU, INSTANCE_NORM})
+TRAINING_MODE = "was exported in training mode; call network.eval() and export it again"
+BREAKING = frozenset({PRELU, INSTANCE_NORM, TRAINING_MODE})
 RESIZE_OPTIONS = (schema.ResizeNearestNeighborOptionsT, schema.ResizeBilinearOptionsT)
 EXPECTED = frozenset(
     {"PAD", "CONV_2D", "MAX_POOL_2D", "ADD", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"}
@@ -88,6 +89,10 @@ def _problem_with_node(model: Any, node: Any) -> str:
     plain = {"PRelu": PRELU, "InstanceNormalization": INSTANCE_NORM, "HardSwish": HARD_SWISH}
     if node.op_type in plain:
         return plain[node.op_type]
+    if node.op_type == "BatchNormalization" and any(
+        a.name == "training_mode" and a.i for a in node.attribute
+    ):
+        return TRAINING_MODE
     groups = next((a.i for a in node.attribute if a.name == "group"), 1)
     if groups > 1 and node.op_type == "ConvTranspose":
         return GROUPED_TRANSPOSED

@@ -123,7 +123,8 @@ def _round_weights(model: Any, maker: Any, other: Any, twin: int) -> None:
         if quantization is None or quantization.scale is None:  # left in float
             continue
         along = [1] * values.ndim
-        along[quantization.quantizedDimension] = len(quantization.scale)
+        if along:  # a number that scales a whole tensor has no dimensions
+            along[quantization.quantizedDimension] = len(quantization.scale)
         scales = np.asarray(quantization.scale, np.float64).reshape(along)
         zeros = np.asarray(quantization.zeroPoint, np.float64).reshape(along)
         set_constant(model, tensor, (values - zeros) * scales)

@@ -84,7 +84,8 @@ def test_results_and_files_of_targets_are_written(
     found = written(RESULT, pi=True, micro=True)
     assert set(found["extras"]) == {"pi.h", "micro.h", "report.svg"}
     assert found["report"]["targets"] == [
-        {"target": "pi", "ok": True, "ops": 3}, {"target": "micro", "ok": True, "ops": 3}
+        {"target": "pi", "ok": True, "verified": True, "ops": 3},
+        {"target": "micro", "ok": True, "verified": True, "ops": 3},
     ]  # fmt: skip
     assert "pi: compatible\n  ops  3" in capsys.readouterr().out
     assert "targets" not in written(RESULT)["report"]

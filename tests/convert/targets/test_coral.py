@@ -307,6 +307,9 @@ def test_all_ops_after_the_first_rejected_one_run_on_the_cpu() -> None:
 def test_without_a_compiler_nothing_is_compiled() -> None:
     result = check(SHIPPED[0].read_bytes(), "x")
     assert result.report["compiler"] is None
+    assert result.ok and not result.verified
+    assert result.table.startswith("coral: not verified\n")
+    assert result.entry["verified"] is False
     assert not result.files
     assert "not compiled" in result.table
 
@@ -354,6 +357,7 @@ def test_a_compilers_log_decides(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin")
     result = check(SHIPPED[0].read_bytes(), "x")
     assert result.ok is all_mapped
+    assert result.verified
     compiled = result.report["compiler"]
     assert compiled["version"] == "16.0.384591198"
     assert compiled["lines"][0] == {"op": "ADD", "count": 3, "status": MAPPED}
