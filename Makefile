@@ -5,6 +5,8 @@ SHARED ?= ../shared/data
 DATA ?= $(SHARED)/brats
 # The runtime that boards get. Products are judged on it: onnx2tf pins an older one, for checks of its own that we do not use.
 LITERT = ai-edge-litert==2.3.0
+# The challenge's own scores pin an older rich and pandas: what they really need is in the extra dev.
+BRATS = brats-evaluation==0.0.10 panoptica==2.1.7
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two processes of tests share two cores: in each, TensorFlow, torch and LiteRT would start a thread a core.
 PARALLEL = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
@@ -75,7 +77,7 @@ folds: .venv/ready  ## train the networks of the folds again: a day on two cores
 	@echo "installing everything into .venv (several GB, some minutes)"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python $(PIP) --editable ".[dev]"
-	.venv/bin/python $(PIP) --no-deps $(LITERT)
+	.venv/bin/python $(PIP) --no-deps $(LITERT) $(BRATS)
 	touch $@
 
 clean:  ## remove the environments and everything that was built

@@ -22,8 +22,9 @@ SHARES = (
 FINE_TUNING_RATE = 3e-4
 """The peak learning rate with --from, a tenth of a new network's.
 
-The averaged weights were trained down to a rate of 0. The full rate moves them away before it falls
-again, and a few cases of one's own do not bring all of it back."""
+The weights were trained down to a rate of 0. In a trial (compact, 8 patients, 240 batches) the mean
+Dice of 8 other patients was .819 before, .811 at 1e-4, .820 at 3e-4 and .819 at 3e-3: of two rates
+that do no harm, the lower one."""
 
 
 @dataclass(frozen=True)

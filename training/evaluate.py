@@ -9,6 +9,7 @@ as seen and left out of the mean. Masks are post-processed by the rules in the m
 `--raw`. `--json` writes: model, postprocessing (the rules), mean {WT, TC, ET, mean}, cases [{case,
 seen, missing, dice {WT, TC, ET, mean}}]. dice is null without a ground truth, mean if no case
 counts.
+With --lesion-wise a case with a ground truth also has lesion_wise {WT, TC, ET: {dice, hd95, ...}}.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from glioslice.model_card import CARD, Card, find_model, read_card
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import NO_RULES, postprocess
 from glioslice.preprocessing import restore_volume, slice_volume
+from training.lesion_wise import format_lesion_wise, lesion_wise_scorer
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_missing_option(parser)
     parser.add_argument("--masks", type=Path, metavar="DIR", help="write the masks as NIfTI here")
+    parser.add_argument(
+        "--lesion-wise", action="store_true",
+        help="also score each lesion, by the official package of the challenge (extra: brats)",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here")
     cli.run(evaluate, parser.parse_args(argv))
 
@@ -78,6 +84,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     folders = [*arguments.case, *arguments.data]
     if not folders:
         raise GliosliceError("no case given: add a case or a folder of cases")
+    lesion_wise = lesion_wise_scorer() if arguments.lesion_wise else None
     file, network = load_network(arguments.model)
     cases = [files for folder in folders for files in find_cases(folder)]
     rows, failed = [], []
@@ -102,6 +109,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
             row["seen"] = was_seen(files, network.card)
         rows.append(row)
         print(format_row(row), flush=True)
+        if lesion_wise is not None and case.labels is not None:
+            row["lesion_wise"] = lesion_wise(labels, case.labels)
+            print(format_lesion_wise(row["lesion_wise"]), flush=True)
     mean = mean_dice(rows)
     if mean is None:
         print("no mean: every case lacks a ground truth or was seen in training")

@@ -249,7 +249,8 @@ def start_run(
         if arguments.start and arguments.rate is None:
             print(
                 f"fine-tuning {arguments.start} at a peak rate of {run.config.rate:g}, a tenth of "
-                "a new network's: the full rate would undo what it has learnt; --rate changes it",
+                "a new network's, because its weights were trained down to a rate of 0; --rate "
+                "changes it",
                 flush=True,
             )
     return trainer, position

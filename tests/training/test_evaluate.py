@@ -9,17 +9,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.accuracy_tables import int8_scores
 from benchmarks.folds import FoldRun, held_out_cases
+from device.segment import segment
 from glioslice.cases import case_digest, read_case
 from glioslice.files import read_json, sha256
 from glioslice.labels import REGIONS
-from glioslice.model_card import shipped_folder
+from glioslice.model_card import Card, read_card, shipped_folder
 from tests.conftest import ROOT, Write
 from training.checkpoint import make_card, write_model
-from training.evaluate import main, mean_dice
-from training.network import SIZES, UNet
+from training.evaluate import BATCH, main, mean_dice, predict
+from training.network import SIZES, TorchNetwork, UNet
 
 
 def evaluate(*options: object) -> subprocess.CompletedProcess[str]:
@@ -27,6 +29,10 @@ def evaluate(*options: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "training/evaluate.py", *map(str, options)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def shipped_card() -> Card:
+    return read_card(shipped_folder("nano"))
 
 
 def test_mean_over_scored_unseen_cases() -> None:
@@ -67,6 +73,46 @@ def test_json_masks_and_seen_cases(write_case: Write, tmp_path: Path) -> None:
     mask = nib.Nifti1Image.from_filename(tmp_path / "masks" / "b-mask.nii.gz")
     assert mask.shape == (28, 36, 20)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1, 2, 4}
+
+
+def test_a_checkpoint_takes_slices_in_batches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the batches, each slice has the mask that it has alone."""
+    torch.manual_seed(0)
+    network = UNet(SIZES["nano"]).eval()
+    card = shipped_card()
+    images = np.random.default_rng(0).uniform(1, 100, (4, 40, 40, BATCH + 3)).astype(np.float32)
+    sizes: list[int] = []
+
+    class Counted(TorchNetwork):
+        def run_batch(self, z_scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+            sizes.append(len(z_scores))
+            return super().run_batch(z_scores)
+
+    labels = predict(images, Counted(network, card), "segmenting x")
+    assert sizes == [BATCH, 3]
+    assert "segmenting x: 2 of 2" in capsys.readouterr().err
+    sizes.clear()
+    alone = segment(images, Counted(network, card)).labels
+    assert sizes == [1] * (BATCH + 3)
+    assert (labels == alone).mean() > 0.999  # float sums may round otherwise in another batch
+    assert len(np.unique(alone)) > 1
+
+
+def test_one_bad_case_does_not_end_the_others(
+    write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        write_case(name, folder=tmp_path / "data")
+    (tmp_path / "data" / "b" / "b_t2.nii.gz").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "data"), "--json", str(tmp_path / "o.json")])
+    assert end.value.code == 2
+    output = capsys.readouterr()
+    assert "b_t2.nii.gz" in output.err
+    assert "1 of 3 cases were not scored: b" in output.err
+    assert [row["case"] for row in read_json(tmp_path / "o.json")["cases"]] == ["a", "c"]
 
 
 @pytest.mark.slow
