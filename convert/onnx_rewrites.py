@@ -67,7 +67,8 @@ def fold_constants(model: Any) -> None:
     graph = model.graph
     shapes = _known_shapes(model)
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    kept, new = [], {}
+    kept: list[Any] = []
+    new: dict[str, NDArray[Any]] = {}
     outputs = {value.name for value in graph.output}
     for node in graph.node:
         if node.op_type == "Shape" and node.input[0] in shapes:

@@ -68,7 +68,7 @@ def channels_last(path: Path, change: Callable[[Any], None] | None = None) -> Pa
     graph.node.insert(0, first)
     graph.node.append(last)
     del graph.input[:], graph.output[:]
-    batch = ["batch", 24, 32, 3]
+    batch: list[str | int | None] = ["batch", 24, 32, 3]
     graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, batch))
     output = helper.make_tensor_value_info("Identity:0", TensorProto.FLOAT, ["b", 24, 32, 2])
     graph.output.append(output)
@@ -108,7 +108,7 @@ def test_images_and_masks_of_channels_last_networks_in_either_order(first: Path)
 
 
 def scale_first(graph: Any) -> None:
-    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(2), "two"))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(2, np.float32), "two"))
     graph.node.insert(0, helper.make_node("Mul", ["x", "two"], ["scaled"]))
     graph.node[1].input[0] = "scaled"
 

@@ -26,7 +26,7 @@ def head(seed: int) -> NDArray[np.uint8]:
 
 def test_our_volume_dice_is_the_official_one() -> None:
     score = lesion_wise_scorer()
-    seen = []
+    seen: list[float] = []
     for seed in range(4):
         labels, truth = head(2 * seed), head(2 * seed + 1)
         official, ours = score(labels, truth), region_dice(labels, truth)
