@@ -113,10 +113,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             row["lesion_wise"] = lesion_wise(labels, case.labels)
             print(format_lesion_wise(row["lesion_wise"]), flush=True)
     mean = mean_dice(rows)
-    if mean is None:
-        print("no mean: every case lacks a ground truth or was seen in training")
-    else:
-        print(format_row({"case": "mean of unseen cases", "seen": False, "dice": mean}))
+    print(format_mean(mean))
     if arguments.json:
         rules = NO_RULES if arguments.raw else network.card.rules
         write_json(
@@ -197,6 +194,13 @@ def mean_dice(rows: list[dict[str, Any]]) -> Scores | None:
     if not scored:
         return None
     return {name: sum(d[name] for d in scored) / len(scored) for name in scored[0]}
+
+
+def format_mean(mean: Scores | None) -> str:
+    """Return the last row of the printed table."""
+    if mean is None:
+        return "no mean: every case lacks a ground truth or was seen in training"
+    return format_row({"case": "mean of unseen cases", "seen": False, "dice": mean})
 
 
 def format_row(row: dict[str, Any]) -> str:
