@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     configure_malloc()
     parser = cli.parser(
         "Serve slices over a serial link, or play a case stored on this board.",
-        "glioslice serve --port /dev/ttyGS0",
+        "glioslice serve --port /dev/ttyGS0\n\nother commands of `python -m device`:\n"
+        "  selftest   check this board against the model's goldens\n"
+        "  bench      measure this board",
     )
     parser.add_argument(
         "case", nargs="?", type=Path, metavar="CASE", help="a case on this board to play"

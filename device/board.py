@@ -81,7 +81,7 @@ def load_played_case(path: Path, engine: Engine, missing: Collection[str] = ()) 
     """
     # Playing needs no ground truth; without it the board is ready in half the time.
     case = read_case(replace(find_case(path), mask=None), missing)
-    slices, crop = slice_volume(case.images, engine.card.window, engine.card.clip)
+    slices, crop = slice_volume(case.volumes, engine.card.window, engine.card.clip)
     prepared = np.stack([engine.prepare(one) for one in slices])
     volume = volume_of(case.space, case.scheme, crop)
     absent = sum(1 << channel for channel, m in enumerate(MODALITIES) if m in case.missing)

@@ -3,6 +3,7 @@
     glioslice segment                              # the phantom, with the shipped compact model
     glioslice segment CASE                         # demo/<case>-mask.nii.gz and <case>-mask.png
     glioslice segment FOLDER --out masks           # every case in a folder
+    glioslice segment --flair F --t1 A --t1ce B --t2 C     # four files, whatever their names
     python -m device.segment CASE                  # the same from a checkout
 
 `segment` is the one path from a volume to its masks. Evaluation, acceptance of converted files and
@@ -23,17 +24,21 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from glioslice import cli
-from glioslice.cases import Case, case_paths, phantom_case, read_case
+from glioslice.case_options import add_case_options, named_files, read_source
+from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
+from glioslice.malloc import configure_malloc
 from glioslice.metrics import format_dice, region_dice, summary_lines, volumes_ml
-from glioslice.missing_modalities import add_missing_option, missing_warnings
+from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import Card, find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import Postprocessed, postprocess
-from glioslice.preprocessing import restore_volume, slice_volume
+from glioslice.preprocessing import iterate_slices, restore_volume
+from glioslice.sanity_checks import case_warnings
+from glioslice.volumes import Images
 
 logger = logging.getLogger(__name__)
 
@@ -62,20 +67,22 @@ class Segmentation:
 
 
 def segment(
-    images: NDArray[np.float32], network: SliceNetwork, progress: str = "", *, raw: bool = False
+    images: Images, network: SliceNetwork, progress: str = "", *, raw: bool = False
 ) -> Segmentation:
     """Segment images (4, X, Y, Z) slice by slice; `progress` is the title of a progress bar.
 
     The rules of the network's card are then applied to the whole volume, unless `raw`. Raises
     GliosliceError if there is no brain or it does not fit the window.
     """
-    slices, crop = slice_volume(images, network.card.window, network.card.clip)
-    logger.info("%d slices with brain, from slice %d", len(slices), crop.z[0])
-    masks = np.empty(slices.shape[:3], np.uint8)
+    crop, slices = iterate_slices(images, network.card.window, network.card.clip)
+    count = crop.z[1] - crop.z[0]
+    logger.info("%d slices with brain, from slice %d", count, crop.z[0])
+    masks = np.empty((count, *crop.window), np.uint8)
     milliseconds = []
-    for z in cli.track(range(len(slices)), progress) if progress else range(len(slices)):
+    indices = cli.track(range(count), progress) if progress else range(count)
+    for index, z_scores in zip(indices, slices, strict=True):
         started = time.perf_counter()
-        masks[z] = to_labels(network.run(slices[z]))
+        masks[index] = to_labels(network.run(z_scores))
         milliseconds.append((time.perf_counter() - started) * 1000)
     labels, rules = restore_volume(masks, crop), network.card.rules
     if raw or not rules:
@@ -86,6 +93,7 @@ def segment(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Segment cases or the phantom; write a mask, a montage and a summary for each."""
+    configure_malloc()
     parser = cli.parser(
         "Segment cases on this machine, without a board.",
         "glioslice segment CASE --out masks",
@@ -109,10 +117,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="run the network once a slice, even if the model's card asks for mirroring",
     )  # fmt: skip
     add_missing_option(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
+    add_case_options(parser)
     cli.run(segment_cases, parser.parse_args(argv))
 
 
@@ -120,7 +130,13 @@ def segment_cases(arguments: argparse.Namespace) -> None:
     """Segment each case of `arguments`; exit with code 2 if one of several failed."""
     model = find_model(arguments.model)
     given: list[Path] = [*arguments.cases, *arguments.input]
-    paths = [one for path in given for one in ([path] if path.is_file() else case_paths(path))]
+    named = named_files(arguments)
+    if named and given:
+        raise GliosliceError("give a CASE, or its four files by modality, not both")
+    sources: list[CaseFiles | Path] = [
+        one for path in given for one in (case_paths(path) if path.is_dir() else [path])
+    ]
+    sources += [named] if named else []
     check_folder(arguments.out)
     engine = Engine(
         model,
@@ -129,39 +145,59 @@ def segment_cases(arguments: argparse.Namespace) -> None:
         mirroring=False if arguments.no_mirroring else None,
     )
     print(f"{model.name} ({model.stat().st_size:,} bytes) on {engine.runtime}")
-    if len(paths) <= 1:
+    if len(sources) <= 1:
         missing = arguments.missing
-        case = read_case(paths[0], missing) if paths else phantom_case(0, missing)
-        segment_case(case, engine, arguments.out, raw=arguments.raw)
+        case = read_source(sources[0], arguments) if sources else phantom_case(0, missing)
+        segment_case(case, engine, arguments.out, raw=arguments.raw, force=arguments.force)
         return
     failed = 0
-    first: dict[str, Path] = {}
-    for path in paths:
+    first: dict[str, CaseFiles | Path] = {}
+    for source in sources:
         try:
-            case = read_case(path, arguments.missing)
+            case = read_source(source, arguments)
             if case.name in first:
                 raise GliosliceError(
-                    f"{path}: has the name of {first[case.name]}, whose mask it would overwrite; "
+                    f"{source}: has the name of {first[case.name]}, whose mask it would overwrite; "
                     "segment it alone, with another --out"
                 )
-            first[case.name] = path
-            segment_case(case, engine, arguments.out, raw=arguments.raw)
-        except (GliosliceError, OSError) as error:
+            first[case.name] = source
+            segment_case(case, engine, arguments.out, raw=arguments.raw, force=arguments.force)
+        except Exception as error:  # a batch never ends because of one case
+            if arguments.debug:
+                raise
             failed += 1
-            print(f"error: {cli.one_line(error)}", file=sys.stderr, flush=True)
-    print(f"{len(paths) - failed} of {len(paths)} cases segmented")
+            print(f"error: {describe_failure(source, error)}", file=sys.stderr, flush=True)
+    print(f"{len(sources) - failed} of {len(sources)} cases segmented")
     if failed:
         sys.exit(2)
 
 
-def segment_case(case: Case, engine: Engine, folder: Path, *, raw: bool = False) -> None:
-    """Segment `case`, write its mask and its montage into `folder`, and print a summary."""
-    for warning in missing_warnings(case.missing):
-        logger.warning("%s: %s", case.name, warning)
-    result = segment(case.images, engine, progress=f"segmenting {case.name}", raw=raw)
+def describe_failure(source: CaseFiles | Path, error: Exception) -> str:
+    """Return one line on a case of a batch that failed; it names the case."""
+    line, name = cli.one_line(error), str(source if isinstance(source, Path) else source.name)
+    if not isinstance(error, GliosliceError | OSError):
+        line = f"unexpected {type(error).__name__}: {line}; --debug shows where"
+    return line if name in line else f"{name}: {line}"
+
+
+def segment_case(
+    case: Case, engine: Engine, folder: Path, *, raw: bool = False, force: bool = False
+) -> None:
+    """Segment `case`, write its mask and its montage into `folder`, and print a summary.
+
+    Raises GliosliceError if there is no brain, or if a file exists, unless `force`.
+    """
     mask, montage = folder / f"{case.name}-mask.nii.gz", folder / f"{case.name}-mask.png"
+    for path in (mask, montage):
+        if path.exists() and not force:
+            raise GliosliceError(
+                f"{path}: already exists; move it, name another --out, or add --force"
+            )
+    result = segment(case.volumes, engine, progress=f"segmenting {case.name}", raw=raw)
+    for warning in case_warnings(case):
+        logger.warning("%s: %s", case.name, warning)
     write_mask(mask, to_scheme(result.labels, case.scheme), case.space)
-    write_montage(montage, case.images, result.labels)
+    write_montage(montage, case.volumes, result.labels)
     print(f"mask: {mask} ({case.scheme.edition} labels)\nmontage: {montage}")
     if result.changes:
         print(f"post-processing: {result.changes.summary()}")

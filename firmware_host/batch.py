@@ -28,9 +28,9 @@ from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, open_reporter, reporting_end
 from firmware_host.viewer.page import PageObserver, open_page
-from glioslice.cases import Case, read_case
+from glioslice.cases import Case, case_paths, read_case
 from glioslice.cli import one_line
-from glioslice.dataset_layouts import NIFTI_SUFFIXES, nifti_files
+from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_bytes
 from glioslice.labels import REGIONS
@@ -80,13 +80,14 @@ class CasePlan:
 
 def list_cases(path: Path | None) -> list[Path] | None:
     """Return the cases of a folder of cases; None if `path` is one case, or None."""
-    if path is None or not path.is_dir() or nifti_files(path):
+    if path is None or not path.is_dir():
         return None
-    if (path / "imagesTr").is_dir():
-        images = nifti_files(path / "imagesTr")
-        return images if len(images) > 1 else None
-    inside = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [p for p in inside if nifti_files(p) or (p / "imagesTr").is_dir()] or None
+    try:
+        paths = case_paths(path)
+    except GliosliceError:  # reading the case raises the error that names the cause
+        return None
+    one = paths == [path] or (len(paths) == 1 and (path / "imagesTr").is_dir())
+    return None if one else paths
 
 
 def stream_folder(arguments: argparse.Namespace, far_end: FarEnd) -> None:

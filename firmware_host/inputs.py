@@ -6,16 +6,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
 from glioslice.cases import MODALITIES, Case, phantom_case, read_case
+from glioslice.dataset_layouts import CHANNEL_NAME, without_ending
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.missing_modalities import missing_warnings
 from glioslice.nifti import Space
-from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop, quantize, z_scores
+from glioslice.preprocessing import Crop, iterate_slices, quantize
 from glioslice.sanity_checks import find_warnings
+from glioslice.volumes import Images
 from glioslice.wire.messages import BoardHello, MessageError, Volume
 
 
@@ -24,22 +25,24 @@ class StreamedCase:
     """A case as the host knows it.
 
     Of a case that the board plays, `name`, `images` and `truth` are None: they stay on the board.
-    `missing` modalities are 0 in the images, and the network saw 0 for them.
+    `missing` modalities are 0 in the images, and the network saw 0 for them. `notes` are the
+    warnings of reading (`glioslice.cases.Case`).
     """
 
     name: str | None
     scheme: LabelScheme
     space: Space
-    images: NDArray[np.float32] | None = None
+    images: Images | None = None
     truth: NDArray[np.uint8] | None = None
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def warnings(self) -> list[str]:
-        """What looks unusual in the images, or is missing; images may not be on the host."""
+        """What reading assumed, what looks unusual, and what is missing."""
         if self.images is None:
             return missing_warnings(self.missing)
-        return find_warnings(self.images, self.missing)
+        return [*self.notes, *find_warnings(self.images, self.missing)]
 
 
 def load_case(path: Path | None, missing: Collection[str] = ()) -> Case:
@@ -49,13 +52,17 @@ def load_case(path: Path | None, missing: Collection[str] = ()) -> Case:
 
 def case_name(path: Path) -> str:
     """Return the name of the folder or file that holds a case, without its ending."""
-    name = path.resolve().name
-    return name[: name.lower().rindex(".nii")] if ".nii" in name.lower() else name
+    path = path.resolve()
+    if match := CHANNEL_NAME.fullmatch(path.name):
+        return match["case"]
+    return without_ending(path)
 
 
 def hosted_case(case: Case) -> StreamedCase:
     """Return a case that was read on the host."""
-    return StreamedCase(case.name, case.scheme, case.space, case.images, case.labels, case.missing)
+    return StreamedCase(
+        case.name, case.scheme, case.space, case.volumes, case.labels, case.missing, case.warnings
+    )
 
 
 def played_case(volume: Volume, missing: tuple[str, ...] = ()) -> StreamedCase:
@@ -72,8 +79,7 @@ def played_case(volume: Volume, missing: tuple[str, ...] = ()) -> StreamedCase:
             "version of glioslice"
         )
     scheme = SCHEMES[volume.scheme - 1] if volume.scheme else BRATS_2023
-    x, y, z = (volume.shape[int(axis)] for axis in io_orientation(affine)[:, 0])
-    space = Space.from_affine((x, y, z), affine, volume.forms)
+    space = Space.of_volume(volume.shape, affine, volume.forms)
     return StreamedCase(None, scheme, space, missing=missing)
 
 
@@ -106,28 +112,22 @@ def missing_modalities(hello: BoardHello, absent: int) -> tuple[str, ...]:
 
 
 def quantize_slices(
-    images: NDArray[np.float32], hello: BoardHello, missing: Collection[str] = ()
+    images: Images, hello: BoardHello, missing: Collection[str] = ()
 ) -> tuple[Crop, NDArray[np.int8]]:
     """Return the window and the quantized slices (Z', X, Y, channels) that the network takes.
 
     `missing` modalities are left out: they do not cross the link (see `absent_channels`). The steps
-    and parameters are those of local inference. Modalities are processed one at a time, because a
-    whole float volume takes 140 MB. Raises GliosliceError if there is no brain, if it does not fit
-    the window, or if the network wants neighbouring slices.
+    and parameters are those of local inference. Raises GliosliceError if there is no brain, if it
+    does not fit the window, or if the network wants neighbouring slices.
     """
     if hello.slices_at_once != 1:
         raise GliosliceError(
             f"the board's network wants {hello.slices_at_once} slices at once, but this version "
             "sends single ones; install the newer glioslice on this host"
         )
-    brain = brain_mask(images)
-    crop = find_crop(brain, hello.window)
-    first, stop = crop.z
-    present = [modality for modality in hello.modalities if modality not in missing]
-    slices = np.empty((stop - first, *crop.window, len(present)), np.int8)
-    for channel, modality in enumerate(present):
-        place = MODALITIES.index(modality)
-        normalized = z_scores(images[place : place + 1], brain, hello.clip)[0]
-        window = extract_slices(normalized, crop)
-        slices[..., channel] = quantize(window, hello.scale, hello.zero_point)
+    crop, cut = iterate_slices(images, hello.window, hello.clip)
+    channels = [MODALITIES.index(m) for m in hello.modalities if m not in missing]
+    slices = np.empty((crop.z[1] - crop.z[0], *crop.window, len(channels)), np.int8)
+    for out, z_scores in zip(slices, cut, strict=True):
+        out[...] = quantize(z_scores[..., channels], hello.scale, hello.zero_point)
     return crop, slices

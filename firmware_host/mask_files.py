@@ -9,11 +9,10 @@ regions     four dimensions, the last WT, TC, ET, each 0 or 1
 from collections.abc import Mapping
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.dataset_layouts import FILE_NAME, SUFFIXES
+from glioslice.dataset_layouts import recognise
 from glioslice.errors import GliosliceError
 from glioslice.labels import (
     BRATS_2018,
@@ -23,11 +22,14 @@ from glioslice.labels import (
     LabelScheme,
     check_nesting,
     from_scheme,
+    label_values,
+    list_values,
     to_labels,
     to_regions,
     to_scheme,
+    whole_labels,
 )
-from glioslice.nifti import Space, read_nifti
+from glioslice.nifti import Space, open_nifti, read_nifti, same_space
 
 SCHEMES: Mapping[str, LabelScheme] = {
     "brats2018": BRATS_2018,
@@ -36,8 +38,8 @@ SCHEMES: Mapping[str, LabelScheme] = {
 }
 NESTED = "regions"
 
-LISTED = 10
-"""Most values that an error lists: an image given as a mask holds thousands."""
+MOST_LABELS = 10
+"""More values than any edition has: an image given as a mask holds hundreds."""
 
 
 def encode_labels(labels: NDArray[np.uint8], scheme: str) -> NDArray[np.uint8]:
@@ -60,22 +62,29 @@ def read_mask(path: Path, scheme: str | None = None) -> tuple[NDArray[np.uint8],
     """
     nested = scheme == NESTED or (scheme is None and _has_region_axis(path))
     voxels, space = read_nifti(path, len(REGIONS) if nested else 1)
-    found = {float(value) for value in np.unique(voxels)} - {0.0}
+    try:
+        voxels = whole_labels(voxels)
+    except GliosliceError as error:
+        raise GliosliceError(f"{path}: {error}") from None
+    found = label_values(voxels)
     if nested:
-        if not found <= {1.0}:
-            raise GliosliceError(f"{path}: regions are 0 or 1, but it holds {_listed(found)}")
+        if not found <= {1}:
+            raise GliosliceError(f"{path}: regions are 0 or 1, but it holds {list_values(found)}")
         return to_labels(voxels > 0), space, NESTED
-    allowed = {float(value) for known in SCHEMES.values() for value in known.values}
+    allowed = {value for known in SCHEMES.values() for value in known.values}
     if not found <= allowed:
-        raise GliosliceError(f"{path}: holds {_listed(found)}, which are labels of no known scheme")
-    mask = voxels[0].astype(np.uint8)
-    name = scheme or _scheme_from_name(path) or ("brats2018" if 4.0 in found else None)
+        kind = "labels of no known scheme"
+        if len(found) > MOST_LABELS:
+            kind = "no labels: it is an image, not a mask"
+        raise GliosliceError(f"{path}: holds {list_values(found)}, which are {kind}")
+    mask = voxels[0]
+    name = scheme or _scheme_from_name(path) or ("brats2018" if 4 in found else None)
     if name:
         values = SCHEMES[name].values
         if not found <= set(values):
             raise GliosliceError(
-                f"{path}: holds the labels {_listed(found)}, but {name} has "
-                f"{_listed(set(values))}; name its scheme with --labels"
+                f"{path}: holds the labels {list_values(found)}, but {name} has "
+                f"{list_values(values)}; name its scheme with --labels"
             )
         return from_scheme(mask, SCHEMES[name]), space, name
     labels = from_scheme(mask, BRATS_2023)
@@ -90,28 +99,24 @@ def read_mask(path: Path, scheme: str | None = None) -> tuple[NDArray[np.uint8],
 
 def check_same_space(path: Path, own: Space, other_path: Path, other: Space) -> None:
     """Raise GliosliceError unless two files' voxels lie in the same places."""
-    if own.shape != other.shape:
+    if own.lps_shape != other.lps_shape:
         raise GliosliceError(f"{path}: shape {own.shape}, but {other_path} has {other.shape}")
-    if not np.allclose(own.affine, other.affine, atol=1e-2):
+    if not same_space(own, other):
         raise GliosliceError(
             f"{path}: its affine differs from that of {other_path}; resample one of them"
         )
 
 
 def _scheme_from_name(path: Path) -> str | None:
-    if match := FILE_NAME.fullmatch(path.name):
-        return scheme_name(SUFFIXES[match["suffix"].lower()][1])
+    recognised = recognise(path)
+    if recognised and recognised[2]:
+        return scheme_name(recognised[2])
     return "msd" if path.absolute().parent.name == "labelsTr" else None
 
 
 def _has_region_axis(path: Path) -> bool:
     try:
-        shape = nib.load(path).shape  # type: ignore[attr-defined]
-    except Exception:  # read_nifti raises the error that names the cause
+        open_nifti(path, len(REGIONS))
+    except GliosliceError:  # read_nifti raises the error that names the cause
         return False
-    return len(shape) == 4 and shape[3] == len(REGIONS)
-
-
-def _listed(values: set[float] | set[int]) -> str:
-    listed = " ".join(f"{value:g}" for value in sorted(values)[:LISTED])
-    return f"{listed} and {len(values) - LISTED} more" if len(values) > LISTED else listed
+    return True

@@ -161,6 +161,9 @@ class Reporter:
     def progress(self, line: str) -> None:
         """Report a step of the way."""
 
+    def waiting(self, what: str) -> None:
+        """Report to somebody at a terminal what happens before the first slice."""
+
     def event(self, kind: str, **content: Any) -> None:
         """Report an event to a program."""
 
@@ -185,6 +188,11 @@ class TextReporter(Reporter):
     def progress(self, line: str) -> None:
         """Print a line to stderr."""
         print(line, file=sys.stderr, flush=True)
+
+    def waiting(self, what: str) -> None:
+        """Print a line to a terminal."""
+        if sys.stderr.isatty():
+            self.progress(f"{what} ...")
 
     @contextmanager
     def show_run(self, status: RunStatus) -> Iterator[Update]:

@@ -79,10 +79,10 @@ def start_replay(
     crop, streamed = inputs.played_crop(volume, hello.window), inputs.played_case(volume, missing)
     if case is not None:
         # Patients of one edition share shape and affine; the brain's extent distinguishes them.
-        own = find_crop(brain_mask(case.images), hello.window)
+        own = find_crop(brain_mask(case.volumes), hello.window)
         if own != crop or not np.allclose(case.space.affine, streamed.space.affine):
             raise GliosliceError(f"{connection.name}: this is a recording of another case")
-        streamed = replace(streamed, name=case.name, images=case.images, truth=case.labels)
+        streamed = replace(streamed, name=case.name, images=case.volumes, truth=case.labels)
     if choice.mode is Mode.SERVE:
         record_placement(connection, streamed, crop)
         return choice, session.new_mask_volume(choice, crop), streamed, volume

@@ -9,6 +9,7 @@ A run that ends early keeps its masks as `<name>.partial.nii.gz`, never under th
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -76,12 +77,16 @@ class StreamResult:
 
 def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     """Stream the case that the options name; check first what can be checked without a board."""
+    started = time.monotonic()
     with open_reporter(arguments) as reporter:
         name = inputs.case_name(arguments.case) if arguments.case else None
         mask = arguments.output or outputs.default_mask(name)
         paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
         outputs.check_writable(paths, arguments.force)
+        if arguments.case:
+            reporter.waiting(f"reading {arguments.case}")
         case = inputs.load_case(arguments.case, arguments.missing) if arguments.case else None
+        reporter.waiting(f"waiting for the board on {arguments.port}, agreeing on a baud rate")
         with (
             open_page(arguments.view, reporter) as page,
             reporting_end(reporter),  # before the page, which stays open
@@ -90,7 +95,8 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             job = start_stream(connection, hello, case, arguments, reporter)
             observer = PageObserver(page)
             result = finish_stream(connection, job, paths, arguments.baud, reporter, observer)
-            reporter.result(*result.lines, *result_lines(result))
+            total = f"{time.monotonic() - started:.1f} s in all, from reading to writing"
+            reporter.result(*result.lines, total, *result_lines(result))
 
 
 @contextmanager
@@ -132,7 +138,7 @@ def start_stream(
         volume, missing = session.receive_played_volume(connection, hello)
         streamed = inputs.played_case(volume, missing)
         if case is not None:  # a simulated board read it from this disk: the montage can be made
-            streamed = replace(streamed, name=case.name, images=case.images, truth=case.labels)
+            streamed = replace(streamed, name=case.name, images=case.volumes, truth=case.labels)
         masks = MaskVolume(mode, None, inputs.played_crop(volume, hello.window))
         log_warnings(streamed)
         return StreamJob(masks, streamed, hello, choice, rules, played=volume)
@@ -140,7 +146,7 @@ def start_stream(
         reporter.result("no CASE given: streaming the phantom, a synthetic head")
         case = inputs.load_case(None, arguments.missing)
     absent = inputs.absent_channels(hello, case.missing)
-    crop, slices = inputs.quantize_slices(case.images, hello, case.missing)
+    crop, slices = inputs.quantize_slices(case.volumes, hello, case.missing)
     messages.send(connection, choice)  # only now is it certain that slices will follow
     masks, streamed = session.new_mask_volume(choice, crop), inputs.hosted_case(case)
     recording.record_placement(connection, streamed, crop)

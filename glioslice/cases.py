@@ -4,24 +4,47 @@ import hashlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.dataset_layouts import MODALITIES, CaseFiles, brats_case, decathlon_case, nifti_files
+from glioslice.dataset_layouts import (
+    MODALITIES,
+    CaseFiles,
+    brats_case,
+    channel_groups,
+    file_case,
+    nifti_files,
+)
 from glioslice.errors import GliosliceError
 from glioslice.labels import (
+    BRATS_2018,
     BRATS_2023,
-    DECATHLON,
+    BRATS_2024_CHILDREN,
+    EDITIONS,
     SCHEMES,
     LabelScheme,
     check_nesting,
     from_scheme,
+    label_values,
+    list_values,
+    whole_labels,
 )
 from glioslice.missing_modalities import drop_modalities, in_order
-from glioslice.nifti import Space, read_nifti
+from glioslice.nifti import (
+    NiftiFile,
+    Space,
+    check_finite,
+    open_nifti,
+    read_voxels,
+    same_space,
+    zero_volumes,
+)
 from glioslice.phantom.head import make_phantom
+from glioslice.volumes import Images, StoredVolumes
 
 logger = logging.getLogger(__name__)
 
@@ -40,43 +63,60 @@ __all__ = [
 MAX_BRAIN_ML = 2500
 """Adult brains with their fluid are below 2,000 mL, heads with skull and scalp above 3,000."""
 
+BACKGROUND_SHARE = 0.3
+"""Share of a volume from which one value in all its corners is the background."""
+
+MAX_DEPTH = 3
+"""Folders below the given one in which cases are looked for: BraTS 2018 has HGG/ and LGG/."""
+
 
 @dataclass(frozen=True)
 class Case:
     """A case in memory.
 
-    `images` are (4, X, Y, Z) float32 in the order of MODALITIES, in LPS orientation, 0 outside the
-    brain. `labels` (X, Y, Z) are the ground truth in the labels of `glioslice.labels`, or None.
-    `scheme` and `space` are those of the files, for writing masks in the same form. The images of
-    the modalities `missing` are 0.
+    `volumes` are (4, X, Y, Z) in the order of MODALITIES, in LPS orientation, 0 outside the brain,
+    and `images` the same as float32. `labels` (X, Y, Z) are the ground truth in the labels of
+    `glioslice.labels`, or None. `scheme` and `space` are those of the files, for writing masks in
+    the same form. The volumes of the modalities `missing` are 0. `warnings` report what reading had
+    to assume, and `mask_problem` why the files' ground truth is not used.
     """
 
     name: str
     scheme: LabelScheme
-    images: NDArray[np.float32]
+    volumes: Images
     labels: NDArray[np.uint8] | None
     space: Space
     missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    mask_problem: str | None = None
+
+    @cached_property
+    def images(self) -> NDArray[np.float32]:
+        """All voxels of the volumes (4, X, Y, Z) as float32: 143 MB for a case of BraTS."""
+        return np.asarray(self.volumes)
 
 
 def find_case(path: str | Path) -> CaseFiles:
     """Return the files of the case at `path`: a folder, or a 4-D image of the Decathlon.
 
-    Raises GliosliceError if there is no case, or a modality is present twice.
+    Raises GliosliceError if there is no case or more than one, or a modality is present twice.
     """
     path = Path(path)
     if path.is_file():
-        return decathlon_case(path)
+        return file_case(path)
     if not path.is_dir():
-        raise GliosliceError(f"{path}: no such folder")
-    if (path / "imagesTr").is_dir():
-        images = nifti_files(path / "imagesTr")
-        if len(images) != 1:
+        raise GliosliceError(f"{path}: no such folder or file")
+    try:
+        paths = case_paths(path)
+    except GliosliceError:
+        return brats_case(path)  # whose message says what a case is
+    if len(paths) > 1:
+        if (path / "imagesTr").is_dir():
             raise GliosliceError(
-                f"{path}: holds {len(images)} Decathlon cases; name one file of imagesTr as CASE"
+                f"{path}: holds {len(paths)} Decathlon cases; name one file of imagesTr as CASE"
             )
-        return decathlon_case(images[0])
-    return brats_case(path)
+        raise GliosliceError(f"{path}: {len(paths)} cases inside; name one, such as {paths[0]}")
+    return brats_case(path) if paths[0] == path else find_case(paths[0])
 
 
 def find_cases(folder: str | Path) -> list[CaseFiles]:
@@ -91,44 +131,70 @@ def find_cases(folder: str | Path) -> list[CaseFiles]:
 def case_paths(folder: Path) -> list[Path]:
     """Return the path of each case in `folder`, complete or not; `folder` itself if it is a case.
 
-    Raises GliosliceError if there is none.
+    Looks into folders of folders, such as HGG/ and LGG/ of BraTS 2018. Raises GliosliceError if
+    there is none.
     """
     if not folder.is_dir():
         raise GliosliceError(f"{folder}: no such folder")
-    if (folder / "imagesTr").is_dir():
-        paths = nifti_files(folder / "imagesTr")
-    elif nifti_files(folder):
-        paths = [folder]
-    else:
-        folders = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-        paths = sorted(p for p in folders if nifti_files(p) or (p / "imagesTr").is_dir())
+    paths = _case_paths(folder, MAX_DEPTH)
     if not paths:
         raise GliosliceError(f"{folder}: no case found; a case is a folder with its NIfTI files")
     return paths
 
 
-def read_case(source: str | Path | CaseFiles, missing: Collection[str] = ()) -> Case:
+def _case_paths(folder: Path, depth: int) -> list[Path]:
+    if (folder / "imagesTr").is_dir():
+        return channel_groups(folder / "imagesTr") or nifti_files(folder / "imagesTr")
+    if channels := channel_groups(folder):
+        return channels
+    if nifti_files(folder):
+        return [folder]
+    if not depth:
+        return []
+    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [path for inside in folders for path in _case_paths(inside, depth - 1)]
+
+
+def read_case(
+    source: str | Path | CaseFiles,
+    missing: Collection[str] = (),
+    *,
+    orientation: str | None = None,
+    labels: str | None = None,
+) -> Case:
     """Read a case from its folder, its 4-D Decathlon image, or the files that `find_case` found.
 
-    Files of the modalities `missing` are not read. T1 and T2 may be missing without being named.
-    Raises GliosliceError, naming the file, if a file is missing or unusable (see `read_nifti`), if
-    modalities differ in shape or affine, if an image is not skull-stripped, or if the mask's
-    labels are not those of the data set.
+    A ground truth that cannot be used does not stop the case: `mask_problem` says why.
+
+    Args:
+        source: the case.
+        missing: modalities whose files are not read; T1 and T2 may be missing without being named.
+        orientation: where the axes of files point to that do not state it, such as LPS.
+        labels: the edition of the ground truth, a key of `glioslice.labels.EDITIONS`; default: what
+            file names and values tell.
+
+    Raises:
+        GliosliceError: naming the file, if a file is missing or unusable (see `read_nifti`), if
+            modalities differ in shape or affine, or if an image is not skull-stripped.
     """
     files = source if isinstance(source, CaseFiles) else find_case(source)
     files = drop_modalities(files, missing)
-    images, space = _read_images(files)
-    labels = None
+    images, space, warnings = _read_images(files, orientation)
+    truth, problem, scheme = None, None, files.scheme
     if files.mask is not None:
-        mask, mask_space = read_nifti(files.mask)
-        _check_same_space(files.mask, mask_space, next(iter(files.images.values())), space)
-        labels = _read_labels(files.mask, mask[0], files.scheme)
+        try:
+            truth, scheme = _read_mask(files, files.mask, space, orientation, labels)
+        except GliosliceError as error:
+            problem = str(error)
+            warnings.append(f"{problem}. The mask is not used: no Dice can be computed.")
     logger.info(
         "%s: %s labels, %d x %d x %d voxels, %s ground truth",
-        *(files.name, files.scheme.edition, *space.shape, "no" if labels is None else "with"),
+        *(files.name, scheme.edition, *space.shape, "no" if truth is None else "with"),
     )
+    written = scheme if scheme in SCHEMES else files.scheme
     lacking = in_order(set(MODALITIES) - set(files.images))
-    return Case(files.name, files.scheme, images, labels, space, lacking)
+    notes = (*files.notes, *warnings)
+    return Case(files.name, written, images, truth, space, lacking, notes, problem)
 
 
 def phantom_case(seed: int, missing: Collection[str] = ()) -> Case:
@@ -143,14 +209,13 @@ def phantom_case(seed: int, missing: Collection[str] = ()) -> Case:
 
 
 def find_problems(files: CaseFiles, missing: Collection[str] = ()) -> list[str]:
-    """Return a line for each unusable file; if all are usable, what is wrong with the case."""
-    images = [path for modality, path in files.images.items() if modality not in missing]
-    channels = {path: _channels(files) for path in images}
-    channels |= {files.mask: 1} if files.mask is not None else {}
+    """Return a line for each unusable image; if all are usable, what is wrong with the case."""
     problems = []
-    for path, count in channels.items():
+    images = {m: path for m, path in files.images.items() if m not in missing}
+    for path in dict.fromkeys(images.values()):
         try:
-            read_nifti(path, count)
+            file = open_nifti(path, _channels(files))
+            file.read_into(list(zero_volumes(file.channels, file.space, file.dtype)))
         except GliosliceError as error:
             problems.append(str(error))
     if not problems:
@@ -163,67 +228,144 @@ def find_problems(files: CaseFiles, missing: Collection[str] = ()) -> list[str]:
 
 def case_digest(case: Case) -> str:
     """Return the SHA-256 of the images, which does not depend on file names or compression."""
-    digest = hashlib.sha256(repr(case.images.shape).encode())
-    digest.update(np.ascontiguousarray(case.images, "<f4").data)
+    digest = hashlib.sha256(repr(case.volumes.shape).encode())
+    for image in case.volumes:
+        digest.update(np.ascontiguousarray(image, "<f4").data)
     return digest.hexdigest()
 
 
 def _channels(files: CaseFiles) -> int:
-    """Return how many modalities each file of a case holds: all of them, or one."""
-    return len(MODALITIES) if files.scheme is DECATHLON else 1
+    """Return how many modalities each file holds: all of them, or one."""
+    return len(MODALITIES) if files.four_d else 1
 
 
-def _read_images(files: CaseFiles) -> tuple[NDArray[np.float32], Space]:
-    first_path = next(files.images[m] for m in MODALITIES if m in files.images)
-    first, space = read_nifti(first_path, channels=_channels(files))
-    if len(first) == len(MODALITIES):
-        images = first
-        images[[m not in files.images for m in MODALITIES]] = 0
+def _read_images(
+    files: CaseFiles, orientation: str | None
+) -> tuple[StoredVolumes, Space, list[str]]:
+    if _channels(files) > 1:
+        grouped = dict.fromkeys(files.images.values(), files.order)
     else:
-        images = np.zeros((len(MODALITIES), *first.shape[1:]), np.float32)
-        for index, modality in enumerate(MODALITIES):  # in place: a second copy takes 140 MB
-            path = files.images.get(modality)
-            if path == first_path:
-                images[index] = first[0]
-            elif path is not None:
-                image, image_space = read_nifti(path)
-                _check_same_space(path, image_space, first_path, space)
-                images[index] = image[0]
-    for modality, image in zip(MODALITIES, images, strict=True):
-        millilitres = np.count_nonzero(image) / 1000
-        if millilitres > MAX_BRAIN_ML:
-            raise GliosliceError(
-                f"{files.images[modality]}: {millilitres:,.0f} mL of {modality} are not 0, more "
-                "than a brain; the image is probably not skull-stripped (docs/from-scanner.md)"
-            )
-    return images, space
+        grouped = {files.images[m]: (m,) for m in MODALITIES if m in files.images}
+    opened = {open_nifti(path, len(group)): group for path, group in grouped.items()}
+    warnings = _orientation_warnings(list(opened), orientation)
+    opened = {_orient(file, orientation): group for file, group in opened.items()}
+    first = next(iter(opened))
+    for file in opened:
+        _check_same_space(file.path, file.space, first.path, first.space)
+    dtype = np.result_type(*(file.dtype for file in opened))
+    narrow = dtype.itemsize <= 2
+    images = zero_volumes(len(MODALITIES), first.space, dtype if narrow else np.dtype(np.float32))
+    scales = dict.fromkeys(MODALITIES, np.float32(1))
+    for file, group in opened.items():
+        file.read_into([images[MODALITIES.index(modality)] for modality in group])
+        for modality in group:
+            if modality not in files.images:
+                images[MODALITIES.index(modality)] = 0
+                continue
+            scales[modality] = file.scale
+            image = images[MODALITIES.index(modality)]
+            warnings += _clear_background(file, modality, image)
+            check_finite(file.path, image)
+            millilitres = np.count_nonzero(image) / 1000
+            if millilitres > MAX_BRAIN_ML:
+                raise GliosliceError(
+                    f"{file.path}: {millilitres:,.0f} mL of {modality} are not 0, more "
+                    "than a brain; the image is probably not skull-stripped (docs/from-scanner.md)"
+                )
+    return StoredVolumes(images, tuple(scales.values())), first.space, warnings
+
+
+def _clear_background(file: NiftiFile, modality: str, image: NDArray[Any]) -> list[str]:
+    """Set a background that is one value other than 0, or NaN, to 0; return a warning if so."""
+    corners = image[tuple(slice(None, None, max(1, side - 1)) for side in image.shape)]
+    value = corners.flat[0]
+    if value == 0 or not np.array_equal(corners, np.full_like(corners, value), equal_nan=True):
+        return []
+    background = np.isnan(image) if np.isnan(value) else image == value
+    share = np.count_nonzero(background) / image.size
+    if not BACKGROUND_SHARE <= share < 1:
+        return []
+    image[background] = 0
+    return [
+        f"{file.path}: the background of {modality} is {value * file.scale:g}, not 0 ({share:.0%} "
+        "of the volume); it is taken as 0."
+    ]
+
+
+def _orientation_warnings(files: list[NiftiFile], orientation: str | None) -> list[str]:
+    unstated = [file for file in files if not any(file.space.forms)]
+    if orientation or not unstated:
+        return []
+    first = unstated[0]
+    more = f" and {len(unstated) - 1} more" if len(unstated) > 1 else ""
+    return [
+        f"{first.path}{more}: the header states no orientation (qform and sform codes are 0), so "
+        f"{first.space.axes} is assumed. If the montage is mirrored or upside down, the masks are "
+        "wrong: say where the axes point to with --orientation, such as LPS or RAS."
+    ]
+
+
+def _orient(file: NiftiFile, orientation: str | None) -> NiftiFile:
+    """Return a file with the orientation that somebody gave, if the file states none."""
+    if orientation is None or any(file.space.forms):
+        return file
+    return file.oriented(orientation)
 
 
 def _check_same_space(path: Path, space: Space, first_path: Path, first: Space) -> None:
-    if space.shape != first.shape:
+    if space.lps_shape != first.lps_shape:
         raise GliosliceError(f"{path}: shape {space.shape}, but {first_path} has {first.shape}")
-    if not np.allclose(space.affine, first.affine, atol=1e-2):
+    if not same_space(space, first):
         raise GliosliceError(f"{path}: its affine differs from that of {first_path}; register them")
 
 
-def _read_labels(path: Path, mask: NDArray[np.float32], scheme: LabelScheme) -> NDArray[np.uint8]:
-    found = {float(value) for value in np.unique(mask)} - {0.0}
-    if not found <= set(scheme.values):
-        fitting = [s.edition for s in SCHEMES if found <= set(s.values)]
-        others = f"they are those of {' and '.join(fitting)}" if fitting else "no data set has them"
-        raise GliosliceError(
-            f"{path}: has the labels {_join(found)}, but {scheme.edition} (by the file names) has "
-            f"{_join(scheme.values)}; {others}"
+def _read_mask(
+    files: CaseFiles, path: Path, space: Space, orientation: str | None, edition: str | None
+) -> tuple[NDArray[np.uint8], LabelScheme]:
+    """Return the ground truth in our labels, and its edition; raises GliosliceError."""
+    file = _orient(open_nifti(path), orientation)
+    _check_same_space(path, file.space, next(iter(files.images.values())), space)
+    try:
+        mask = whole_labels(read_voxels(file)[0])
+    except GliosliceError as error:
+        raise GliosliceError(f"{path}: {error}") from None
+    found = label_values(mask)
+    scheme = EDITIONS[edition] if edition else _find_edition(files, path, found)
+    if not found <= scheme.readable:
+        fitting = [name for name, s in EDITIONS.items() if found <= s.readable]
+        others = (
+            f"{' or '.join(fitting)} would fit: say which with --labels"
+            if fitting
+            else "no edition has them"
         )
-    labels = from_scheme(mask.astype(np.uint8), scheme)
+        by = "as named by --labels" if edition else "by the file names"
+        raise GliosliceError(
+            f"{path}: has the labels {list_values(found)}, but {scheme.edition} ({by}) has "
+            f"{list_values(scheme.readable)}; {others}"
+        )
+    labels = from_scheme(mask, scheme)
     try:
         check_nesting(labels)
     except GliosliceError as error:
         raise GliosliceError(
-            f"{path}: read as {scheme.edition}, labels {_join(found)}, {error}"
+            f"{path}: read as {scheme.edition}, labels {list_values(found)}, {error}; say which "
+            "edition it is with --labels"
         ) from None
-    return labels
+    return labels, scheme
 
 
-def _join(values: set[float] | tuple[int, ...]) -> str:
-    return " ".join(f"{value:g}" for value in sorted(values))
+def _find_edition(files: CaseFiles, path: Path, found: set[int]) -> LabelScheme:
+    """Return the edition that file names and values tell.
+
+    Raises GliosliceError if it is a child's mask, of which the editions cannot be told apart.
+    """
+    if not files.edition_known:
+        return BRATS_2018 if 4 in found else files.scheme
+    if files.scheme is BRATS_2023 and "-ped-" in files.name.lower():
+        if 4 in found:
+            return BRATS_2024_CHILDREN
+        raise GliosliceError(
+            f"{path}: is a child's, with the labels {list_values(found)}, which mean one thing in "
+            "BraTS 2023 and another in 2024; say --labels brats2023 or --labels brats2024-children"
+        )
+    return files.scheme

@@ -8,16 +8,19 @@ cases that the networks were trained on.
 """
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from glioslice import cli
-from glioslice.cases import MODALITIES, case_paths, find_case, find_problems, read_case
+from glioslice.case_options import add_case_options, named_files, read_source
+from glioslice.cases import MODALITIES, Case, CaseFiles, case_paths, find_case, find_problems
 from glioslice.errors import GliosliceError
 from glioslice.metrics import volumes_ml
 from glioslice.missing_modalities import add_missing_option
-from glioslice.preprocessing import brain_mask, find_crop
-from glioslice.sanity_checks import find_warnings
+from glioslice.preprocessing import Crop, brain_mask, find_crop
+from glioslice.sanity_checks import case_warnings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,53 +36,62 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--input", dest="case_alias", metavar="CASE", type=Path, help="the same as CASE"
     )
     add_missing_option(parser)
+    add_case_options(parser)
     cli.run(check_command, parser.parse_args(argv))
 
 
 def check_command(arguments: argparse.Namespace) -> None:
     """Check what the command line names; raises GliosliceError if anything is not ready."""
-    if arguments.case and arguments.case_alias:
-        raise GliosliceError("CASE and --input are the same; give one of them")
-    path = arguments.case or arguments.case_alias
+    path, named = arguments.case or arguments.case_alias, named_files(arguments)
+    if sum(one is not None for one in (arguments.case, arguments.case_alias, named)) > 1:
+        raise GliosliceError("CASE, --input and files by modality: give one of them")
+    if named is not None:
+        check_case(named, arguments)
+        return
     if path is None:
         raise GliosliceError("no CASE given; name a case's folder, or a folder of cases")
     paths = case_paths(path) if path.is_dir() else [path]
     if len(paths) == 1:
-        check_case(paths[0], arguments.missing)
+        check_case(find_case(paths[0]), arguments)
     else:
-        check_folder(path, paths, arguments.missing)
+        check_folder(path, paths, arguments)
 
 
-def check_case(path: Path, missing: Collection[str] = ()) -> None:
+def check_case(files: CaseFiles, arguments: argparse.Namespace) -> None:
     """Print what the case holds and its warnings; raises GliosliceError if it has problems."""
-    files = find_case(path)
-    problems = find_problems(files, missing)
-    for problem in problems:
-        print(f"problem: {problem}")
-    if problems:
-        raise GliosliceError(f"{files.name} is not ready, problems: {len(problems)}")
-    case = read_case(files, missing)
-    brain = brain_mask(case.images)
-    crop = find_crop(brain)
+    try:
+        case = read_source(files, arguments)
+        crop = find_crop(brain_mask(case.volumes))
+    except GliosliceError as error:
+        problems = find_problems(files, arguments.missing) or [cli.one_line(error)]
+        for problem in problems:
+            print(f"problem: {problem}")
+        raise GliosliceError(f"{files.name} is not ready, problems: {len(problems)}") from None
+    print_case(case, files, crop)
+    for warning in case_warnings(case):
+        print(f"warning: {warning}")
+    print("ready")
+
+
+def print_case(case: Case, files: CaseFiles, crop: Crop) -> None:
+    """Print what a case holds."""
+    brain = np.count_nonzero(brain_mask(case.volumes)) / 1000
     print(f"{case.name}: {case.scheme.edition}, {' x '.join(map(str, case.space.shape))} voxels")
     for modality in MODALITIES:
         print(f"  {modality:6} {'missing' if modality in case.missing else files.images[modality]}")
-    print(f"  brain  {brain.sum() / 1000:,.0f} mL in slices {crop.z[0]} to {crop.z[1] - 1}")
+    print(f"  brain  {brain:,.0f} mL in slices {crop.z[0]} to {crop.z[1] - 1}")
     if case.labels is None:
         print("  mask   none: no Dice can be computed")
     else:
         volumes = "  ".join(f"{k} {v:.1f} mL" for k, v in volumes_ml(case.labels).items())
         print(f"  mask   {files.mask}: {volumes}")
-    for warning in find_warnings(case.images, case.missing):
-        print(f"warning: {warning}")
-    print("ready")
 
 
-def check_folder(folder: Path, paths: Sequence[Path], missing: Collection[str] = ()) -> None:
+def check_folder(folder: Path, paths: Sequence[Path], arguments: argparse.Namespace) -> None:
     """Print one line per case; raises GliosliceError if any is not ready."""
     failed = 0
     for path in paths:
-        status, ready = case_status(path, missing)
+        status, ready = case_status(path, arguments)
         failed += not ready
         print(f"{path.name}: {status}", flush=True)
     if failed:
@@ -88,15 +100,15 @@ def check_folder(folder: Path, paths: Sequence[Path], missing: Collection[str] =
         )
 
 
-def case_status(path: Path, missing: Collection[str] = ()) -> tuple[str, bool]:
+def case_status(path: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     """Return one line on a case, and whether it is ready."""
     try:
-        case = read_case(path, missing)
-        find_crop(brain_mask(case.images))
+        case = read_source(path, arguments)
+        find_crop(brain_mask(case.volumes))
     except GliosliceError as error:
         return f"problem: {cli.one_line(error)}", False
-    warnings = len(find_warnings(case.images, case.missing))
-    return ("ready" if not warnings else f"ready, warnings: {warnings}"), True
+    warnings = case_warnings(case)
+    return ("ready" if not warnings else f"ready, {len(warnings)} warnings: {warnings[0]}"), True
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
@@ -118,6 +119,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run `command`; a GliosliceError or a failed file operation ends as one line, exit code 2."""
     try:
+        escape_unprintable(sys.stdout)
         configure_logging(arguments)
         command(arguments)
     except (GliosliceError, OSError) as error:
@@ -127,6 +129,12 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
         sys.exit(2)
     except KeyboardInterrupt:
         exit_interrupted()
+
+
+def escape_unprintable(stream: TextIO) -> None:
+    """Print as escapes what the stream cannot encode, such as file names that are not UTF-8."""
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def exit_interrupted() -> NoReturn:

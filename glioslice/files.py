@@ -59,8 +59,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` atomically, as indented JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    """Write `value` to `path` atomically, as indented JSON.
+
+    A file name that is not UTF-8 is written with the escapes by which JSON readers restore it.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -69,10 +73,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises GliosliceError if the file is missing or holds no JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise GliosliceError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GliosliceError(f"{path}: not valid JSON ({error}); write it again") from None
     if not isinstance(value, dict):
         raise GliosliceError(f"{path}: expected a JSON object; write it again")

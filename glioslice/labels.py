@@ -5,7 +5,9 @@ Inside glioslice a voxel's label is 0 background, 1 necrotic and non-enhancing c
 (tumour core), and TC in WT (whole tumour).
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,31 +18,113 @@ REGIONS = ("WT", "TC", "ET")
 CORE, EDEMA, ENHANCING = 1, 2, 3
 
 
+WHOLE_TOLERANCE = 0.02
+"""By how much a label may differ from a whole number: tools that scale 0 to 255 give 1.0039."""
+
+LISTED = 10
+"""Most values that an error lists: an image given as a mask holds thousands."""
+
+
 @dataclass(frozen=True)
 class LabelScheme:
-    """The values that one data set uses for core, edema and enhancing tumour."""
+    """The values that one data set uses for core, edema and enhancing tumour.
+
+    `others` are further values of its expert masks, each with the label that it becomes here.
+    """
 
     edition: str
     core: int
     edema: int
     enhancing: int
+    others: tuple[tuple[int, int], ...] = ()
 
     @property
     def values(self) -> tuple[int, int, int]:
         """The values in the order of our labels: core, edema, enhancing."""
         return (self.core, self.edema, self.enhancing)
 
+    @property
+    def readable(self) -> set[int]:
+        """All values that an expert mask may have, but 0."""
+        return {*self.values, *(value for value, _ in self.others)}
+
 
 BRATS_2018 = LabelScheme("BraTS 2018-2021", core=1, edema=2, enhancing=4)
 BRATS_2023 = LabelScheme("BraTS 2023 and later", core=1, edema=2, enhancing=3)
 DECATHLON = LabelScheme("Decathlon Task01", core=2, edema=1, enhancing=3)
 SCHEMES = (BRATS_2018, BRATS_2023, DECATHLON)
+"""Schemes in which masks are written; their order is part of the serial protocol."""
+
+BRATS_2024 = LabelScheme("BraTS 2024 after treatment", 1, 2, 3, others=((4, 0),))
+"""Value 4 is the resection cavity, which belongs to no region."""
+
+BRATS_2024_CHILDREN = LabelScheme("BraTS 2024 children", 2, 4, 1, others=((3, CORE),))
+"""Value 3 is a cyst, which belongs to the tumour core."""
+
+EDITIONS: Mapping[str, LabelScheme] = {
+    "brats2018": BRATS_2018,
+    "brats2023": BRATS_2023,
+    "msd": DECATHLON,
+    "brats2024": BRATS_2024,
+    "brats2024-children": BRATS_2024_CHILDREN,
+}
+"""Editions of expert masks that can be read, by the names that `--labels` takes."""
+
+
+def whole_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the voxels of a mask, of any type, as whole numbers.
+
+    Raises GliosliceError if they are no labels: fractions, negative, or above 255.
+    """
+    if voxels.dtype == np.uint8:
+        return voxels
+    if voxels.dtype.kind == "f":
+        rounded = np.rint(voxels)
+        if np.abs(voxels - rounded).max(initial=0) > WHOLE_TOLERANCE:
+            values = list_values(np.unique(voxels[voxels != rounded]))
+            raise GliosliceError(
+                f"holds {values}, which are not whole numbers: it is an image, or a mask that was "
+                "interpolated; resample a mask by nearest neighbour"
+            )
+        voxels = rounded
+    low, high = float(voxels.min(initial=0)), float(voxels.max(initial=0))
+    if low < 0 or high > 255:
+        raise GliosliceError(
+            f"holds values from {low:g} to {high:g}: it is an image, not a mask of labels"
+        )
+    return voxels.astype(np.uint8)
+
+
+def label_values(mask: NDArray[np.uint8]) -> set[int]:
+    """Return the values of a mask but 0; `np.unique` would sort all voxels."""
+    return {value for value in range(1, int(mask.max(initial=0)) + 1) if (mask == value).any()}
+
+
+def occupied_box(occupied: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
+    """Return the smallest box (one slice an axis) with all true voxels, and `margin` around it."""
+    box = []
+    for axis, size in enumerate(occupied.shape):
+        others = tuple(other for other in range(occupied.ndim) if other != axis)
+        filled = np.flatnonzero(occupied.any(axis=others))
+        low, high = (filled[0], filled[-1] + 1) if filled.size else (0, 0)
+        box.append(slice(max(0, low - margin), min(size, high + margin)))
+    return tuple(box)
+
+
+def list_values(values: Iterable[float]) -> str:
+    """Return the values as text, the first ten if there are more."""
+    ordered = sorted(values)
+    listed = " ".join(f"{value:g}" for value in ordered[:LISTED])
+    more = len(ordered) - LISTED
+    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def from_scheme(mask: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint8]:
     """Convert a mask from the values of `scheme` to our labels; other values become background."""
     table = np.zeros(256, np.uint8)
     table[list(scheme.values)] = (CORE, EDEMA, ENHANCING)
+    for value, label in scheme.others:
+        table[value] = label
     return table[mask]
 
 
@@ -76,7 +160,8 @@ def check_nesting(labels: NDArray[np.uint8]) -> None:
 
     Raises GliosliceError if the core has the larger share.
     """
-    core, edema = (_exposed_share(labels, label) for label in (CORE, EDEMA))
+    tumour = labels[occupied_box(labels != 0, margin=1)]
+    core, edema = (_exposed_share(tumour, label) for label in (CORE, EDEMA))
     if core > edema:
         raise GliosliceError(
             f"the regions cannot nest: {core:.0%} of the core's surface touches healthy tissue but "

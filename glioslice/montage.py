@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from glioslice.cases import MODALITIES
 from glioslice.files import write_bytes
 from glioslice.labels import REGIONS, to_regions
-from glioslice.preprocessing import brain_mask, extract_slices, find_crop, mean_and_deviation
+from glioslice.preprocessing import brain_mask, extract_slices, find_crop, modality_statistics
+from glioslice.volumes import Images
 
 COLOURS = {"WT": (240, 228, 66), "TC": (213, 94, 0), "ET": (86, 180, 233)}
 """Yellow, vermilion and sky blue of Okabe and Ito's palette, safe for colour-blind readers."""
@@ -23,23 +24,26 @@ ZOOM = 2
 LEGEND = 36
 GREY_STEP = 8
 """Grey levels are rounded to multiples of it: finer ones are noise, which PNG cannot compress."""
+COMPRESSION = 3
+"""Of zlib: a fourteenth of the time of the smallest file, which has three quarters of the bytes."""
+
 DARK, BRIGHT = -2.0, 3.5
 """Z-scores shown as black and white; the background is black too."""
 
 
-def write_montage(path: Path, images: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
+def write_montage(path: Path, images: Images, labels: NDArray[np.uint8]) -> None:
     """Write the montage as a PNG file, atomically."""
     write_bytes(path, montage_png(images, labels))
 
 
-def montage_png(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> bytes:
+def montage_png(images: Images, labels: NDArray[np.uint8]) -> bytes:
     """Return the montage as the bytes of a PNG file."""
     file = io.BytesIO()
-    draw_montage(images, labels).save(file, format="PNG", optimize=True)
+    draw_montage(images, labels).save(file, format="PNG", compress_level=COMPRESSION)
     return file.getvalue()
 
 
-def draw_montage(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> Image.Image:
+def draw_montage(images: Images, labels: NDArray[np.uint8]) -> Image.Image:
     """Draw images (4, X, Y, Z) with the outlines of labels (X, Y, Z).
 
     One row shows FLAIR and one T1ce, both the same slices, evenly spaced over the tumour, or over
@@ -53,10 +57,12 @@ def draw_montage(images: NDArray[np.float32], labels: NDArray[np.uint8]) -> Imag
     width, height = (side * ZOOM for side in crop.window)
     picture = Image.new("RGB", (COLUMNS * width, len(SHOWN) * height + LEGEND))
     for row, (modality, title) in enumerate(SHOWN.items()):
-        image = images[MODALITIES.index(modality)]
+        index = MODALITIES.index(modality)
         # Normalise only the chosen slices: the z-scores of all voxels take 140 MB.
-        mean, deviation = mean_and_deviation(image, brain)
-        scores = (extract_slices(image[..., z], flat) - mean) / (deviation or np.float32(1))
+        mean, deviation = modality_statistics(images, index, brain)
+        shown = np.stack([images[index, :, :, level] for level in z], axis=-1)
+        scores = extract_slices(shown, flat) - mean
+        scores /= deviation or np.float32(1)
         slices = np.where(inside, scores, np.float32(DARK))
         for column in range(COLUMNS):
             tile = _draw_tile(slices[column], masks[column])

@@ -4,6 +4,7 @@ A volume is (4, X, Y, Z) in LPS orientation: X points to the patient's left, Y t
 the head. A slice is (X, Y, 4) at one Z, cropped to a window of fixed size. numpy only.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
+from glioslice.labels import occupied_box
+from glioslice.volumes import Images, stored_voxels, voxels_in
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -19,6 +22,10 @@ WINDOW = (160, 192)
 
 CLIP = 5.0
 """Limit of the z-scores: an int8 step is then 0.04 standard deviations."""
+
+WILD = 50.0
+"""Z-score from which a voxel is an error: it does not count in mean and standard deviation. The
+brightest vessels of 60 patients reach 15."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,11 @@ class Crop:
         return slice(low, high), slice(low - start, high - start)
 
 
-def brain_mask(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+def brain_mask(images: Images) -> NDArray[np.bool_]:
     """Return where any modality of skull-stripped images (4, X, Y, Z) is not 0, as (X, Y, Z)."""
-    brain: NDArray[np.bool_] = images[0] != 0
-    for image in images[1:]:
+    stored = stored_voxels(images)
+    brain: NDArray[np.bool_] = stored[0] != 0
+    for image in stored[1:]:
         brain |= image != 0
     return brain
 
@@ -54,13 +62,10 @@ def find_crop(brain: NDArray[np.bool_], window: tuple[int, int] = WINDOW) -> Cro
 
     Raises GliosliceError if the brain is empty or larger than the window.
     """
-    ranges = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(brain.any(axis=others))
-        if not filled.size:
-            raise GliosliceError("no brain found: every voxel of the images is 0")
-        ranges.append((int(filled[0]), int(filled[-1]) + 1))
+    box = occupied_box(brain)
+    ranges = [(int(side.start), int(side.stop)) for side in box]
+    if ranges[0][0] == ranges[0][1]:
+        raise GliosliceError("no brain found: every voxel of the images is 0")
     sizes = [stop - start for start, stop in ranges]
     if sizes[0] > window[0] or sizes[1] > window[1]:
         raise GliosliceError(
@@ -74,18 +79,16 @@ def find_crop(brain: NDArray[np.bool_], window: tuple[int, int] = WINDOW) -> Cro
     return Crop(shape, (centred[0], centred[1]), ranges[2], window)
 
 
-def z_scores(
-    images: NDArray[np.float32], brain: NDArray[np.bool_], clip: float = CLIP
-) -> NDArray[np.float32]:
+def z_scores(images: Images, brain: NDArray[np.bool_], clip: float = CLIP) -> NDArray[np.float32]:
     """Normalise each modality to (x - mean) / sd over the brain, clipped to +-`clip`.
 
     Voxels outside the brain are 0, and so is a modality that is constant.
     """
-    scored = np.zeros_like(images)
-    for image, out in zip(images, scored, strict=True):
-        mean, deviation = mean_and_deviation(image, brain)
+    scored = np.zeros_like(stored_voxels(images), np.float32)
+    for index, out in enumerate(scored):
+        mean, deviation = modality_statistics(images, index, brain)
         if deviation > 0:
-            out[brain] = np.clip((image[brain] - mean) / deviation, -clip, clip)
+            out[brain] = np.clip((images[index][brain] - mean) / deviation, -clip, clip)
     return scored
 
 
@@ -95,10 +98,27 @@ def mean_and_deviation(
     """Return the mean and standard deviation of an image (X, Y, Z) over the brain.
 
     Computed in float64 and rounded to float32, so that the result does not depend on the order in
-    which a machine adds.
+    which a machine adds. Wild voxels do not count.
     """
-    voxels = image[brain]
-    return np.float32(voxels.mean(dtype=np.float64)), np.float32(voxels.std(dtype=np.float64))
+    return modality_statistics(image[None], 0, brain)
+
+
+def modality_statistics(
+    images: Images, index: int, brain: NDArray[np.bool_]
+) -> tuple[np.float32, np.float32]:
+    """Return `mean_and_deviation` of one volume of images (4, X, Y, Z)."""
+    return statistics_of(voxels_in(images, index, brain))
+
+
+def statistics_of(voxels: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
+    """Return the mean and standard deviation of voxels that are not wild; 0 and 0 if none is."""
+    while voxels.size:
+        mean, deviation = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
+        limit = WILD * deviation
+        if max(voxels.max() - mean, mean - voxels.min()) <= limit:
+            return np.float32(mean), np.float32(deviation)
+        voxels = voxels[np.abs(voxels - mean) <= limit]
+    return np.float32(0), np.float32(0)
 
 
 def extract_slices(volume: NDArray[Scalar], crop: Crop) -> NDArray[Scalar]:
@@ -114,15 +134,51 @@ def extract_slices(volume: NDArray[Scalar], crop: Crop) -> NDArray[Scalar]:
 
 
 def slice_volume(
-    images: NDArray[np.float32], window: tuple[int, int] = WINDOW, clip: float = CLIP
+    images: Images, window: tuple[int, int] = WINDOW, clip: float = CLIP
 ) -> tuple[NDArray[np.float32], Crop]:
     """Return images (4, X, Y, Z) as z-scored slices (Z', window X, window Y, 4), and their crop.
 
     Raises GliosliceError if the brain is empty or larger than the window.
     """
+    crop, cut = iterate_slices(images, window, clip)
+    slices = np.empty((crop.z[1] - crop.z[0], *window, len(images)), np.float32)
+    for index, one in enumerate(cut):
+        slices[index] = one
+    return slices, crop
+
+
+def iterate_slices(
+    images: Images, window: tuple[int, int] = WINDOW, clip: float = CLIP
+) -> tuple[Crop, Iterator[NDArray[np.float32]]]:
+    """Return the crop of images (4, X, Y, Z), and their z-scored slices one by one.
+
+    The slices are those of `slice_volume`. Raises GliosliceError if the brain is empty or larger
+    than the window.
+    """
     brain = brain_mask(images)
     crop = find_crop(brain, window)
-    return extract_slices(z_scores(images, brain, clip), crop), crop
+    statistics = [modality_statistics(images, index, brain) for index in range(len(images))]
+    return crop, _cut_slices(images, brain, crop, statistics, clip)
+
+
+def _cut_slices(
+    images: Images,
+    brain: NDArray[np.bool_],
+    crop: Crop,
+    statistics: list[tuple[np.float32, np.float32]],
+    clip: float,
+) -> Iterator[NDArray[np.float32]]:
+    (x, wx), (y, wy) = crop.overlap(0), crop.overlap(1)
+    for z in range(*crop.z):
+        # In memory like the volumes of files, X fastest: five times as fast as the other order.
+        one = np.zeros((len(images), *crop.window[::-1]), np.float32).T  # (X, Y, 4)
+        for index, (mean, deviation) in enumerate(statistics):
+            if deviation > 0:
+                scores = images[index, x, y, z] - mean
+                scores /= deviation
+                np.clip(scores, -clip, clip, out=scores)
+                np.copyto(one[wx, wy, index], scores, where=brain[x, y, z])
+        yield one
 
 
 def restore_volume(masks: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:

@@ -12,9 +12,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from glioslice.cases import Case
 from glioslice.dataset_layouts import MODALITIES
+from glioslice.labels import occupied_box
 from glioslice.missing_modalities import MODALITY_TITLES, missing_warnings
-from glioslice.preprocessing import brain_mask
+from glioslice.preprocessing import WILD, brain_mask, statistics_of
+from glioslice.volumes import Images, voxels_in
 
 FLAIR, T1, T1CE, T2 = range(4)
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
@@ -42,6 +45,15 @@ AXES = ("left to right", "front to back", "feet to head")
 
 ORDER_TOLERANCE = 0.1
 """By how much an order between modalities may be violated; none of the patients violates one."""
+
+SIGNED_LIMITS = (127, 32767)
+"""Highest values of signed integers of 8 and 16 bits; what exceeds them becomes negative."""
+
+MAX_RIM = 0.1
+"""Median of the values below 0 that interpolation leaves, as a share of that of those above."""
+
+MIN_NEGATIVE, MAX_NEGATIVE = 0.001, 0.25
+"""Shares of negative voxels that are unusual; images as z-scores have more, others none."""
 
 SAMPLE_SIZE = 200_000
 """Approximate number of brain voxels from which modalities are compared."""
@@ -80,7 +92,30 @@ class Contrasts:
         return self.correlations[PAIRS.index((min(one, other), max(one, other)))]
 
 
-def find_warnings(images: NDArray[np.float32], missing: Collection[str] = ()) -> list[str]:
+@dataclass(frozen=True)
+class Intensities:
+    """The values of one modality within the brain.
+
+    `negative` is the share of values below 0 and `dip` the median of their distance from 0;
+    `median` is that of the values above 0. `wild` counts the voxels that normalisation leaves out
+    (`glioslice.preprocessing.WILD`), and `wildest` is the one farthest from the mean.
+    """
+
+    lowest: float
+    highest: float
+    negative: float
+    dip: float
+    median: float
+    wild: int
+    wildest: float
+
+
+def case_warnings(case: Case) -> list[str]:
+    """Return all warnings about a case: what reading it had to assume, and `find_warnings`."""
+    return [*case.warnings, *find_warnings(case.volumes, case.missing)]
+
+
+def find_warnings(images: Images, missing: Collection[str] = ()) -> list[str]:
     """Return the warnings about images (4, X, Y, Z) in LPS at 1 mm; empty if they look usual.
 
     The images of the modalities `missing` are known to be 0.
@@ -88,8 +123,70 @@ def find_warnings(images: NDArray[np.float32], missing: Collection[str] = ()) ->
     brain = brain_mask(images)
     if not brain.any():
         return ["Every voxel of the images is 0: there is no brain."]
+    found = [
+        warning
+        for index, modality in enumerate(MODALITIES)
+        for warning in intensity_warnings(modality, measure_intensities(images, index, brain))
+    ]
     contrasts = measure_contrasts(sample_voxels(images, brain))
-    return contrast_warnings(contrasts, missing) + shape_warnings(measure_shape(brain))
+    return found + contrast_warnings(contrasts, missing) + shape_warnings(measure_shape(brain))
+
+
+def measure_intensities(images: Images, index: int, brain: NDArray[np.bool_]) -> Intensities:
+    """Return what is known of the values of one modality of images (4, X, Y, Z)."""
+    values = voxels_in(images, index, brain)
+    mean, deviation = statistics_of(values)
+    lowest, highest = float(values.min()), float(values.max())
+    wildest = lowest if mean - lowest > highest - mean else highest
+    wild = 0
+    if abs(wildest - mean) > WILD * deviation:
+        wild = int(np.count_nonzero(np.abs(values - mean) > WILD * deviation))
+    below, above = values[values < 0], values[values > 0]
+    return Intensities(
+        lowest=lowest,
+        highest=highest,
+        negative=len(below) / len(values),
+        dip=float(np.median(-below)) if len(below) else 0.0,
+        median=float(np.median(above)) if len(below) and len(above) else 0.0,
+        wild=wild,
+        wildest=wildest,
+    )
+
+
+def intensity_warnings(modality: str, measured: Intensities) -> list[str]:
+    """Return warnings about values that no MR image has."""
+    title, share = MODALITY_TITLES[modality], measured.negative
+    found = []
+    if measured.wild:
+        voxels = "1 voxel" if measured.wild == 1 else f"{measured.wild:,} voxels"
+        found.append(
+            f"{title} has {voxels} far from all others (up to {measured.wildest:g}), which "
+            "normalisation leaves out. Check the file: it is damaged, or holds a tool's marker."
+        )
+    wrapped = any(
+        0.95 * limit < measured.highest <= limit and -limit - 1 <= measured.lowest < -0.8 * limit
+        for limit in SIGNED_LIMITS
+    )
+    if not MIN_NEGATIVE < share < MAX_NEGATIVE:
+        return found
+    if wrapped:
+        found.append(
+            f"{title} reaches {measured.highest:g}, and {share:.1%} of it is negative, down to "
+            f"{measured.lowest:g}: unsigned values were stored as signed ones, so that the "
+            "brightest became the darkest. Export the series again as unsigned or as float."
+        )
+    elif measured.dip < MAX_RIM * measured.median:
+        found.append(
+            f"{share:.1%} of {title} is below 0, most of it by little: "
+            "interpolation leaves such a rim around the brain, and the rim counts as brain. Set "
+            "to 0 again what was 0 before the interpolation."
+        )
+    else:
+        found.append(
+            f"{share:.1%} of {title} is negative, down to {measured.lowest:g}, which MR images are "
+            "not: its sign or scale is damaged. Export the series again."
+        )
+    return found
 
 
 def contrast_warnings(contrasts: Contrasts, missing: Collection[str] = ()) -> list[str]:
@@ -99,11 +196,15 @@ def contrast_warnings(contrasts: Contrasts, missing: Collection[str] = ()) -> li
     return found or _order_warnings(contrasts)
 
 
-def sample_voxels(images: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float64]:
+def sample_voxels(images: Images, brain: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return evenly spaced voxels of the brain (X, Y, Z), as (4, N)."""
-    indices = np.flatnonzero(brain)
-    indices = indices[:: max(1, len(indices) // SAMPLE_SIZE)]
-    return np.stack([image.reshape(-1)[indices].astype(np.float64) for image in images])
+    box = occupied_box(brain)
+    cropped = brain[box]
+    indices = np.flatnonzero(cropped)
+    chosen = np.unravel_index(indices[:: max(1, len(indices) // SAMPLE_SIZE)], cropped.shape)
+    places = [axis + side.start for axis, side in zip(chosen, box, strict=True)]
+    sampled = [images[(index, *places)] for index in range(len(images))]
+    return np.asarray(sampled, np.float64)
 
 
 def measure_contrasts(sample: NDArray[np.float64]) -> Contrasts:
@@ -122,12 +223,7 @@ def measure_contrasts(sample: NDArray[np.float64]) -> Contrasts:
 
 def measure_shape(brain: NDArray[np.bool_]) -> BrainShape:
     """Return the size and shape of a brain (X, Y, Z), which must not be empty."""
-    box = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(brain.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    cropped = brain[tuple(box)]
+    cropped = brain[occupied_box(brain)]
     voxels = int(np.count_nonzero(cropped))
     enclosed = int(np.count_nonzero(_enclosed_voxels(cropped)))
     return BrainShape(voxels / 1000, cropped.shape, voxels / cropped.size, enclosed / voxels)

@@ -83,7 +83,8 @@ def load_slices(files: CaseFiles, cache: Path) -> CaseSlices:
     if not note.is_file():  # it is written last, so the arrays are complete if it exists
         logger.info("preparing the slices of %s", files.name)
         case = read_case(files)
-        assert case.labels is not None
+        if case.labels is None:
+            raise GliosliceError(f"{case.mask_problem}; training needs it")
         brain = brain_mask(case.images)
         crop = find_crop(brain)
         _save(images, extract_slices(z_scores(case.images, brain), crop).astype(np.float16))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from glioslice.cases import MODALITIES
 from glioslice.montage import BRIGHT, DARK
-from glioslice.preprocessing import Crop, brain_mask, mean_and_deviation
+from glioslice.preprocessing import Crop, brain_mask, modality_statistics
+from glioslice.volumes import Images
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Scene:
     """
 
     crop: Crop
-    images: NDArray[np.float32] | None = None
+    images: Images | None = None
     missing: tuple[str, ...] = ()
     _volumes: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -53,7 +54,7 @@ class Scene:
 
     def _grey(self, place: int) -> bytes:
         assert self.images is not None
-        mean, deviation = mean_and_deviation(self.images[place], self._brain)
+        mean, deviation = modality_statistics(self.images, place, self._brain)
         (x, wx), (y, wy) = self.crop.overlap(0), self.crop.overlap(1)
         grey = np.zeros((self.grid[2], *self.crop.window), np.uint8)
         # One slice at a time: memory that a thread has used is rarely returned to the system.

@@ -137,3 +137,54 @@ def test_a_missing_case_is_bad_input(tmp_path: Path) -> None:
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path / 'none'}")
+
+
+def test_a_batch_ends_with_what_could_be_done(write_case: Write, tmp_path: Path) -> None:
+    """Ten cases, five of them bad in different ways: five masks, a line for each of the others."""
+    cases = tmp_path / "cases"
+    folders = [write_case(f"C{index}", folder=cases) for index in range(10)]
+    colour = np.zeros((28, 36, 20), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    nib.save(nib.Nifti1Image(colour, np.diag([-1.0, -1, 1, 1])), folders[1] / "C1_flair.nii.gz")
+    (folders[3] / "C3_t1.nii.gz").write_bytes(b"x")
+    (folders[5] / "C5_t1ce.nii.gz").unlink()
+    empty = nib.Nifti1Image(np.zeros((28, 36, 20), np.int16), np.diag([-1.0, -1, 1, 1]))
+    for modality in ("flair", "t1", "t1ce", "t2"):
+        nib.save(empty, folders[7] / f"C7_{modality}.nii.gz")
+    moved = nib.Nifti1Image(np.ones((28, 36, 20), np.int16), np.diag([-1.0, -1, 2, 1]))
+    nib.save(moved, folders[9] / "C9_t1ce.nii.gz")
+    done = run_segment(cases, "--out", tmp_path / "out", "--model", "nano")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for index, line in zip((1, 3, 5, 7, 9), errors, strict=True):
+        assert f"C{index}" in line
+    assert "5 of 10 cases segmented" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == [
+        f"C{index}-mask.nii.gz" for index in (0, 2, 4, 6, 8)
+    ]
+
+
+def test_a_mask_of_another_run_is_not_overwritten(write_case: Write, tmp_path: Path) -> None:
+    (tmp_path / "Case_1-mask.nii.gz").write_bytes(b"somebody's")
+    options = (write_case(), "--out", tmp_path, "--model", "nano")
+    done = run_segment(*options)
+    assert done.returncode == 2
+    assert "already exists" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "Case_1-mask.nii.gz").read_bytes() == b"somebody's"
+    assert not (tmp_path / "Case_1-mask.png").exists()
+    assert run_segment(*options, "--force").returncode == 0
+    assert (tmp_path / "Case_1-mask.nii.gz").read_bytes() != b"somebody's"
+
+
+def test_four_files_and_their_orientation_by_option(write_case: Write, tmp_path: Path) -> None:
+    folder = write_case()
+    files = [
+        option
+        for modality in ("flair", "t1", "t1ce", "t2")
+        for option in (f"--{modality}", folder / f"Case_1_{modality}.nii.gz")
+    ]
+    done = run_segment(*files, "--orientation", "LPS", "--out", tmp_path / "out", "--model", "nano")
+    assert done.returncode == 0, done.stderr
+    assert "warning: Case_1: " in done.stderr  # the made-up brain is a box
+    assert (tmp_path / "out" / "Case_1-mask.nii.gz").is_file()
+    assert run_segment(folder, *files).returncode == 2

@@ -75,11 +75,11 @@ def test_decathlon(tmp_path: Path, volumes: Volumes) -> None:
 @pytest.mark.parametrize(
     ("modality", "labels", "message"),
     [
-        ({"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}, {"1": "edema"}, "modalities"),
+        ({"0": "CT", "1": "PET"}, {"1": "edema"}, "modalities CT, PET"),
         (
             {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
             {"1": "necrosis", "2": "edema"},
-            "label 1 is not edema",
+            "labels 1 core, 2 edema",
         ),
     ],
 )
@@ -163,6 +163,16 @@ def refused(folder: Path, *parts: str) -> None:
         assert part in message
 
 
+def without_mask(folder: Path, *parts: str) -> None:
+    """A ground truth that cannot be used is a warning: segmentation needs none."""
+    case = read_case(folder)
+    assert case.labels is None
+    assert case.mask_problem is not None
+    [warning] = case.warnings
+    for part in parts:
+        assert part in warning
+
+
 def test_a_missing_modality(write_case: Write) -> None:
     folder = write_case()
     (folder / "Case_1_t1ce.nii.gz").unlink()
@@ -227,7 +237,7 @@ def test_mixed_file_names(write_case: Write) -> None:
 
 def test_no_case(tmp_path: Path) -> None:
     refused(tmp_path, str(tmp_path), "no case")
-    refused(tmp_path / "nowhere", "no such folder")
+    refused(tmp_path / "nowhere", "no such folder or file")
     with pytest.raises(GliosliceError, match="no case found"):
         find_cases(tmp_path)
 
@@ -300,18 +310,18 @@ def test_a_head_that_is_not_skull_stripped(write_case: Write) -> None:
 def test_labels_of_another_data_set(write_case: Write, volumes: Volumes) -> None:
     folder = write_case()
     save(folder / "Case_1_seg.nii.gz", np.where(volumes[1] == 3, np.uint8(7), volumes[1]))
-    refused(folder, "labels 1 2 7", "BraTS 2018-2021", "1 2 4", "no data set")
+    without_mask(folder, "labels 1 2 7", "BraTS 2018-2021", "1 2 4", "no edition")
     save(folder / "Case_1_seg.nii.gz", volumes[1])
-    refused(folder, "labels 1 2 3", "BraTS 2018-2021", "BraTS 2023 and later and Decathlon")
+    without_mask(folder, "labels 1 2 3", "BraTS 2018-2021", "brats2023 or msd", "--labels")
     save(folder / "Case_1_seg.nii.gz", volumes[1] / 2)
-    refused(folder, "labels 0.5 1 1.5", "no data set")
+    without_mask(folder, "0.5 1.5", "nearest neighbour")
 
 
 def test_swapped_labels_of_core_and_edema(write_case: Write, volumes: Volumes) -> None:
     """Decathlon's values under the file names of BraTS 2023, the most common mistake."""
     folder = write_case("Case_1", BRATS_2023)
     save(folder / "Case_1-seg.nii.gz", np.array([0, 2, 1, 3], np.uint8)[volumes[1]])
-    refused(folder, "BraTS 2023", "labels 1 2 3", "cannot nest", "swapped")
+    without_mask(folder, "BraTS 2023", "labels 1 2 3", "cannot nest", "swapped")
 
 
 @pytest.mark.real

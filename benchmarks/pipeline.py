@@ -1,0 +1,201 @@
+"""Measure the way from scan to mask: its stages, and the whole beside two other ways.
+
+    python benchmarks/pipeline.py              # measure, and write docs/performance.md
+    python benchmarks/pipeline.py --page       # the page alone, from the last measurement
+
+The case is a phantom of 240 x 240 x 155 voxels, written as four .nii.gz files of 16-bit integers.
+Each way runs in a process of its own, on one thread; the least processor time of some rounds
+counts. Ratios within one run are comparable, times of different machines are not.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pages import fill, processor, table
+from glioslice import cli
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "pipeline.json"
+PAGE = ROOT / "docs" / "performance.md"
+ROUNDS = 3
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+WAYS = {
+    "glioslice segment": (ROUNDS, ("-m", "device.segment", "CASE", "--out", "OUT", "--force")),
+    "plain script": (ROUNDS, ("benchmarks/pipeline_plain.py", "CASE", "MODEL", "OUT")),
+    "MONAI, 3-D network": (1, ("-m", "benchmarks.pipeline_volumes", "CASE", "OUT")),
+}
+"""Rounds and arguments of Python for each way."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line, measure, and write the page."""
+    parser = cli.parser(
+        "Measure the way from scan to mask: its stages, and the whole beside two other ways.",
+        "python benchmarks/pipeline.py",
+    )
+    parser.add_argument("--page", action="store_true", help="write the page alone")
+    parser.add_argument("--phantom", type=Path, metavar="CASE", help=argparse.SUPPRESS)
+    parser.add_argument("--stages", type=Path, metavar="CASE", help=argparse.SUPPRESS)
+    cli.run(run_benchmark, parser.parse_args(argv))
+
+
+def run_benchmark(arguments: argparse.Namespace) -> None:
+    """Do what the command line says."""
+    if arguments.phantom:
+        write_phantom(arguments.phantom)
+        return
+    if arguments.stages:
+        print(json.dumps(measure_stages(arguments.stages)))
+        return
+    if not arguments.page:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(Path(folder))
+    write_page(read_json(RESULT))
+
+
+def measure(folder: Path) -> None:
+    """Measure and write the result, after each way anew; `folder` is for files."""
+    case, model = folder / "phantom", ROOT / "models" / "compact" / "compact-int8.tflite"
+    run_python("-m", "benchmarks.pipeline", "--phantom", str(case))
+    places = {"CASE": str(case), "OUT": str(folder), "MODEL": str(model)}
+    runs = [json.loads(run_python("-m", "benchmarks.pipeline", "--stages", str(case))[0])
+            for _ in range(ROUNDS)]  # fmt: skip
+    result: dict[str, Any] = {
+        "machine": f"{processor()}, one thread",
+        "stages": min(runs, key=lambda run: float(sum(stage["milliseconds"] for stage in run))),
+        "ways": {},
+    }
+    for name, (rounds, arguments) in WAYS.items():
+        command = [places.get(argument, argument) for argument in arguments]
+        used = [run_python(*command)[1] for _ in range(rounds)]
+        result["ways"][name] = {k: min(u[k] for u in used) for k in ("seconds", "megabytes")}
+        write_json(RESULT, result)
+
+
+def write_phantom(folder: Path) -> None:
+    """Write the phantom as a case with its ground truth."""
+    import nibabel as nib
+    import numpy as np
+
+    from glioslice.cases import MODALITIES, phantom_case
+    from glioslice.labels import BRATS_2018, to_scheme
+
+    case = phantom_case(0)
+    assert case.labels is not None
+    folder.mkdir()
+    volumes = dict(zip(MODALITIES, np.rint(case.images).astype(np.int16), strict=True))
+    volumes["seg"] = to_scheme(case.labels, BRATS_2018)
+    for name, volume in volumes.items():
+        image = nib.Nifti1Image(volume, case.space.affine)
+        nib.save(image, folder / f"{folder.name}_{name}.nii.gz")
+
+
+def run_python(*arguments: str) -> tuple[str, dict[str, float]]:
+    """Run Python on one thread; return its stdout, its processor time and its peak memory.
+
+    Linux counts the memory of this process into that peak, so it must stay small.
+    Raises GliosliceError if it fails.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env=os.environ | ONE_THREAD, stdout=output,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise GliosliceError(f"{' '.join(arguments)}: exit code {process.returncode}")
+        output.seek(0)
+        seconds, megabytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        return output.read(), {"seconds": round(seconds, 3), "megabytes": round(megabytes)}
+
+
+def measure_stages(path: Path) -> list[dict[str, Any]]:
+    """Return name, milliseconds of processor, and peak memory so far of each stage, in order."""
+    stages: list[dict[str, Any]] = []
+    began = 0.0
+
+    def end(name: str) -> None:
+        nonlocal began
+        now = time.process_time()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        milliseconds = round((now - began) * 1000, 1)
+        stages.append({"stage": name, "milliseconds": milliseconds, "megabytes": round(peak)})
+        began = now
+
+    from device.engine import Engine
+    from glioslice.cases import read_case
+    from glioslice.malloc import configure_malloc
+    from glioslice.metrics import region_dice, volumes_ml
+    from glioslice.model_card import find_model
+    from glioslice.montage import montage_png
+    from glioslice.nifti import write_mask
+    from glioslice.preprocessing import iterate_slices
+    from glioslice.sanity_checks import case_warnings
+
+    configure_malloc()
+    engine = Engine(find_model())
+    end("interpreter and imports")
+    case = read_case(path)
+    end("reading five files")
+    _, slices = iterate_slices(case.volumes, engine.card.window, engine.card.clip)
+    prepared = [engine.prepare(one) for one in slices]
+    end("slices, z-scores, quantization")
+    for one in prepared:
+        engine.invoke(one)
+    end("network")
+    case_warnings(case)
+    end("warnings")
+    assert case.labels is not None
+    with tempfile.TemporaryDirectory() as folder:
+        write_mask(Path(folder) / "mask.nii.gz", case.labels, case.space)
+        end("writing the mask")
+    montage_png(case.volumes, case.labels)
+    end("montage")
+    region_dice(case.labels, case.labels)
+    volumes_ml(case.labels)
+    end("Dice and volumes")
+    return stages
+
+
+def write_page(result: dict[str, Any]) -> None:
+    """Write the figures of a measurement into the page."""
+    ways, stages = result["ways"], result["stages"]
+    own = ways["glioslice segment"]
+    rows = [
+        (name, f"{way['seconds']:.2f}", f"{way['seconds'] / own['seconds']:.1f}",
+         way["megabytes"], f"{way['megabytes'] / own['megabytes']:.1f}")
+        for name, way in ways.items()
+    ]  # fmt: skip
+    network = next(s["milliseconds"] for s in stages if s["stage"] == "network")
+    outside = sum(s["milliseconds"] for s in stages[1:]) - network
+    heads = ("way", "processor seconds", "ratio", "peak MB", "ratio of memory")
+    fill(
+        PAGE,
+        {
+            "ways": table(heads, rows),
+            "stages": table(
+                ("stage", "milliseconds", "peak MB so far"),
+                [(s["stage"], f"{s['milliseconds']:.0f}", s["megabytes"]) for s in stages],
+            ),
+            "limit": f"The network takes {network:.0f} ms, and all the rest after the imports "
+            f"{outside:.0f} ms.",
+            "machine": f"{result['machine']}; the least of {ROUNDS} rounds, the 3-D network once.",
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
