@@ -4,12 +4,15 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from glioslice.errors import GliosliceError
+
+_UMASK = threading.Lock()
 
 
 @contextmanager
@@ -47,8 +50,9 @@ def check_folder(folder: Path) -> None:
 
 def _umask() -> int:
     """Return the process's umask: a mask is a patient's data, so the user decides who reads it."""
-    current = os.umask(0o077)
-    os.umask(current)
+    with _UMASK:  # two threads at once would leave the process with the mask of the reading
+        current = os.umask(0o077)
+        os.umask(current)
     return current
 
 
