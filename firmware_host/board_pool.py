@@ -54,6 +54,7 @@ CONTENT_ERRORS = (SlicesFailed, DigestMismatch)
 TICK = 0.5
 
 Content = TypeVar("Content")
+Performed = TypeVar("Performed", contravariant=True)
 
 
 class BoardUnsuitable(GliosliceError):
@@ -115,11 +116,11 @@ class PoolBoard:
         )  # fmt: skip
 
 
-class Workload(Protocol[Content]):
+class Workload(Protocol[Performed]):
     """What the pool's tasks are. The pool calls these methods from its boards' threads."""
 
     def perform(
-        self, board: PoolBoard, connection: Connection, hello: BoardHello, content: Content
+        self, board: PoolBoard, connection: Connection, hello: BoardHello, content: Performed
     ) -> int:
         """Do a task on a board; return how many slices it segmented.
 
@@ -127,13 +128,13 @@ class Workload(Protocol[Content]):
         if the board failed.
         """
 
-    def gave_back(self, board: PoolBoard, content: Content, error: str) -> None:
+    def gave_back(self, board: PoolBoard, content: Performed, error: str) -> None:
         """Note that a task goes to another board."""
 
-    def failed(self, board: PoolBoard, content: Content, error: str) -> None:
+    def failed(self, board: PoolBoard, content: Performed, error: str) -> None:
         """Note that a task failed for good."""
 
-    def ended(self, board: PoolBoard, content: Content, error: str) -> None:
+    def ended(self, board: PoolBoard, content: Performed, error: str) -> None:
         """Note that a task ended early because the whole pool stopped."""
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ _UMASK = threading.Lock()
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, because libraries choose a format by it. If the block
+    The temporary name keeps the suffix, because libraries choose a format by it, and is random,
+    because machines of a cluster may write the same file to one disk. If the block
     fails, the temporary file is removed and `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as written:
