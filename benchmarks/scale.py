@@ -1,7 +1,7 @@
 """Measure what a case costs, prove what several boards and processes do, and write docs/scale.md.
 
     python benchmarks/scale.py --cost              # CPU, files and link of a case
-    python benchmarks/scale.py --boards            # ten boards against one, and boards that are killed
+    python benchmarks/scale.py --boards            # ten boards against one; boards that are killed
     python benchmarks/scale.py --archive           # parts and Dask workers, killed at random
     python benchmarks/scale.py                     # the page alone, from benchmarks/scale/*.json
 
