@@ -34,6 +34,8 @@ SIZES = 10, 1_000, 100_000
 CLUSTER = 16, 256
 """Cores for which the page calculates, if each is like one of this machine's."""
 
+NOT_MEASURED = "- Not measured yet: `python benchmarks/scale.py --{}` on an idle machine."
+
 UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
 
@@ -68,20 +70,30 @@ def run(arguments: argparse.Namespace) -> None:
                 result = {"machine": processor(), **measure(Path(folder))}
             write_json(FOLDER / f"{name}.json", result)
             print(f"{name}: {result}")
-    fill(PAGE, page_parts(*(read_json(FOLDER / f"{name}.json") for name in measurements)))
+    fill(PAGE, page_parts({name: read_result(name) for name in measurements}))
     print(f"page: {PAGE}")
 
 
-def page_parts(
-    cost: Mapping[str, Any], boards: Mapping[str, Any], archive: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return the generated parts of the page by the names of their marks."""
+def read_result(name: str) -> dict[str, Any] | None:
+    """Return what was measured, None if nobody has yet."""
+    path = FOLDER / f"{name}.json"
+    return read_json(path) if path.exists() else None
+
+
+def page_parts(results: Mapping[str, dict[str, Any] | None]) -> dict[str, str]:
+    """Return the generated parts of the page by the names of their marks.
+
+    Raises GliosliceError if the cost of a case was not measured.
+    """
+    cost, boards, archive = (results[name] for name in ("cost", "boards", "archive"))
+    if cost is None:
+        raise GliosliceError(f"{FOLDER / 'cost.json'}: missing; measure with --cost")
     return {
         "cost": cost_table(cost),
         "plan": plan_table(cost),
         "storage": storage_table(cost),
-        "boards": boards_text(boards),
-        "archive": archive_text(archive),
+        "boards": NOT_MEASURED.format("boards") if boards is None else boards_text(boards),
+        "archive": NOT_MEASURED.format("archive") if archive is None else archive_text(archive),
         "machine": f"Measured on {cost['machine']}.",
     }
 
@@ -140,7 +152,7 @@ def boards_text(boards: Mapping[str, Any]) -> str:
         f"- {many['boards']} boards on {boards['baud']:,} baud: {many['slices_per_second']:.1f} "
         f"slices per second, one board: {boards['one']['slices_per_second']:.2f}, a factor of "
         f"{boards['factor']:.1f} ({boards['one']['slices']} and {many['slices']} slices, default "
-        f"codec; load of the machine during the run, without these processes: not measured).\n"
+        f"codec; load average before the run: {boards['load_before']}).\n"
         f"- {killed['cases']} cases on {killed['boards']} boards of which one was killed "
         f"{killed['kills']} times: {killed['complete']} complete, {killed['lost']} lost, "
         f"{killed['double']} double, {killed['different']} masks different from those of "
