@@ -119,19 +119,28 @@ def cost_table(cost: Mapping[str, Any]) -> str:
 def plan_table(cost: Mapping[str, Any]) -> str:
     """Return how long 10, 1,000 and 100,000 cases take, and what limits."""
     link, host, core = cost["link_s"], cost["host_cpu_s"], cost["segment_cpu_s"]
-    cores = int(cost["cores"])
-    ways: list[tuple[str, float, str]] = [
-        (f"one board, {cost['baud']:,} baud", link, "link"),
-    ]
-    shared = max(link / 10, host / cores)
-    limit = "link" if link / 10 >= host / cores else "host's processor"
-    ways.append((f"ten boards, {cost['baud']:,} baud, one host", shared, limit))
-    ways.append((f"a workstation like this one, {cores} cores", core / cores, "processor"))
-    ways += [(f"a cluster of {n} such cores", core / n, "processor, then disk") for n in CLUSTER]
+    cores, baud = int(cost["cores"]), f"{cost['baud']:,} baud"
+
+    def on_boards(boards: int, size: int) -> float:
+        return max(rounds(size, boards) * link, host * size / cores)
+
+    limit = "link" if link / 10 >= host / cores else "the host's processor"
     rows = [
-        (way, *(duration(seconds * size) for size in SIZES), limit) for way, seconds, limit in ways
+        (f"one board, {baud}", *(duration(on_boards(1, size)) for size in SIZES), "link"),
+        (f"ten boards, {baud}, one host", *(duration(on_boards(10, n)) for n in SIZES), limit),
     ]
+    for name, workers in (
+        (f"a workstation like this one, {cores} cores", cores),
+        *((f"a cluster of {n} such cores", n) for n in CLUSTER),
+    ):
+        times = (duration(rounds(size, workers) * core) for size in SIZES)
+        rows.append((name, *times, "processor" if workers == cores else "processor, then disk"))
     return table(("way", *(f"{size:,} cases" for size in SIZES), "limit"), rows)
+
+
+def rounds(size: int, workers: int) -> int:
+    """Return how many cases the busiest of `workers` has: no case is divided."""
+    return -(-size // workers)
 
 
 def storage_table(cost: Mapping[str, Any]) -> str:
