@@ -11,7 +11,7 @@ Cases are made of the phantom, so that anybody can repeat it.
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Write a JSON file for each measurement, and the page from all of them."""
     if arguments.cases < 20:
         raise GliosliceError("--cases: expected at least 20, so that processes can be killed")
-    measurements = {
-        "cost": lambda folder: measure_cost(folder),
+    measurements: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "cost": measure_cost,
         "boards": lambda folder: {
             **measure_speed(folder / "speed"),
             "killed": measure_killed_boards(folder / "killed", arguments.cases),
@@ -122,7 +122,7 @@ def plan_table(cost: Mapping[str, Any]) -> str:
     cores, baud = int(cost["cores"]), f"{cost['baud']:,} baud"
 
     def on_boards(boards: int, size: int) -> float:
-        return max(rounds(size, boards) * link, host * size / cores)
+        return float(max(rounds(size, boards) * link, host * size / cores))
 
     limit = "link" if link / 10 >= host / cores else "the host's processor"
     rows = [

@@ -22,7 +22,7 @@ def test_times_follow_from_the_cost_of_a_case() -> None:
     assert found["one board, 115,200 baud"] == ["5.0 minutes", "8.3 hours", "35 days", "link"]
     # Ten links take 3 s a case, but the two cores need 4 s for what the host does.
     assert found["ten boards, 115,200 baud, one host"][0] == "40 seconds"
-    assert found["ten boards, 115,200 baud, one host"][3] == "host's processor"
+    assert found["ten boards, 115,200 baud, one host"][3] == "the host's processor"
     cheap = rows(scale.plan_table({**COST, "host_cpu_s": 2.0}))
     assert cheap["ten boards, 115,200 baud, one host"][3] == "link"
     assert found["a workstation like this one, 2 cores"][1] == "25 minutes"
