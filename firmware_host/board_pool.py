@@ -23,7 +23,7 @@ from firmware_host import handshake
 from firmware_host.board_table import BoardRow, show_boards
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.progress import Reporter, RunStatus
-from firmware_host.run import SlicesFailed
+from firmware_host.run import Interrupted, SlicesFailed
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.model_card import find_model
@@ -390,6 +390,10 @@ class BoardPool:
                 queue.finish()
             except OSError as error:
                 workload.ended(board, task.content, one_line(error))
+                queue.finish()
+                raise
+            except (KeyboardInterrupt, Interrupted):
+                workload.ended(board, task.content, "interrupted")
                 queue.finish()
                 raise
             except GliosliceError as error:
