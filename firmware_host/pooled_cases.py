@@ -128,8 +128,7 @@ class FolderWorkload:
             )
         finally:
             self._ended[content.name] = reporter.ended
-            if on_page:
-                observer.release_run()
+            if on_page:  # the case stays on the page until the next one takes its place
                 self._page_turn.release()
         self._rows[content.name] = batch.case_row(content.name, batch.COMPLETE, result.report)
         self._report(board, content, "complete", None)
