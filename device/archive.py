@@ -77,6 +77,19 @@ class ArchiveRun:
     threads: int = 1
     delegate: str | None = None
     force: bool = False
+    raw: bool = False
+    mirroring: bool | None = None
+    missing: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """The model and the options that change masks: only the same method's results are done."""
+        options = [
+            *(["raw"] if self.raw else []),
+            *(["no mirroring"] if self.mirroring is False else []),
+            *(["without " + ", ".join(self.missing)] if self.missing else []),
+        ]
+        return "; ".join([self.digest, *options])
 
 
 def run_archive(arguments: argparse.Namespace) -> None:
@@ -92,7 +105,15 @@ def run_archive(arguments: argparse.Namespace) -> None:
     check_folder(out)
     model = find_model(arguments.model).absolute()
     run = ArchiveRun(
-        out, model, sha256(model), arguments.threads, arguments.delegate, arguments.force
+        out,
+        model,
+        sha256(model),
+        arguments.threads,
+        arguments.delegate,
+        arguments.force,
+        arguments.raw,
+        False if arguments.no_mirroring else None,
+        tuple(sorted(arguments.missing)),
     )
     load_engine(run)  # a wrong model or runtime is reported once, before the first case
     if arguments.part:
@@ -152,7 +173,7 @@ def result_path(out: Path, name: str) -> Path:
 def is_done(run: ArchiveRun, name: str) -> bool:
     """Return whether a case was segmented by the same model."""
     result = read_result(run.out, name)
-    return result is not None and result.state == COMPLETE and result.model == run.digest
+    return result is not None and result.state == COMPLETE and result.model == run.method
 
 
 def read_result(out: Path, name: str) -> CaseResult | None:
@@ -169,7 +190,7 @@ def read_result(out: Path, name: str) -> CaseResult | None:
 @lru_cache(maxsize=1)
 def load_engine(run: ArchiveRun) -> Engine:
     """Return the engine of this process, loaded once."""
-    return Engine(run.model, threads=run.threads, delegate=run.delegate)
+    return Engine(run.model, threads=run.threads, delegate=run.delegate, mirroring=run.mirroring)
 
 
 def segment_one(run: ArchiveRun, case: ArchiveCase) -> CaseResult:
@@ -179,10 +200,10 @@ def segment_one(run: ArchiveRun, case: ArchiveCase) -> CaseResult:
     """
     try:
         started = time.monotonic()
-        read = read_case(case.path)
-        result = segment(read.images, load_engine(run))
+        read = read_case(case.path, run.missing)
+        result = segment(read.images, load_engine(run), raw=run.raw)
     except (GliosliceError, OSError) as error:
-        row = CaseResult(case.name, FAILED, model=run.digest, error=cli.one_line(error))
+        row = CaseResult(case.name, FAILED, model=run.method, error=cli.one_line(error))
     else:
         mask = run.out / f"{case.name}-mask.nii.gz"
         write_mask(mask, to_scheme(result.labels, read.scheme), read.space)
@@ -194,7 +215,7 @@ def segment_one(run: ArchiveRun, case: ArchiveCase) -> CaseResult:
             round(time.monotonic() - started, 3),
             volumes_ml(result.labels),
             None if read.labels is None else region_dice(result.labels, read.labels),
-            run.digest,
+            run.method,
         )
     write_json(result_path(run.out, case.name), asdict(row))
     return row
@@ -216,7 +237,9 @@ def write_summary(cases: Sequence[ArchiveCase], out: Path) -> None:
     print(f"{done} of {len(results)} cases are segmented\ntable: {out / TABLE}")
     models = {one.model for one in results if one.state == COMPLETE}
     if len(models) > 1:
-        raise GliosliceError(f"{out}: masks of {len(models)} different models; repeat with --force")
+        raise GliosliceError(
+            f"{out}: masks of {len(models)} different models or options; run all parts with one"
+        )
     if done < len(results):
         wrong = " and ".join(f"{count} {state}" for state, count in counts.items() if count)
         raise GliosliceError(f"{wrong}: see {out / TABLE}; run the parts again")

@@ -258,7 +258,9 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
             raise GliosliceError(f"{one_line(error)}; {kept}") from error
         job = shared.job()
         assert job is not None
-        report = run.final_report(job, shared.links)
+        processed = job.masks.postprocessed(job.rules)
+        job = replace(job, masks=processed.masks)
+        report = run.final_report(job, shared.links) | {"postprocessing": processed.report()}
         observer.set_report(report)
         lines = outputs.write_outputs(paths, job.masks, job.case, report)
         files = [str(path) for path in paths.all if path.exists()]

@@ -72,7 +72,7 @@ class SharedCase:
     def make_tasks(self, hello: BoardHello, boards: int) -> list[Task[Span]]:
         """Cut the case into slices for the boards' model, and these into spans."""
         assert self.case.images is not None
-        crop, self._slices = inputs.quantize_slices(self.case.images, hello)
+        crop, self._slices = inputs.quantize_slices(self.case.images, hello, self.case.missing)
         self.hello = hello
         self.choice = handshake.make_host_hello(hello, Mode.SERVE, self._arguments.images)
         self.masks = session.new_mask_volume(self.choice, crop)
@@ -130,7 +130,9 @@ class SharedCase:
         masks = session.new_mask_volume(choice, crop)
         board.status = RunStatus(masks, self.case, hello, connection, self._arguments.baud)
         messages.send(connection, choice)
-        sender = session.send_slices(connection, hello, choice, masks, self._slices[places])
+        absent = inputs.absent_channels(hello, self.case.missing)
+        slices = self._slices[places]
+        sender = session.send_slices(connection, hello, choice, masks, slices, absent)
         for _ in session.receive_masks(connection, masks, sender):
             pass
         if masks.failed:
@@ -155,7 +157,8 @@ class SharedCase:
         """Return the whole run, None if no board began it."""
         if self.masks is None or self.hello is None or self.choice is None:
             return None
-        return StreamJob(self.masks, self.case, self.hello, self.choice)
+        rules = run.find_rules(self.hello, self._arguments)
+        return StreamJob(self.masks, self.case, self.hello, self.choice, rules)
 
 
 def spans(slices: int, boards: int) -> list[Span]:
