@@ -4,6 +4,7 @@
     glioslice segment CASE                         # demo/<case>-mask.nii.gz and <case>-mask.png
     glioslice segment FOLDER --out masks           # every case in a folder
     glioslice segment --flair F --t1 A --t1ce B --t2 C     # four files, whatever their names
+    glioslice segment FOLDER --out masks --dask    # on all cores; more in device/archive.py
     python -m device.segment CASE                  # the same from a checkout
 
 `segment` is the one path from a volume to its masks. Evaluation, acceptance of converted files and
@@ -26,6 +27,7 @@ from device.engine import Engine
 from glioslice import cli
 from glioslice.case_options import add_case_options, named_files, read_source
 from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
+from glioslice.cluster import add_cluster_options
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
@@ -123,19 +125,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
     add_case_options(parser)
+    add_cluster_options(parser)
+    parser.add_argument(
+        "--summary", action="store_true", help="merge the tables of all parts into DIR/summary.csv"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="--part, --dask: repeat finished cases"
+    )
     cli.run(segment_cases, parser.parse_args(argv))
 
 
 def segment_cases(arguments: argparse.Namespace) -> None:
     """Segment each case of `arguments`; exit with code 2 if one of several failed."""
+    if arguments.part or arguments.dask or arguments.summary:
+        from device.archive import run_archive
+
+        run_archive(arguments)
+        return
     model = find_model(arguments.model)
     given: list[Path] = [*arguments.cases, *arguments.input]
     named = named_files(arguments)
     if named and given:
         raise GliosliceError("give a CASE, or its four files by modality, not both")
-    sources: list[CaseFiles | Path] = [
-        one for path in given for one in (case_paths(path) if path.is_dir() else [path])
-    ]
+    sources: list[CaseFiles | Path] = [*find_paths(given)]
     sources += [named] if named else []
     check_folder(arguments.out)
     engine = Engine(
@@ -170,6 +182,11 @@ def segment_cases(arguments: argparse.Namespace) -> None:
     print(f"{len(sources) - failed} of {len(sources)} cases segmented")
     if failed:
         sys.exit(2)
+
+
+def find_paths(given: Sequence[Path]) -> list[Path]:
+    """Return the path of each case: files as they are, and those of each folder."""
+    return [one for path in given for one in (case_paths(path) if path.is_dir() else [path])]
 
 
 def describe_failure(source: CaseFiles | Path, error: Exception) -> str:

@@ -15,7 +15,7 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -102,7 +102,7 @@ def stream_folder(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         with (
             open_page(arguments.view, reporter) as page,
             reporting_end(reporter),
-            _table_at_the_end(rows, folder, reporter),
+            table_at_the_end(rows, folder, reporter),
         ):
             if waiting:
                 with run.connect_board(arguments, far_end) as (connection, hello):
@@ -207,7 +207,8 @@ def _stream_one(
     Raises CaseFailed, one of LINK_ERRORS, and what `finish_stream` raises.
     """
     try:
-        job = run.start_stream(connection, hello, _read(plan.path, arguments), arguments, reporter)
+        case = read_planned(plan, arguments.missing)
+        job = run.start_stream(connection, hello, case, arguments, reporter)
     except LINK_ERRORS:
         raise
     except GliosliceError as error:
@@ -219,15 +220,16 @@ def _stream_one(
     ).report
 
 
-def _read(path: Path, arguments: argparse.Namespace) -> Case:
+def read_planned(plan: CasePlan, missing: Collection[str]) -> Case:
+    """Return a case; raises CaseFailed or another GliosliceError if it cannot be read."""
     try:
-        return read_case(path, arguments.missing)
+        return read_case(plan.path, missing)
     except OSError as error:  # no permission to read it, for example
         raise CaseFailed(one_line(error)) from error
 
 
 @contextmanager
-def _table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter) -> Iterator[None]:
+def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter) -> Iterator[None]:
     """Print and write the table of all cases, however the block ends."""
     try:
         yield

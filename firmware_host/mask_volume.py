@@ -162,6 +162,15 @@ class MaskVolume:
             raise GliosliceError(f"the board ended the run after {done} of {self.slice_count}")
         self._seconds = self.seconds
 
+    def take(self, part: "MaskVolume", first: int) -> None:
+        """Take over the masks of a verified run of some of the slices, which begin at `first`."""
+        place = slice(first, first + part.slice_count)
+        self._masks[place], self.received[place] = part._masks, part.received
+        self.quality[place] = part.quality
+        self.milliseconds |= {first + index: ms for index, ms in part.milliseconds.items()}
+        if self.received.all():
+            self._seconds = self.seconds
+
     def _check_index(self, index: int) -> None:
         if not 0 <= index < self.slice_count:
             raise MessageError(f"the board sent slice {index} of {self.slice_count}")

@@ -28,8 +28,10 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("case", type=Path, nargs="?", metavar="CASE", help="a case or a folder")
     parser.add_argument("--input", type=Path, metavar="CASE", help="the same as CASE")
     parser.add_argument(
-        "--port", help="such as /dev/ttyUSB0, COM3, socket://pi:4000, sim://, or auto: find it"
-    )
+        "--port", action="append", default=[],
+        help="such as /dev/ttyUSB0, COM3, socket://pi:4000, sim://, or auto: find it; may be "
+        "repeated for several boards",
+    )  # fmt: skip
     parser.add_argument("--baud", type=int, help="fix the baud rate; default: negotiate it")
     parser.add_argument("--images", choices=CODECS, help="image codec; default: lossy")
     parser.add_argument(
@@ -40,6 +42,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--play", action="store_true", help="sim://: the board reads CASE itself")
     add_missing_option(parser)
+    _add_boards(parser)
     _add_outputs(parser)
     _add_recordings(parser)
     aliases = parser.add_argument_group("aliases of other commands")
@@ -50,8 +53,30 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if arguments.case and arguments.input:
         parser.error("CASE and --input are the same; give one of them")
     arguments.case = arguments.case or arguments.input
+    arguments.ports, arguments.port = arguments.port, (arguments.port or [None])[0]
     _check(parser, arguments)
     return arguments
+
+
+def _add_boards(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several boards")
+    group.add_argument(
+        "--boards", type=_boards, metavar="all|N|FILE",
+        help="with --port auto every board that replies, or N of them; with --port sim:// N boards "
+        "on simulated lines; FILE.toml: the boards of an inventory",
+    )  # fmt: skip
+    group.add_argument(
+        "--share-case", action="store_true", help="split the slices of one case among the boards"
+    )
+    group.add_argument(
+        "--allow-mixed", action="store_true", help="accept boards with different models"
+    )
+
+
+def _boards(text: str) -> str:
+    if text != "all" and not text.endswith(".toml") and not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not all, a number of boards or a .toml file")
+    return text
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -107,11 +132,16 @@ def _add_recordings(parser: argparse.ArgumentParser) -> None:
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Exit with the usage if the options do not go together."""
     _check_replay(parser, arguments)
-    if arguments.port is None and not (arguments.doctor or arguments.list or arguments.open):
+    inventory = (arguments.boards or "").endswith(".toml")
+    others = arguments.doctor or arguments.list or arguments.open or inventory
+    if arguments.port is None and not others:
         parser.error("--port is missing; --port auto finds the board, `glioslice ports` lists all")
     simulated = (arguments.port or "").lower().startswith("sim:")
     if (arguments.play or arguments.model) and not simulated:
         parser.error("--play and --model are for --port sim://; a real board has its own model")
+    several = arguments.boards is not None or len(arguments.ports) > 1
+    if (arguments.share_case or arguments.allow_mixed) and not several:
+        parser.error("--share-case and --allow-mixed are for several boards: see --boards")
     if arguments.play and arguments.case is None:
         parser.error("--play needs CASE, which the board reads")
     if arguments.json and (arguments.doctor or arguments.open):
@@ -124,8 +154,9 @@ def _check_replay(parser: argparse.ArgumentParser, arguments: argparse.Namespace
         if arguments.at_once:
             parser.error("--at-once is for --replay FILE")
         return
-    others = ("port", "baud", "images", "model", "play", "doctor", "list", "open")
+    others = ("port", "boards", "baud", "images", "model", "play", "doctor", "list", "open")
     given = [f"--{name}" for name in others if getattr(arguments, name)]
     if given:
         parser.error(f"--replay FILE needs no board: leave {' and '.join(given)} out")
     arguments.port = str(arguments.replay)
+    arguments.ports = [arguments.port]

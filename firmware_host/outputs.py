@@ -127,13 +127,12 @@ def make_run_report(
 def write_outputs(
     paths: OutputPaths, masks: MaskVolume, case: StreamedCase, report: dict[str, Any]
 ) -> list[str]:
-    """Write mask, montage and reports; return a line for each.
+    """Write montage, reports and mask; return a line for each.
 
-    The partial mask of an earlier run is deleted.
+    The mask is written last: a folder's case is done once it exists. The partial mask of an
+    earlier run is deleted.
     """
     labels, scheme = masks.labels(), paths.scheme_for(case)
-    write_mask(paths.mask, encode_labels(labels, scheme), case.space)
-    paths.partial.unlink(missing_ok=True)
     lines = [f"mask: {paths.mask} ({scheme} labels)"]
     picture = None
     if case.images is None:
@@ -143,6 +142,8 @@ def write_outputs(
         write_bytes(paths.montage, picture)
         lines.append(f"montage: {paths.montage}")
     write_reports(paths, masks, case, report, picture)
+    write_mask(paths.mask, encode_labels(labels, scheme), case.space)
+    paths.partial.unlink(missing_ok=True)
     return lines + [f"report: {path}" for path in paths.reports]
 
 

@@ -14,6 +14,8 @@ carries one JSON object a line and nothing else:
     progress  a report so far, line {baud, up, down, use}, failed, seconds_left; twice a second
     case      how a case ended: case, state (complete, failed, interrupted), error, files, report
     table     cases: the state of each case of a folder
+    boards    boards: what each of several boards does, twice a second; their other events name
+              the `board`, and `returned` is a case that goes to another board
     end       the last event: state, error
 """
 
@@ -26,7 +28,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from firmware_host.inputs import StreamedCase
@@ -38,7 +40,6 @@ from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
 from glioslice.montage import COLOURS
-from glioslice.wire.connection import Connection
 from glioslice.wire.link import Counts
 from glioslice.wire.messages import BoardHello
 
@@ -95,6 +96,22 @@ LOGGERS = ("glioslice", "firmware_host")
 Update = Callable[[], None]
 
 
+class LinkNumbers(Protocol):
+    """What a report needs of a connection, or of several together."""
+
+    @property
+    def name(self) -> str:
+        """The port."""
+
+    @property
+    def rate(self) -> int | None:
+        """The present baud rate; None where it is fixed or there is none."""
+
+    @property
+    def counts(self) -> Counts:
+        """What has crossed the line."""
+
+
 class RunStatus:
     """A run that is going on, with its current numbers; `baud` is the rate if it was fixed.
 
@@ -106,7 +123,7 @@ class RunStatus:
         masks: MaskVolume,
         case: StreamedCase,
         hello: BoardHello,
-        connection: Connection,
+        connection: LinkNumbers,
         baud: int | None,
     ) -> None:
         self.masks, self.case, self.hello, self.connection = masks, case, hello, connection

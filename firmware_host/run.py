@@ -24,7 +24,7 @@ from firmware_host.inputs import StreamedCase
 from firmware_host.mask_volume import DigestMismatch, MaskVolume
 from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
-from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting_end
+from firmware_host.progress import LinkNumbers, Reporter, RunStatus, open_reporter, reporting_end
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice import cli
@@ -255,7 +255,7 @@ def receive_all(
         raise SlicesFailed(outputs.describe_failures(job.masks))
 
 
-def final_report(job: StreamJob, connection: Connection) -> dict[str, Any]:
+def final_report(job: StreamJob, connection: LinkNumbers) -> dict[str, Any]:
     """Return the report of a run that is over, with Dice if the ground truth is known."""
     truth = job.case.truth
     dice = None if truth is None else cropped_dice(job.masks.labels(), truth)

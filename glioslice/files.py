@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import secrets
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,16 +13,19 @@ from typing import Any
 
 from glioslice.errors import GliosliceError
 
+_UMASK = threading.Lock()
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, because libraries choose a format by it. If the block
+    The temporary name keeps the suffix, because libraries choose a format by it, and is random,
+    because machines of a cluster may write the same file to one disk. If the block
     fails, the temporary file is removed and `path` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         with temporary.open("rb+") as written:
@@ -47,8 +52,9 @@ def check_folder(folder: Path) -> None:
 
 def _umask() -> int:
     """Return the process's umask: a mask is a patient's data, so the user decides who reads it."""
-    current = os.umask(0o077)
-    os.umask(current)
+    with _UMASK:  # two threads at once would leave the process with the mask of the reading
+        current = os.umask(0o077)
+        os.umask(current)
     return current
 
 

@@ -30,6 +30,7 @@ from glioslice.model_card import CARD
 from training.augment import augment
 from training.checkpoint import STATE, load_model, make_card, write_model
 from training.config import FINE_TUNING_RATE, TrainingConfig, learning_rate, parse_config
+from training.data_parallel import DistributedContext, distributed_context
 from training.dataset import (
     LOW,
     CaseSlices,
@@ -38,7 +39,6 @@ from training.dataset import (
     with_grades,
 )
 from training.distillation import Ensemble, check_unseen, load_teachers, volume_dice
-from training.distributed import DistributedContext, distributed_context
 from training.geometry import warp
 from training.lesion_patches import (
     LesionCubes,

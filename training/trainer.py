@@ -21,7 +21,7 @@ from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
 from training.checkpoint import STATE, load_state, save_tensors
 from training.config import TrainingConfig
-from training.distributed import DistributedContext
+from training.data_parallel import DistributedContext
 from training.network import Network
 
 EpochRow = dict[str, float]

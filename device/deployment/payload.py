@@ -4,6 +4,8 @@ import io
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -66,12 +68,27 @@ def make_payload(model: Path, machine: str, python: tuple[int, int], runtime: st
     Raises GliosliceError if a wheel is not available, or the model does not match its card.
     """
     read_verified_card(model)
-    wheels = fetch_wheels(machine, python, runtime)
-    files = {f"wheels/{path.name}": path.read_bytes() for path in wheels}
+    with _only_process():
+        wheels = fetch_wheels(machine, python, runtime)
+        files = {f"wheels/{path.name}": path.read_bytes() for path in wheels}
     goldens = model.parent / GOLDENS  # a float file has none
     for path in (model, model.parent / CARD, *([goldens] if goldens.is_file() else [])):
         files[f"model/{path.name}"] = path.read_bytes()
     return Payload(files, f"model/{model.name}")
+
+
+@contextmanager
+def _only_process() -> Iterator[None]:
+    """Wait until no other process makes a payload: Ansible deploys to several boards at once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        yield
 
 
 def fetch_wheels(machine: str, python: tuple[int, int], runtime: str) -> list[Path]:

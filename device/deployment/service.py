@@ -132,10 +132,11 @@ systemctl is-active glioslice.service >/dev/null ||
 
 
 UNINSTALL = f"""
+[ ! -e {ROOT} ] && [ ! -e {UNIT} ] || echo removed
 systemctl disable --now --quiet glioslice.service 2>/dev/null || true
 rm -f {UNIT} {UNIT}.new
 systemctl daemon-reload
 systemctl reset-failed glioslice.service 2>/dev/null || true
 rm -rf {ROOT}
 """
-"""Removes every trace of a deployment, finished or not."""
+"""Removes every trace of a deployment, finished or not; prints whether there was one."""

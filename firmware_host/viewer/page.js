@@ -1,5 +1,6 @@
 // The page: messages from the WebSocket, and the controls.
 
+import { showBoards } from "./boards.js";
 import { drawLatency, drawProfile, showCase, showNumbers, showState } from "./panel.js";
 import { VIEWS, Viewer } from "./viewer.js";
 
@@ -41,6 +42,7 @@ async function handle(data) {
   if (message.kind === "case") return openCase(message);
   numbers = message;
   showState(numbers.state, numbers.message);
+  showBoards(numbers.boards);
   if (given) showNumbers(numbers);
   if (!["waiting", "running"].includes(numbers.state) && $("follow").checked) showLargest();
   paint();

@@ -60,6 +60,7 @@ class Page:
         self._feed = Feed()
         self._scene: Scene | None = None
         self._numbers: Numbers = dict
+        self._boards: Numbers = dict
         self._state: dict[str, Any] = {"state": "waiting", "message": ""}
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._server = Server(self._feed, lambda: self._scene, port)
@@ -85,6 +86,10 @@ class Page:
     def set_numbers(self, numbers: Numbers) -> None:
         """Replace the function that returns the numbers."""
         self._tasks.put(partial(setattr, self, "_numbers", numbers))
+
+    def set_boards(self, boards: Numbers) -> None:
+        """Show the table of boards that `boards` returns as {"boards": [...]}."""
+        self._tasks.put(partial(setattr, self, "_boards", boards))
 
     def drop_images(self) -> None:
         """Free the images, within a second; open tabs keep what they have."""
@@ -136,7 +141,7 @@ class Page:
         self._feed.add(index, milliseconds, to_page_voxels(labels))
 
     def _publish(self) -> None:
-        self._feed.publish_numbers({**self._numbers(), **self._state})
+        self._feed.publish_numbers({**self._numbers(), **self._boards(), **self._state})
 
 
 class PageObserver:

@@ -32,6 +32,7 @@ FILES = {
     "page.css": ("page.css", "text/css; charset=utf-8"),
     "page.js": ("page.js", "text/javascript; charset=utf-8"),
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "boards.js": ("boards.js", "text/javascript; charset=utf-8"),
     "panel.js": ("panel.js", "text/javascript; charset=utf-8"),
     "niivue.js": ("vendor/niivue.umd.js", "text/javascript; charset=utf-8"),
 }

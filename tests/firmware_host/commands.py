@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice, permutations
 from pathlib import Path
 
 import nibabel as nib
@@ -63,6 +64,18 @@ def write_slab(folder: Path, slab: NDArray[np.float32], edition: str) -> Path:
     for modality, image in zip(MODALITIES, slab, strict=True):
         path = folder / f"{folder.name}{suffixes[modality]}.nii.gz"
         save(path, space.from_lps(image), affine)
+    return folder
+
+
+def write_small_cases(folder: Path, count: int, slices: int) -> Path:
+    """Write up to 60 different small cases of the golden slices: every third voxel of each."""
+    with np.load(ROOT / "models" / "golden-slices.npz") as golden:
+        steps, air = golden["slices"][:, ::3, ::3], golden["zero_point"]
+    inside = (steps != air).any(axis=-1, keepdims=True)
+    images = np.where(inside, steps.astype(np.float32) + 130, 0).astype(np.float32)
+    for number, places in enumerate(islice(permutations(range(len(images)), slices), count)):
+        slab = np.moveaxis(images[list(places)], (3, 1, 2, 0), (0, 1, 2, 3))
+        write_slab(folder / f"Case_{number:02}", slab, "2018")
     return folder
 
 

@@ -11,9 +11,9 @@ from glioslice.errors import GliosliceError
 from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from glioslice.model_card import Card
+from training.data_parallel import DistributedContext
 from training.dataset import CaseSlices
 from training.distillation import Ensemble, check_unseen, volume_dice
-from training.distributed import DistributedContext
 from training.network import Network, NetworkConfig, build_network
 
 CONTEXT = DistributedContext(0, 1, torch.device("cpu"), mixed_precision=False)

@@ -1,0 +1,270 @@
+"""Stream a folder of cases, or the slices of one case, on several boards at once.
+
+    glioslice stream FOLDER --port auto --boards all                    # every board that replies
+    glioslice stream FOLDER --port /dev/ttyUSB0 --port /dev/ttyUSB1     # these two
+    glioslice stream FOLDER --boards boards.toml                        # those of an inventory
+    glioslice stream CASE --port auto --boards all --share-case         # one case, on all of them
+
+Masks, names of files and the table of cases are those of a run with one board: a slice's mask does
+not depend on the board that computes it, and each case is written by itself. With `--share-case`,
+each board first segments the same three slices; one whose masks differ is left out.
+"""
+
+import argparse
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from firmware_host import batch, handshake, inputs, outputs, run
+from firmware_host.batch import CasePlan, CaseRow
+from firmware_host.board_addresses import find_boards
+from firmware_host.board_pool import (
+    BoardAddress,
+    BoardPool,
+    Content,
+    PoolBoard,
+    Task,
+    TaskFailed,
+    Workload,
+)
+from firmware_host.board_table import format_boards
+from firmware_host.options import FarEnd
+from firmware_host.progress import Reporter, RunStatus, Update, open_reporter, reporting_end
+from firmware_host.run import Interrupted, StreamJob, StreamResult
+from firmware_host.shared_case import SharedCase
+from firmware_host.viewer.page import Page, PageObserver, open_page
+from glioslice import cli
+from glioslice.cli import one_line
+from glioslice.errors import GliosliceError
+from glioslice.wire.connection import Connection
+from glioslice.wire.messages import BoardHello, Mode
+
+ONE_BOARD_OPTIONS = ("record", "record_masks", "replay", "play")
+
+
+def wants_several(arguments: argparse.Namespace) -> bool:
+    """Return whether the options name several boards."""
+    return arguments.boards is not None or len(arguments.ports) > 1
+
+
+def stream_on_boards(arguments: argparse.Namespace, far_end: FarEnd) -> None:
+    """Stream what the options name on several boards; raises GliosliceError and OSError."""
+    given = [name for name in ONE_BOARD_OPTIONS if getattr(arguments, name)]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise GliosliceError(f"{options}: for one board; name one port, without --boards")
+    is_folder = batch.list_cases(arguments.case) is not None
+    if is_folder and arguments.share_case:
+        raise GliosliceError(f"{arguments.case}: --share-case is for one case, not for a folder")
+    if not is_folder and not arguments.share_case:
+        raise GliosliceError(
+            "one case runs on one board; add --share-case to split its slices among them, or name "
+            "a folder of cases"
+        )
+    if arguments.share_case and arguments.allow_mixed:
+        raise GliosliceError("--share-case needs one model on all boards: leave --allow-mixed out")
+    with open_reporter(arguments) as reporter:
+        if is_folder:
+            _stream_folder(arguments, far_end, reporter)
+        else:
+            _stream_shared(arguments, far_end, reporter)
+
+
+class BoardReporter(Reporter):
+    """Reports one board's run: its events carry the board's name, its progress is in the table.
+
+    The event `case` is kept back in `ended`, because a case that failed may go to another board.
+    """
+
+    def __init__(self, board: PoolBoard, reporter: Reporter) -> None:
+        self._board, self._reporter = board, reporter
+        self.ended: dict[str, Any] = {}
+
+    def event(self, kind: str, **content: Any) -> None:
+        """Report an event to a program."""
+        if kind == "case":
+            self.ended = content
+        else:
+            self._reporter.event(kind, board=self._board.address.name, **content)
+
+    @contextmanager
+    def show_run(self, status: RunStatus) -> Iterator[Update]:
+        """Show the run in the table of boards while the block lasts."""
+        self._board.status = status
+        self.event("begin", **status.details(), slices=status.masks.slice_count)
+        yield lambda: None
+
+
+class FolderWorkload:
+    """The cases of a folder: `rows` is their table, the page shows one case at a time."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        rows: dict[str, CaseRow],
+        reporter: Reporter,
+        page: Page | None,
+    ) -> None:
+        self._arguments, self._rows, self._reporter = arguments, rows, reporter
+        self._page, self._page_turn = page, threading.Lock()
+        self._reading = threading.Lock()  # ten cases at once would take 4 GB
+        self._ended: dict[str, dict[str, Any]] = {}
+        self._resumable: dict[str, Connection] = {}
+
+    def perform(
+        self, board: PoolBoard, connection: Connection, hello: BoardHello, content: CasePlan
+    ) -> int:
+        """Stream a case; the Workload protocol has the errors."""
+        reporter = BoardReporter(board, self._reporter)
+        on_page = self._page_turn.acquire(blocking=False)
+        observer = PageObserver(self._page if on_page else None)
+        try:
+            job = self._start(board, connection, hello, content, reporter)
+            result = run.finish_stream(
+                connection, job, content.outputs, self._arguments.baud, reporter, observer
+            )
+        finally:
+            self._ended[content.name] = reporter.ended
+            if on_page:  # the case stays on the page until the next one takes its place
+                self._page_turn.release()
+        self._rows[content.name] = batch.case_row(content.name, batch.COMPLETE, result.report)
+        self._report(board, content, "complete", None)
+        return int(result.report["slices"])
+
+    def _start(
+        self,
+        board: PoolBoard,
+        connection: Connection,
+        hello: BoardHello,
+        plan: CasePlan,
+        reporter: Reporter,
+    ) -> StreamJob:
+        """Read a case and start its run; raises TaskFailed for a case that cannot be streamed."""
+        if self._resumable.get(board.address.name) is connection:
+            hello = replace(hello, kept=0, answered=0)  # only a session's first run is resumed
+        handshake.choose_mode(hello, play=False, has_case=True)
+        handshake.make_host_hello(hello, Mode.SERVE, self._arguments.images)
+        try:
+            with self._reading:
+                case = batch.read_planned(plan, self._arguments.missing)
+                job = run.start_stream(connection, hello, case, self._arguments, reporter)
+        except batch.LINK_ERRORS:
+            raise
+        except GliosliceError as error:
+            raise TaskFailed(one_line(error)) from error
+        self._resumable[board.address.name] = connection
+        return job
+
+    def gave_back(self, board: PoolBoard, content: CasePlan, error: str) -> None:
+        """Report that a case goes to another board."""
+        self._reporter.event("returned", board=board.address.name, case=content.name, error=error)
+
+    def failed(self, board: PoolBoard, content: CasePlan, error: str) -> None:
+        """Note in the table that a case failed."""
+        self._rows[content.name] = CaseRow(content.name, batch.FAILED, error=error)
+        print(f"{content.name}: {error}", file=sys.stderr, flush=True)
+        self._report(board, content, "failed", error)
+
+    def ended(self, board: PoolBoard, content: CasePlan, error: str) -> None:
+        """Note in the table that the pool stopped during a case."""
+        self._rows[content.name] = CaseRow(content.name, batch.ENDED, error=error)
+        self._report(board, content, "interrupted", error)
+
+    def _report(self, board: PoolBoard, plan: CasePlan, state: str, error: str | None) -> None:
+        event = {"files": [], "report": None, **self._ended.get(plan.name, {})}
+        event |= {"case": plan.name, "state": state, "error": error}
+        self._reporter.event("case", board=board.address.name, **event)
+        left = sum(row.state == batch.WAITING for row in self._rows.values())
+        self._reporter.progress(f"{plan.name}: {state} on {board.address.name}, {left} left")
+
+
+def _stream_folder(arguments: argparse.Namespace, far_end: FarEnd, reporter: Reporter) -> None:
+    folder = arguments.output or batch.FOLDER
+    plans = batch.plan_cases(arguments, folder)
+    rows = {plan.name: batch.previous_row(plan, arguments.force) for plan in plans}
+    waiting = [plan for plan in plans if rows[plan.name].state != batch.BEFORE]
+    for plan in waiting:
+        outputs.check_writable(plan.outputs, force=True)  # what exists ended early
+    addresses = find_boards(arguments) if waiting else []
+    with (
+        open_page(arguments.view, reporter) as page,
+        reporting_end(reporter),
+        batch.table_at_the_end(rows, folder, reporter),
+    ):
+        if waiting:
+            workload = FolderWorkload(arguments, rows, reporter, page)
+            tasks = [Task(plan.name, plan) for plan in waiting]
+            _run_pool(addresses, arguments, far_end, reporter, page, lambda _: tasks, workload)
+        failed = sum(row.state == batch.FAILED for row in rows.values())
+        if failed:
+            raise GliosliceError(f"{failed} of {len(rows)} cases failed; see the table")
+
+
+def _run_pool(
+    addresses: list[BoardAddress],
+    arguments: argparse.Namespace,
+    far_end: FarEnd,
+    reporter: Reporter,
+    page: Page | None,
+    make_tasks: Callable[[BoardHello], Sequence[Task[Content]]],
+    workload: Workload[Content],
+) -> None:
+    """Do the tasks and report the table of the boards; raises Interrupted for Ctrl-C."""
+    simulated = any(handshake.is_simulated(one.port) for one in addresses)
+    command = far_end(arguments) if simulated else None
+    pool = BoardPool(addresses, command, arguments, reporter)
+    if page is not None:
+        page.set_boards(lambda: {"boards": [row.as_json() for row in pool.rows()]})
+    try:
+        pool.run(make_tasks, workload)
+    except KeyboardInterrupt:
+        print("interrupted; finished cases are kept", file=sys.stderr)
+        raise Interrupted(cli.INTERRUPTED) from None
+    finally:
+        rows = pool.rows()
+        reporter.event("boards", boards=[row.as_json() for row in rows])
+        reporter.result(*format_boards(rows), "")
+
+
+def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Reporter) -> None:
+    """Stream one case on all boards; a run that ends early keeps its masks as partial."""
+    name = inputs.case_name(arguments.case) if arguments.case else None
+    mask = arguments.output or outputs.default_mask(name)
+    paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
+    outputs.check_writable(paths, arguments.force)
+    addresses = find_boards(arguments)
+    case = inputs.load_case(arguments.case, arguments.missing)
+    with open_page(arguments.view, reporter) as page, reporting_end(reporter):
+        observer = PageObserver(page)
+        shared = SharedCase(case, arguments, observer)
+        try:
+            _run_pool(
+                addresses, arguments, far_end, reporter, page,
+                lambda hello: shared.make_tasks(hello, len(addresses)), shared,
+            )  # fmt: skip
+            shared.check_complete()
+        except (GliosliceError, Interrupted) as error:
+            job = shared.job()
+            if job is None:
+                raise
+            report = run.final_report(job, shared.links)
+            kept = outputs.write_partial(paths, job.masks, job.case, report)
+            if isinstance(error, Interrupted):
+                print(kept, file=sys.stderr)
+                raise
+            raise GliosliceError(f"{one_line(error)}; {kept}") from error
+        job = shared.job()
+        assert job is not None
+        processed = job.masks.postprocessed(job.rules)
+        job = replace(job, masks=processed.masks)
+        report = run.final_report(job, shared.links) | {"postprocessing": processed.report()}
+        observer.set_report(report)
+        lines = outputs.write_outputs(paths, job.masks, job.case, report)
+        files = [str(path) for path in paths.all if path.exists()]
+        reporter.event(
+            "case", case=job.case.name, state="complete", error=None, files=files, report=report
+        )
+        reporter.result(*lines, *run.result_lines(StreamResult(job, report, lines)))

@@ -1,0 +1,91 @@
+"""An inventory of boards: their names, and how they are reached for deployment and for streaming.
+
+    # boards.toml: what stands at the top holds for every board that does not say otherwise
+    model = "compact"
+    port = "/dev/ttyGS0"
+
+    [[board]]
+    name = "ada"
+    host = "pi@ada.local"                       # as ssh takes it
+    line = "/dev/serial/by-id/usb-ada-if00"     # the port of this machine that it is connected to
+
+    [[board]]
+    name = "ben"
+    host = "pi@192.168.1.12"
+    ssh_options = ["Port=2222"]
+
+`glioslice deploy --inventory boards.toml` needs `host`, `glioslice stream --boards boards.toml`
+needs `line`.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from glioslice.errors import GliosliceError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+
+
+@dataclass(frozen=True)
+class InventoryBoard:
+    """A board: `port` is its own serial port, `line` the one of this machine at the other end."""
+
+    name: str
+    host: str | None = None
+    line: str | None = None
+    port: str | None = None
+    model: str | None = None
+    runtime: str | None = None
+    ssh_options: tuple[str, ...] = ()
+
+
+KEYS = frozenset(field.name for field in fields(InventoryBoard))
+
+
+def read_inventory(path: Path) -> list[InventoryBoard]:
+    """Return the boards of an inventory in their order.
+
+    Raises GliosliceError, naming the file, for one that is missing or no TOML, for an unknown or
+    malformed entry, and for a name, host or line that is used twice.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise GliosliceError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GliosliceError(f"{path}: not valid TOML ({error})") from None
+    listed = content.pop("board", [])
+    if not isinstance(listed, list) or not listed or not all(isinstance(b, dict) for b in listed):
+        raise GliosliceError(f"{path}: has no board; each one begins with a line [[board]]")
+    boards = [_read_board(path, content, entry) for entry in listed]
+    for key in ("name", "host", "line"):
+        values = [value for board in boards if (value := getattr(board, key)) is not None]
+        doubled = {value for value in values if values.count(value) > 1}
+        # Several boards may lie behind one address, each with its own port of ssh.
+        if doubled and not (key == "host" and any(board.ssh_options for board in boards)):
+            raise GliosliceError(f"{path}: the {key} {min(doubled)} is used by two boards")
+    return boards
+
+
+def _read_board(path: Path, shared: dict[str, Any], entry: dict[str, Any]) -> InventoryBoard:
+    name = entry.get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise GliosliceError(
+            f"{path}: a board has the name {name!r}; expected up to 32 letters, digits, - _ or ."
+        )
+    values = {**shared, **entry}
+    if unknown := sorted(values.keys() - KEYS):
+        raise GliosliceError(
+            f"{path}: board '{name}' has the unknown entry '{unknown[0]}'; there are "
+            f"{', '.join(sorted(KEYS))}"
+        )
+    options = values.pop("ssh_options", [])
+    if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
+        raise GliosliceError(f"{path}: ssh_options of board '{name}' is not a list of texts")
+    for key, value in values.items():
+        if not isinstance(value, str) or not value:
+            raise GliosliceError(f"{path}: {key} of board '{name}' is not a text")
+    return InventoryBoard(**values, ssh_options=tuple(options))

@@ -1,0 +1,51 @@
+"""The page on scale: what is calculated from measurements, and what is left out."""
+
+import pytest
+
+from benchmarks import scale
+from glioslice.errors import GliosliceError
+
+COST = {
+    "machine": "x", "cores": 2, "baud": 115200, "segment_cpu_s": 3.0, "segment_peak_mb": 800,
+    "host_cpu_s": 8.0, "board_cpu_s": 1.0, "read_mb": 20.0, "segment_written_mb": 0.5,
+    "stream_written_mb": 0.6, "bytes_up": 343000, "bytes_down": 9000, "link_s": 30.0, "slices": 127,
+}  # fmt: skip
+
+
+def rows(table: str) -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_times_follow_from_the_cost_of_a_case() -> None:
+    found = rows(scale.plan_table(COST))
+    assert found["one board, 115,200 baud"] == ["5.0 minutes", "8.3 hours", "35 days", "link"]
+    # Ten links take 3 s a case, but the two cores need 4 s for what the host does.
+    assert found["ten boards, 115,200 baud, one host"][0] == "40 seconds"
+    assert found["ten boards, 115,200 baud, one host"][3] == "the host's processor"
+    cheap = rows(scale.plan_table({**COST, "host_cpu_s": 2.0}))
+    assert cheap["ten boards, 115,200 baud, one host"][3] == "link"
+    assert found["a workstation like this one, 2 cores"][1] == "25 minutes"
+    assert found["a cluster of 256 such cores"][::2] == ["3.0 seconds", "20 minutes"]
+
+
+def test_storage_and_the_rate_of_the_disk() -> None:
+    found = rows(scale.storage_table(COST))
+    assert found["100,000 cases"] == ["2.0 TB", "50.0 GB"]
+    assert found["256 cores, per second"][0] == "1.7 GB"
+
+
+def test_what_was_not_measured_is_called_so() -> None:
+    parts = scale.page_parts({"cost": COST, "boards": None, "archive": None})
+    assert "Not measured yet" in parts["boards"] and "--archive" in parts["archive"]
+    with pytest.raises(GliosliceError, match="measure with --cost"):
+        scale.page_parts({"cost": None, "boards": None, "archive": None})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.2, "1.2 seconds"), (89, "89 seconds"), (90, "1.5 minutes"), (7200, "2.0 hours"),
+     (9e5, "10 days")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert scale.duration(seconds) == text

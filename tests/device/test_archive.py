@@ -1,0 +1,296 @@
+"""An archive in parts and on a cluster: nothing is lost, nothing is double, the table is right."""
+
+import argparse
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from device import archive
+from device.segment import main
+from glioslice.cluster import Part, in_part, map_on_dask, parse_part
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json
+from tests.conftest import ROOT
+from tests.firmware_host.commands import write_small_cases
+
+COUNT = 40
+SEGMENT = [sys.executable, "-m", "device.segment"]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty small cases."""
+    return write_small_cases(tmp_path_factory.mktemp("cases") / "cases", COUNT, 3)
+
+
+@pytest.fixture(scope="module")
+def few(cases: Path) -> Path:
+    """The first four of them."""
+    folder = cases.with_name("few")
+    for case in sorted(cases.iterdir())[:4]:
+        shutil.copytree(case, folder / case.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wanted(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of one process that nobody disturbs."""
+    out = tmp_path_factory.mktemp("wanted")
+    segment(cases, "--out", out, "--part", "1/1")
+    return files(out)
+
+
+def segment(*options: object, code: int = 0) -> str:
+    """Run the command in a process of its own; return what it printed."""
+    command = [*SEGMENT, *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """Return masks and pictures; rows hold times, which differ."""
+    kept = (path for path in out.iterdir() if path.suffix in (".gz", ".png"))
+    return {path.name: path.read_bytes() for path in kept if not path.name.startswith(".")}
+
+
+def table(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "summary.csv").open() as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+def check_summary(cases: Path, out: Path, wanted: dict[str, bytes]) -> None:
+    """Every case is in the table once, with the volumes of its own row, and has its files."""
+    assert "40 of 40 cases are segmented" in segment(cases, "--out", out, "--summary")
+    rows = table(out)
+    assert list(rows) == [f"Case_{number:02}" for number in range(COUNT)]
+    assert len((out / "summary.csv").read_text().splitlines()) == 1 + COUNT
+    for name, row in rows.items():
+        volumes = read_json(archive.result_path(out, name))["volumes_ml"]
+        assert row["state"] == "complete" and float(row["WT_ml"]) == volumes["WT"]
+    assert files(out) == wanted
+
+
+def test_each_case_is_in_exactly_one_part() -> None:
+    names = [f"BraTS_{number:05}" for number in range(2000)]
+    parts = [[n for n in names if in_part(n, Part(k, 16))] for k in range(1, 17)]
+    assert sorted(name for part in parts for name in part) == names
+    assert all(80 < len(part) < 170 for part in parts)
+    # For good: a part that is repeated on another machine or version has the same cases.
+    assert [k for k in range(1, 17) if in_part("BraTS_00042", Part(k, 16))] == [10]
+
+
+@pytest.mark.parametrize("text", ["0/0", "0/4", "5/4", "3", "/", "-1/4", "1/4/2", "a/b", "1 / 2"])
+def test_what_is_no_part(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a part such as"):
+        parse_part(text)
+
+
+def run_here(*options: object, code: int | None = None) -> None:
+    if code is None:
+        main([str(option) for option in options])
+        return
+    with pytest.raises(SystemExit) as end:
+        main([str(option) for option in options])
+    assert end.value.code == code
+
+
+def test_parts_overlap_and_are_repeated(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run_here(few, "--out", out, "--part", "1/2")
+    first = files(out)
+    run_here(few, "--out", out, "--summary", code=2)
+    assert "missing: see" in capsys.readouterr().err.splitlines()[-1]
+    assert {row["state"] for row in table(out).values()} == {"complete", "missing"}
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    run_here(few, "--out", out, "--part", "1/1")
+    assert all(path.stat().st_mtime_ns == at for path, at in times.items())  # not done again
+    assert first.items() < files(out).items()
+    run_here(few, "--out", out, "--summary")
+    assert "4 of 4 cases are segmented" in capsys.readouterr().out
+    (out / "Case_01-mask.nii.gz").unlink()
+    run_here(few, "--out", out, "--summary", code=2)
+    assert table(out)["Case_01"]["state"] == "missing"
+    run_here(few, "--out", out, "--part", "1/1", "--model", "nano")  # all again, by another model
+    assert "4 cases, 0 done before" in capsys.readouterr().out
+    run_here(few, "--out", out, "--part", "1/1", "--force")
+    assert "Case_03: complete (4 of 4)" in capsys.readouterr().out
+    archive.load_engine.cache_clear()
+
+
+def test_a_bad_case_is_a_row_and_the_others_are_segmented(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(few, tmp_path / "cases")
+    image = next((tmp_path / "cases" / "Case_02").glob("*t2*"))
+    image.write_bytes(image.read_bytes()[:500])
+    given = (tmp_path / "cases", "--out", tmp_path / "out")
+    run_here(*given, "--part", "1/1", code=2)
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1].startswith("error: 1 of 4 cases failed")
+    assert "cut short or damaged" in printed.err
+    run_here(*given, "--summary", code=2)
+    rows = table(tmp_path / "out")
+    assert (
+        rows["Case_02"]["state"] == "failed" and "cut short or damaged" in rows["Case_02"]["error"]
+    )
+    shutil.copytree(few / "Case_02", tmp_path / "cases" / "Case_02", dirs_exist_ok=True)
+    run_here(*given, "--part", "1/1")
+    run_here(*given, "--summary")
+
+
+def test_a_full_disk_ends_a_part_and_leaves_no_half_case(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(archive, "write_montage", full)
+        run_here(few, "--out", tmp_path, "--part", "1/1", code=2)
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob("*-result.json"))
+    run_here(few, "--out", tmp_path, "--part", "1/1")
+    run_here(few, "--out", tmp_path, "--summary")
+
+
+def test_names_that_are_used_twice_and_folders_without_cases(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here(few, few, "--out", tmp_path / "out", "--part", "1/2", code=2)
+    assert "has the name of" in capsys.readouterr().err
+    run_here("--out", tmp_path / "out", "--part", "1/2", code=2)
+    assert "need a folder of cases" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_killed_processes_are_removed_later(few: Path, tmp_path: Path) -> None:
+    run_here(few, "--out", tmp_path, "--part", "1/1")
+    old, new = tmp_path / ".12-ab-Case_00-mask.nii.gz", tmp_path / ".13-cd-Case_00-mask.nii.gz"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    run_here(few, "--out", tmp_path, "--summary")
+    assert not old.exists() and new.exists()  # the other may still be written
+
+
+@pytest.mark.slow
+def test_parts_that_are_killed_at_random_lose_nothing(
+    cases: Path, wanted: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Two processes at a time; each of four parts is killed once, and one overlaps them all."""
+    random, kills = Random(24), 0
+    todo = [f"{k}/4" for k in (1, 2, 3, 4)] + ["1/2"]
+    while todo:
+        pair = [todo.pop(0) for _ in range(min(2, len(todo)))]
+        running = [
+            subprocess.Popen(
+                [*SEGMENT, str(cases), "--out", str(tmp_path), "--part", part],
+                cwd=ROOT, stdout=subprocess.PIPE, text=True,
+            )
+            for part in pair
+        ]  # fmt: skip
+        if kills < 4:
+            for process, part in zip(running, pair, strict=True):
+                assert process.stdout is not None
+                for _ in range(random.randrange(2, 5)):  # lines: how many, then one per case
+                    process.stdout.readline()
+                time.sleep(random.uniform(0, 0.1))
+                process.kill()
+                kills += 1
+                todo.append(part)
+        for process in running:
+            process.communicate()
+            assert process.returncode in (0, -signal.SIGKILL)
+    assert kills == 4
+    check_summary(cases, tmp_path, wanted)
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A Dask scheduler and its three workers."""
+    address = tmp_path / "scheduler.json"
+    program = [sys.executable, "-m", "distributed.cli"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    with ExitStack() as stack:
+
+        def start(name: str, *options: str) -> subprocess.Popen[bytes]:
+            command = [program[0], "-m", f"{program[2]}.dask_{name}", *options]
+            process = subprocess.Popen(
+                [*command, "--scheduler-file", str(address), "--no-dashboard"],
+                **quiet,  # type: ignore[call-overload]
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process  # type: ignore[no-any-return]
+
+        start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path))
+        workers = [start("worker", *options) for _ in range(3)]
+        deadline = time.monotonic() + 60
+        while not address.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield str(read_json(address)["address"]), workers
+
+
+@pytest.mark.slow
+def test_a_dask_worker_that_is_killed_loses_nothing(
+    cases: Path,
+    wanted: dict[str, bytes],
+    scheduler: tuple[str, list[subprocess.Popen[bytes]]],
+    tmp_path: Path,
+) -> None:
+    address, workers = scheduler
+    out = tmp_path / "out"
+    command = [*SEGMENT, str(cases), "--out", str(out), "--dask", address]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.endswith("(6 of 40)\n"):
+                workers[1].kill()
+    assert process.returncode == 0
+    ended = sorted(line.split(":")[0] for line in lines if ": complete" in line)
+    assert ended == [f"Case_{number:02}" for number in range(COUNT)]
+    assert [worker.poll() for worker in workers] == [None, -signal.SIGKILL, None]
+    check_summary(cases, out, wanted)
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glioslice.cluster.CONNECT_TIMEOUT", 0.5)
+    with pytest.raises(GliosliceError, match=r"no Dask scheduler replies at tcp://127\.0\.0\.1:9"):
+        list(map_on_dask(str, [1], "tcp://127.0.0.1:9"))
+    with pytest.raises(GliosliceError, match="no Dask scheduler replies at nonsense://"):
+        list(map_on_dask(str, [1], "nonsense://"))
+
+
+def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(GliosliceError, match=r"pip install 'glioslice\[cluster\]'"):
+        list(map_on_dask(str, [1], "local"))
+
+
+@pytest.mark.slow
+def test_the_slurm_script_does_its_part(few: Path, tmp_path: Path) -> None:
+    """Run as Slurm runs it, with its variables."""
+    script = ROOT / "examples" / "segment_archive.slurm"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for task in (1, 2):
+        variables = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
+        command = ["bash", str(script), str(few), str(tmp_path / "out")]
+        subprocess.run(command, env={**os.environ, "PATH": path, **variables}, check=True)
+    segment(few, "--out", tmp_path / "out", "--summary")

@@ -1,0 +1,293 @@
+"""Several boards on one host: who takes which case, what is given back, and what is refused."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from firmware_host import outputs, stream
+from firmware_host.board_pool import Task, TaskQueue
+from firmware_host.shared_case import spans
+from glioslice.files import write_bytes
+from tests.firmware_host.commands import STREAM, left_behind, list_processes, write_small_cases
+
+CASES = 12
+LINE = "sim://?baud=921600"
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve small cases."""
+    return write_small_cases(tmp_path_factory.mktemp("cases") / "cases", CASES, 4)
+
+
+@pytest.fixture(scope="module")
+def few(cases: Path) -> Path:
+    """The first five of them."""
+    folder = cases.with_name("few")
+    for case in sorted(cases.iterdir())[:5]:
+        shutil.copytree(case, folder / case.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The masks of a run with one board."""
+    out = tmp_path_factory.mktemp("alone")
+    run(cases, "--port", LINE, "--output", out)
+    return masks(out)
+
+
+def run(cases: Path, *options: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [*STREAM, str(cases), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def masks(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob("*-mask.nii.gz")}
+
+
+def states(out: Path) -> dict[str, str]:
+    with (out / "summary.csv").open() as file:
+        return {row["case"]: row["state"] for row in csv.DictReader(file)}
+
+
+def boards_of(host: int) -> list[int]:
+    """Return the process ids of the simulated boards of a host."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(host)], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def test_a_task_that_was_given_back_goes_to_another_board() -> None:
+    queue: TaskQueue[int] = TaskQueue()
+    for board in ("a", "b"):
+        queue.connect(board)
+    queue.open([Task("one", 1), Task("two", 2)])
+    first = queue.take("a")
+    assert first is not None and first.name == "one"
+    queue.give_back(first, "a")
+    second = queue.take("a")  # not the one on which it failed
+    assert second is not None and second.name == "two"
+    assert queue.take("b") is first
+    queue.give_back(first, "b")
+    queue.disconnect("b")
+    queue.give_back(second, "a")
+    assert queue.take("a") is second  # nobody else is left, so it tries again
+    queue.finish()
+    assert queue.take("a") is first and not queue.over
+    queue.finish()
+    assert queue.over and queue.take("a") is None
+
+
+def test_an_idle_board_waits_for_what_others_may_give_back() -> None:
+    queue: TaskQueue[int] = TaskQueue()
+    queue.connect("a")
+    queue.connect("b")
+    queue.open([Task("one", 1)])
+    task = queue.take("a")
+    taken: list[Task[int] | None] = []
+    idle = threading.Thread(target=lambda: taken.append(queue.take("b")))
+    idle.start()
+    idle.join(0.1)
+    assert idle.is_alive() and task is not None
+    queue.give_back(task, "a")
+    idle.join(5)
+    assert taken == [task]
+    queue.stop()
+    assert queue.take("a") is None
+
+
+@pytest.mark.parametrize(("slices", "boards"), [(1, 4), (140, 4), (155, 10), (7, 1)])
+def test_spans_cover_every_slice_once(slices: int, boards: int) -> None:
+    found = spans(slices, boards)
+    assert [z for first, stop in found for z in range(first, stop)] == list(range(slices))
+    sizes = [stop - first for first, stop in found]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.slow
+def test_boards_that_are_killed_lose_no_case(
+    cases: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Four boards, of which one is killed after every second case."""
+    options = ["--port", "sim://?baud=115200", "--boards", "4", "--output", str(tmp_path), "--json"]
+    process = subprocess.Popen(
+        [*STREAM, str(cases), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    random, events, killed = Random(24), [], 0
+    for line in process.stdout:
+        events.append(json.loads(line))
+        complete = sum(e.get("state") == "complete" for e in events if e["event"] == "case")
+        if events[-1]["event"] == "begin" and complete // 2 > killed:
+            os.kill(random.choice(boards_of(process.pid)), signal.SIGKILL)
+            killed += 1
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert killed >= 4
+    ended = Counter(event["case"] for event in events if event["event"] == "case")
+    assert set(ended) == {path.name for path in cases.iterdir()}  # none lost
+    assert set(ended.values()) == {1}  # none double
+    assert set(states(tmp_path).values()) == {"complete"}
+    assert masks(tmp_path) == alone
+    assert not list(tmp_path.glob("*.partial*")) and not list(tmp_path.glob(".*"))
+    *_, boards, table, end = (e for e in events if e["event"] in ("boards", "table", "end"))
+    rows = boards["boards"]
+    assert sum(row["finished"] for row in rows) == CASES
+    assert sum(row["returned"] for row in rows) == sum(e["event"] == "returned" for e in events)
+    assert len(table["cases"]) == CASES and end["state"] == "complete"
+
+
+@pytest.mark.slow
+def test_one_case_on_several_boards_has_the_same_mask(
+    cases: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    case = cases / "Case_07"
+    mask, report = tmp_path / "m.nii.gz", tmp_path / "r.json"
+    given = ("--boards", 3, "--share-case", "--output", mask, "--report", report)
+    done = run(case, "--port", LINE, *given)
+    assert mask.read_bytes() == alone["Case_07-mask.nii.gz"]
+    found = json.loads(report.read_text())
+    assert found["complete"] is True and found["masks"] == found["slices"] == 4
+    assert all(re.search(rf"^sim-{n} +finished", done.stdout, re.M) for n in (1, 2, 3))
+
+
+def masks_of_few(few: Path) -> list[str]:
+    return [f"{path.name}-mask.nii.gz" for path in few.iterdir()]
+
+
+def board_command(tmp_path: Path, first: str, others: str) -> Callable[[object], list[str]]:
+    """Return the far end of which the first board runs one command and the others another."""
+    script = f"mkdir {shlex.quote(str(tmp_path / 'first'))} 2>/dev/null && {first} || {others}"
+    return lambda arguments: ["sh", "-c", script.replace("PYTHON", sys.executable)]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *options: object, far_end: object = None) -> str:
+    with pytest.raises(SystemExit) as end:
+        stream.main([str(option) for option in options], far_end)  # type: ignore[arg-type]
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and "Traceback" not in printed.err
+    return printed.err.splitlines()[-1]
+
+
+SERVE = "exec PYTHON -m device --quiet --port {port} --model"
+
+
+@pytest.mark.slow
+def test_boards_with_different_models_are_refused(
+    few: Path, alone: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far_end = board_command(tmp_path, f"{SERVE} nano", f"{SERVE} compact")
+    out = tmp_path / "out"
+    options = (few, "--port", LINE, "--boards", 2, "--output", out)
+    line = refused(capsys, *options, far_end=far_end)
+    assert "different models" in line and "--allow-mixed" in line
+    assert [path.name for path in out.iterdir()] == ["summary.csv"]
+    (tmp_path / "first").rmdir()
+    stream.main([*map(str, options), "--allow-mixed"], far_end)
+    assert set(states(out).values()) == {"complete"}
+
+
+@pytest.mark.slow
+def test_boards_that_never_reply_are_named_and_the_others_work(
+    few: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run(few, "--port", "/dev/ttyNONE7", "--port", LINE, "--output", out)
+    assert "warning: /dev/ttyNONE7: " in done.stderr and "going on without it" in done.stderr
+    assert masks(out) == {name: alone[name] for name in masks_of_few(few)}
+    done = run(few, "--port", "/dev/ttyNONE7", "--port", "/dev/ttyNONE8", "--force", code=2)
+    assert done.stderr.count("no board replies") == 1
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_pool_and_keeps_what_is_done(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.name.startswith("Case_02"):
+            raise OSError(28, "No space left on device", str(path))
+        write_bytes(path, content)
+
+    monkeypatch.setattr(outputs, "write_bytes", full)
+    options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path)
+    assert "Case_02-mask.png: No space left on device" in refused(capsys, *options)
+    found = states(tmp_path)
+    assert found["Case_02"] == "ended" and "failed" not in found.values()
+    complete = {f"{case}-mask.nii.gz" for case, state in found.items() if state == "complete"}
+    assert complete <= set(masks(tmp_path)) and not list(tmp_path.glob(".*"))
+    monkeypatch.undo()
+    stream.main([str(option) for option in options])
+    assert set(states(tmp_path).values()) == {"complete", "done before"}
+
+
+@pytest.mark.slow
+def test_an_interrupted_pool_continues_and_leaves_no_process(
+    few: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    options = ["--port", "sim://?baud=57600", "--boards", "2", "--output", str(out)]
+    process = subprocess.Popen([*STREAM, str(few), *options], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if ": complete on" in line:
+            break
+    children = boards_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors and len(children) == 2
+    assert not [p for p in list_processes() if int(p.split()[0]) in children]
+    assert left_behind(out) == []
+    assert list(states(out).values()).count("ended") in (1, 2)
+    run(few, "--port", LINE, "--boards", "2", "--output", out)
+    assert masks(out) == {name: alone[name] for name in masks_of_few(few)}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--port", "/dev/null", "--port", "/dev/null"), "named twice"),
+        (("--port", "/dev/null", "--port", "LINK"), "which is also /dev/null"),
+        (("--port", "auto", "--port", "/dev/null"), "finds the ports itself"),
+        (("--port", LINE, "--boards", "all"), "have to be counted"),
+        (("--port", "/dev/null", "--boards", "2"), "not 2"),
+        (("--port", LINE, "--boards", "2", "--share-case"), "not for a folder"),
+        (("--port", LINE, "--boards", "2", "--play"), "for one board"),
+        (("--port", LINE, "--boards", "many"), "not all, a number"),
+        (("--port", LINE, "--boards", "0"), "not all, a number"),
+        (("--port", LINE, "--share-case"), "for several boards"),
+        (("--boards", "none.toml"), "no such file"),
+    ],
+)
+def test_what_does_not_go_together(
+    options: tuple[str, ...], expected: str, cases: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "link").symlink_to("/dev/null")
+    given = [option.replace("LINK", str(tmp_path / "link")) for option in options]
+    assert expected in refused(capsys, cases, "--output", tmp_path / "out", *given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_case_without_sharing_needs_one_board(
+    cases: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, cases / "Case_00", "--port", LINE, "--boards", 2)
+    assert "--share-case" in line
