@@ -21,7 +21,7 @@ FIRMWARE = ROOT / "device" / "firmware"
 TESTS = ROOT / "tests" / "firmware"
 BUILD = ROOT / "build" / "firmware" / "host"
 CHOICE = os.environ.get("GLIOSLICE_FIRMWARE_BUILD", "gcc undefined")
-WARNINGS = "-std=c99 -Wall -Wextra -Wconversion -Wshadow -Werror".split()
+WARNINGS = "-std=c99 -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Werror".split()
 
 STATES = (State.OPENING, State.OPEN, State.RESTARTED, State.CLOSED, State.REFUSED)
 NEVER = 0xFFFFFFFF
@@ -59,11 +59,12 @@ def library() -> Any:
     loaded = ctypes.CDLL(str(path))
     path.unlink()
     loaded.shim_open.restype = ctypes.c_void_p
-    for name in ("shim_next_frame", "shim_encode_frame", "shim_decode_frame"):
-        getattr(loaded, name).restype = ctypes.c_size_t
+    for name in ("next_frame", "encode_frame", "decode_frame", "runs", "change"):
+        getattr(loaded, f"shim_{name}").restype = ctypes.c_size_t
     for name in ("due", "write", "receive", "peer", "unacknowledged", "retransmits"):
         getattr(loaded, f"shim_{name}").restype = ctypes.c_uint32
-    loaded.shim_send.restype = loaded.shim_write_length.restype = ctypes.c_bool
+    for name in ("send", "write_length", "vp8"):
+        getattr(loaded, f"shim_{name}").restype = ctypes.c_bool
     return loaded
 
 

@@ -2,7 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "confidence.h"
 #include "link.h"
+#include "masks.h"
+#include "sha256.h"
+#include "vp8.h"
 
 struct end {
     struct wire_link link;
@@ -110,4 +114,77 @@ size_t shim_decode_frame(uint8_t *body, const uint8_t *bytes, size_t count) {
     memcpy(body, buffer, size);
     free(buffer);
     return size;
+}
+
+struct image {
+    uint8_t *levels;
+    unsigned columns;
+};
+
+static void take_row(void *context, unsigned row, const uint8_t *levels) {
+    struct image *image = context;
+    memcpy(image->levels + (size_t)row * image->columns, levels, image->columns);
+}
+
+/* Writes values of int8; the payload is copied to memory of its own size. */
+bool shim_vp8(const uint8_t *payload, size_t size, unsigned columns, unsigned rows, int8_t *values) {
+    struct vp8 *vp8 = malloc(sizeof *vp8);
+    uint8_t *copy = malloc(size > 0 ? size : 1);
+    memcpy(copy, payload, size);
+    struct image image = {(uint8_t *)values, columns};
+    const bool decoded = vp8_decode(vp8, copy, size, columns, rows, take_row, &image);
+    for (size_t i = 0; i < (size_t)columns * rows; i++) {
+        values[i] = vp8_value((uint8_t)values[i]);
+    }
+    free(copy);
+    free(vp8);
+    return decoded;
+}
+
+/* Copies a mask of a byte a pixel into one of two bits a pixel, of its own size. */
+static uint8_t *packed(const uint8_t *labels, size_t pixels) {
+    uint8_t *mask = calloc(MASK_BYTES(pixels, 1), 1);
+    for (size_t i = 0; i < pixels; i++) {
+        mask_set(mask, i, labels[i]);
+    }
+    return mask;
+}
+
+size_t shim_runs(const uint8_t *labels, unsigned rows, unsigned columns, uint8_t *out) {
+    uint8_t *mask = packed(labels, (size_t)rows * columns);
+    const size_t size = mask_runs(mask, (size_t)rows * columns, out, (size_t)rows * columns);
+    free(mask);
+    return size;
+}
+
+size_t shim_change(const uint8_t *labels, const uint8_t *previous, unsigned rows, unsigned columns, uint8_t *out) {
+    const size_t pixels = (size_t)rows * columns;
+    uint8_t *mask = packed(labels, pixels), *before = previous != NULL ? packed(previous, pixels) : NULL;
+    uint8_t *scratch = malloc(MASK_SCRATCH(rows, columns)), *content = malloc(MASK_BYTES(rows, columns));
+    memset(scratch, 0xA5, MASK_SCRATCH(rows, columns));
+    const size_t size = mask_change(mask, before, rows, columns, scratch, content);
+    memcpy(out, content, size);
+    free(mask);
+    free(before);
+    free(scratch);
+    free(content);
+    return size;
+}
+
+void shim_sha256(const uint8_t *bytes, size_t count, uint8_t *digest) {
+    struct sha256 hash;
+    sha256_start(&hash);
+    sha256_add(&hash, bytes, count);
+    sha256_finish(&hash, digest);
+}
+
+int shim_confidence(const int8_t *logits, unsigned rows, unsigned columns, uint32_t factor, int zero_point) {
+    struct confidence *confidence = malloc(sizeof *confidence);
+    confidence_start(confidence, columns, factor, zero_point);
+    for (unsigned row = 0; row < rows; row++) {
+        confidence_row(confidence, logits + (size_t)3 * row * columns);
+    }
+    const int result = confidence_finish(confidence);
+    free(confidence);
+    return result;
 }
