@@ -295,7 +295,7 @@ size_t mask_change(const uint8_t *mask, const uint8_t *previous, unsigned rows, 
     if (previous != NULL) {
         split(&grid, previous, REGIONS);
     }
-    struct coder coder = {.range = UINT32_MAX, .out = out, .size = plain - 1};
+    struct coder coder = {.range = UINT32_MAX, .out = out, .size = MASK_PAYLOAD(rows, columns)};
     code_bit(&coder, previous == NULL, ALONE);
     const uint8_t *seeds = mask_tables + 2 + 3 * word(mask_tables);
     const uint8_t *nodes = seeds + 2 * REGIONS * CLASSES * COUNTS;

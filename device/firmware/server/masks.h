@@ -12,6 +12,9 @@ enum { MASK_RUNS = 1, MASK_CHANGE = 3, MASK_REACH = 4, MASK_NODES = 3400 /* of t
 
 #define MASK_BYTES(rows, columns) (((rows) * (columns) + 3) / 4)
 
+/* Bytes of the buffer for a payload of mask_change: an attempt may be longer than what comes of it. */
+#define MASK_PAYLOAD(rows, columns) (MASK_BYTES(rows, columns) + 64)
+
 /* Bytes of scratch memory that mask_change needs. */
 #define MASK_SCRATCH(rows, columns) \
     (2 * ((rows) + 2 * MASK_REACH) * ((columns) + 2 * MASK_REACH) + 2 * MASK_NODES)
