@@ -1,8 +1,11 @@
 """The firmware's boards in QEMU, behind the simulated line, with a stand-in for the network."""
 
 import hashlib
+import json
 import random
+import re
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +13,38 @@ import pytest
 from numpy.typing import NDArray
 
 from device.confidence import mask_confidence
+from firmware_host import stream
 from glioslice.labels import to_labels
-from glioslice.wire.codecs import decode_image, decode_mask, encode_image
-from glioslice.wire.connection import Connection
+from glioslice.wire.codecs import encode_image
 from glioslice.wire.messages import (
-    BoardHello,
-    Empty,
     End,
     Error,
     ErrorCode,
     HostHello,
     Mask,
-    MaskDigest,
-    Message,
     Mode,
     Slice,
     Start,
-    receive,
     send,
 )
-from glioslice.wire.ports import open_port
-from tests.firmware.boards import BAUD, build, qemu
+from tests.conftest import Write
+from tests.firmware.boards import (
+    BAUD,
+    CHANGE,
+    LOSSY,
+    RAW,
+    RUNS,
+    build,
+    check_run,
+    connect,
+    next_message,
+    open_session,
+    qemu,
+)
+from tests.firmware.library import TESTS
 
 pytestmark = pytest.mark.slow
 
-LOSSY, RAW, RUNS, CHANGE = 3, 0, 1, 3
 ZERO_POINT, SCALE = 20, 0.1  # of the stand-in
 
 
@@ -44,11 +54,6 @@ MAIN = "mps2-an500"
 @pytest.fixture(scope="module")
 def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("build"), MAIN)
-
-
-def connect(board: str, elf: Path, line: str = "sim://") -> Connection:
-    port = open_port(line, BAUD[board], command=qemu(board, elf))
-    return Connection(port, active=True)
 
 
 @pytest.mark.parametrize("line", ["sim://", "sim://?errors=1e-4&loss=0.01&latency=5ms"])
@@ -81,20 +86,6 @@ def stand_in(image: NDArray[np.int8]) -> tuple[NDArray[np.uint8], int]:
     return labels, mask_confidence(logits, SCALE, ZERO_POINT)
 
 
-def next_message(connection: Connection) -> Message:
-    message = receive(connection, 60.0)
-    assert message is not None
-    return message
-
-
-def open_session(connection: Connection, images: int, masks: int) -> BoardHello:
-    connection.open(20.0)
-    hello = next_message(connection)
-    assert isinstance(hello, BoardHello)
-    send(connection, HostHello(Mode.SERVE, images, masks))
-    return hello
-
-
 @pytest.mark.parametrize(
     ("images", "masks", "absent", "line"),
     [
@@ -105,42 +96,15 @@ def open_session(connection: Connection, images: int, masks: int) -> BoardHello:
     ],
 )
 def test_a_run(elf: Path, images: int, masks: int, absent: int, line: str) -> None:
-    check_run(MAIN, elf, images, masks, absent, line)
+    sent = slices(5) if images == LOSSY else slices(2)[1:]  # a raw one takes seconds
+    with connect(MAIN, elf, line) as connection:
+        check_run(connection, sent, stand_in, images, masks, absent)
 
 
 @pytest.mark.parametrize("board", sorted({*BAUD} - {MAIN}))
 def test_a_run_on_the_other_boards(board: str, tmp_path: Path) -> None:
-    check_run(board, build(tmp_path, board), LOSSY, CHANGE, 0, "sim://")
-
-
-def check_run(board: str, elf: Path, images: int, masks: int, absent: int, line: str) -> None:
-    sent = slices(5) if images == LOSSY else slices(2)[1:]  # a raw one takes seconds
-    present = [channel for channel in range(4) if not absent >> channel & 1]
-    with connect(board, elf, line) as connection:
-        hello = open_session(connection, images, masks)
-        assert (hello.window, hello.kernels, hello.model) == ((160, 192), "reference", "stand-in")
-        send(connection, Start(len(sent) + 3, first=3, absent=absent))
-        digest, previous, micros = MaskDigest(), None, 0
-        for index, image in enumerate(sent, 3):
-            payload = encode_image(images, image[..., present])
-            send(connection, Slice(index, images, payload))
-            whole = np.full((160, 192, 4), hello.zero_point, np.int8)
-            whole[..., present] = decode_image(images, payload, (160, 192, len(present)))
-            labels, confidence = stand_in(whole)
-            digest.add(index, labels.tobytes())
-            message = next_message(connection)
-            if isinstance(message, Empty):
-                assert not labels.any()
-                assert (message.index, message.quality) == (index, (confidence,))
-                micros += message.device_us[0]
-            else:
-                assert isinstance(message, Mask)
-                assert (message.index, message.quality) == (index, confidence)
-                decoded = decode_mask(message.codec, message.payload, (160, 192), previous)
-                np.testing.assert_array_equal(decoded, labels)
-                micros += message.device_us
-            previous = labels
-        assert next_message(connection) == End(len(sent), 0, micros, digest.hexdigest())
+    with connect(board, build(tmp_path, board)) as connection:
+        check_run(connection, slices(5), stand_in, LOSSY, CHANGE)
 
 
 def test_refusals_and_failures_leave_the_session_usable(elf: Path) -> None:
@@ -199,3 +163,37 @@ def test_a_second_host_finds_the_board_ready(elf: Path) -> None:
             send(connection, Start(2))
             send(connection, Slice(0, LOSSY, encode_image(LOSSY, image)))
             assert isinstance(next_message(connection), Mask)
+
+
+def test_a_case_from_the_host_tool(elf: Path, write_case: Write, tmp_path: Path) -> None:
+    """The unmodified stream.py, over a line that flips bits, loses bytes and is unplugged."""
+    line = "sim://?errors=1e-5&loss=0.001&latency=2ms&unplug=1.5s&after=3s"
+    report = tmp_path / "report.json"
+    arguments = ["--port", line, "--baud", str(BAUD[MAIN]), "--input", str(write_case())]
+    arguments += ["--output", str(tmp_path / "mask.nii.gz"), "--report", str(report)]
+    arguments += ["--allow-model", bytes([1, 2, 3]).ljust(32, b"\0").hex()]
+    stream.main(arguments, lambda *_: qemu(MAIN, elf))
+    content = json.loads(report.read_text())
+    assert content["complete"] and content["model"]["kernels"] == "reference"
+
+
+def test_a_fault_is_printed_with_its_place_and_the_board_starts_again(tmp_path: Path) -> None:
+    program = build(tmp_path, MAIN, str(TESTS / "faulty.c"))
+    symbols = subprocess.run(
+        ["arm-none-eabi-nm", str(program)], capture_output=True, text=True, check=True
+    ).stdout
+    (place,) = re.findall(r"([0-9a-f]{8}) t undefined_instruction", symbols)
+    with subprocess.Popen(
+        qemu(MAIN, program, "stdio"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout
+        try:
+            assert process.stdout.readline() == b"ready\r\n"
+            process.stdin.write(b"x")
+            process.stdin.flush()
+            process.stdout.readline()
+            fault = process.stdout.readline().decode()
+            assert f"fault at 0x{place}" in fault
+            assert process.stdout.readline() == b"ready\r\n"
+        finally:
+            process.kill()

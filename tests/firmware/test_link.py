@@ -11,9 +11,10 @@ from glioslice.wire import packets
 from glioslice.wire.framing import FrameReader, encode_frame
 from glioslice.wire.link import Link, Settings, State
 from glioslice.wire.packets import Ack, Data, Open
+from glioslice.wire.simulator.faults import combined
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from tests.firmware.library import CLink
-from tests.glioslice.wire.joined import LINES, combined, exchange
+from tests.glioslice.wire.joined import LINES, exchange
 from tests.glioslice.wire.test_state_machine import LinkMachine
 
 ROLES = {"C host": (CLink, Link), "C board": (Link, CLink), "both": (CLink, CLink)}
@@ -28,13 +29,12 @@ def joined(roles: str, line: str, offered: Settings) -> VirtualLine:
     chance = random.Random(1)
     for end in ("host_fault", "board_fault") if made.faults else ():
         options[end] = combined(chance, made.faults)
-    ends: Any = (
-        host(offered, active=True, session=0x1001),
-        board(offered, active=False, session=0x2002),
-    )
-    return VirtualLine(*ends, made.quality, **options)
+    active: Any = host(offered, active=True, session=0x1001)
+    passive: Any = board(offered, active=False, session=0x2002)
+    return VirtualLine(active, passive, made.quality, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("roles", ROLES)
 def test_every_message_arrives_once_over_every_line(roles: str, line: str) -> None:
@@ -50,6 +50,7 @@ def test_the_smallest_window_carries_a_message_that_is_far_larger(roles: str) ->
     exchange(joined(roles, "bit errors 1e-4", SMALL), [message], [message[:5000]], 900.0)
 
 
+@pytest.mark.slow
 def test_streams_continue_beyond_the_modulus_of_offsets() -> None:
     """17 MB: positions wrap on the wire, times in the library (see `milliseconds`)."""
     both = joined("C board", "perfect", Settings(1024, 32768))
@@ -77,8 +78,8 @@ class MachineWithCHost(LinkMachine):
         return made(offered, active=active, session=self.sessions)
 
 
-TestCBoard = MachineWithCBoard.TestCase
-TestCHost = MachineWithCHost.TestCase
+TestCBoard = pytest.mark.slow(MachineWithCBoard.TestCase)
+TestCHost = pytest.mark.slow(MachineWithCHost.TestCase)
 TestCBoard.settings = TestCHost.settings = settings(
     max_examples=15, stateful_step_count=25, deadline=None
 )

@@ -156,6 +156,7 @@ __attribute__((used, noreturn)) void core_start(void) {
     for (uint32_t *to = data_start, *from = (uint32_t *)data_load; to < data_end;) {
         *to++ = *from++;
     }
+    /* cppcheck-suppress comparePointers ; the linker places both around the same section */
     for (uint32_t *to = bss_start; to < bss_end;) {
         *to++ = 0;
     }

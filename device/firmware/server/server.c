@@ -204,11 +204,11 @@ static void handle_slice(struct server *server, uint32_t size) {
     const uint32_t start = server->board->microseconds();
     const unsigned codec = server->head[1];
     struct vp8 *vp8 = &server->work.image.vp8;
-    bool decoded = server->slice_fits;
-    if (decoded && codec == LOSSY) {
+    bool decoded = false; /* what is in another codec is not */
+    if (server->slice_fits && codec == LOSSY) {
         decoded = vp8_decode(vp8, server->work.image.payload, size - SLICE_HEAD, NETWORK_COLUMNS,
                              NETWORK_ROWS * server->channel_count, take_level, server);
-    } else if (codec == RAW) {
+    } else if (server->slice_fits && codec == RAW) {
         decoded = size - SLICE_HEAD == (uint32_t)PIXELS * server->channel_count;
     }
     if (!decoded) {

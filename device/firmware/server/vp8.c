@@ -265,13 +265,16 @@ static bool get_coefficients(struct vp8 *vp8, struct vp8_reader *reader, const s
     return any;
 }
 
+/* A damaged payload has values for which 32 bits are too few. */
+static int scaled(int value, int factor) { return (int)((int64_t)value * factor >> 16); }
+
 /* Section 14.4: adds the inverse transform of a block to its prediction. */
 static void add_residual(const int16_t *in, uint8_t *out) {
     int half[16];
     for (unsigned i = 0; i < 4; i++) {
         const int a = in[i] + in[8 + i], b = in[i] - in[8 + i];
-        const int c = (in[4 + i] * 35468 >> 16) - ((in[12 + i] * 20091 >> 16) + in[12 + i]);
-        const int d = (in[4 + i] * 20091 >> 16) + in[4 + i] + (in[12 + i] * 35468 >> 16);
+        const int c = scaled(in[4 + i], 35468) - (scaled(in[12 + i], 20091) + in[12 + i]);
+        const int d = scaled(in[4 + i], 20091) + in[4 + i] + scaled(in[12 + i], 35468);
         half[4 * i] = a + d;
         half[4 * i + 1] = b + c;
         half[4 * i + 2] = b - c;
@@ -280,8 +283,8 @@ static void add_residual(const int16_t *in, uint8_t *out) {
     for (unsigned i = 0; i < 4; i++) {
         const int *at = half + i;
         const int a = at[0] + 4 + at[8], b = at[0] + 4 - at[8];
-        const int c = (at[4] * 35468 >> 16) - ((at[12] * 20091 >> 16) + at[12]);
-        const int d = (at[4] * 20091 >> 16) + at[4] + (at[12] * 35468 >> 16);
+        const int c = scaled(at[4], 35468) - (scaled(at[12], 20091) + at[12]);
+        const int d = scaled(at[4], 20091) + at[4] + scaled(at[12], 35468);
         const int sums[4] = {a + d, b + c, b - c, a - d};
         for (unsigned column = 0; column < 4; column++) {
             out[column] = pixel(out[column] + (sums[column] >> 3));
@@ -337,7 +340,7 @@ static void predict_4(uint8_t *out, unsigned mode) {
         [HD - RD] = {20, 4, 5, 6, 19, 3, 20, 4, 18, 2, 19, 3, 17, 1, 18, 2},
         [HU - RD] = {19, 2, 18, 1, 18, 1, 17, 0, 17, 0, 32, 32, 32, 32, 32, 32},
     };
-    uint8_t edge[14];
+    uint8_t edge[17] = {0};
     for (unsigned i = 0; i < 4; i++) {
         edge[i] = out[(int)((3 - i) * VP8_STRIDE) - 1];
     }
