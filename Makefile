@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SHARED ?= ../shared/data
 DATA ?= $(SHARED)/brats
+BOARD ?= mps2-an500
 # The runtime that boards get. Products are judged on it: onnx2tf pins an older one, for checks of its own that we do not use.
 LITERT = ai-edge-litert==2.3.0
 # The challenge's own scores pin an older rich and pandas: what they really need is in the extra dev.
@@ -12,7 +13,7 @@ PIP = -m pip install --quiet --disable-pip-version-check --constraint constraint
 PARALLEL = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
   .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help demo test fast lint test-arm64 test-pi models accuracy engines folds clean
+.PHONY: help demo firmware-demo test fast lint test-arm64 test-pi models accuracy engines folds clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -21,6 +22,16 @@ demo: .venv-demo/ready  ## stream a volume over a simulated serial link to a boa
 	.venv-demo/bin/python firmware_host/stream.py --port "sim://?baud=3000000" $(if $(INPUT),--input "$(INPUT)") \
 	  --output demo/mask.nii.gz --report demo/report.json --report demo/report.html --force
 	@echo "see it slice by slice: .venv-demo/bin/python firmware_host/stream.py --open demo/mask.nii.gz --report demo/report.json$(if $(INPUT), --input \"$(INPUT)\")"
+
+# With Debian's gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm. BOARD=mps3-an547 is a Cortex-M55.
+firmware-demo: .venv-demo/ready  ## stream the phantom into the firmware of a microcontroller, emulated by QEMU [INPUT=CASE BOARD=NAME]
+	@for program in arm-none-eabi-gcc qemu-system-arm; do command -v $$program >/dev/null || { \
+	  echo "error: $$program is missing: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm" >&2; exit 2; }; done
+	.venv-demo/bin/python convert/targets/firmware.py models/compact/compact-int8.tflite --out build/firmware/tables
+	.venv-demo/bin/python tools/firmware_model.py models/compact --out build/firmware/tables
+	$(MAKE) --silent --directory device/firmware BOARD=$(BOARD) BAUD=921600
+	.venv-demo/bin/python tools/firmware_demo.py --board $(BOARD) --output demo/firmware-mask.nii.gz \
+	  --report demo/firmware.json --report demo/firmware.html --force --view $(if $(INPUT),--input "$(INPUT)")
 
 fast: .venv/ready  ## the quick tests: 90 seconds on two cores, no network, no emulator
 	$(PARALLEL) -m "not slow and not browser and not board and not real and not serial" --durations 10

@@ -17,6 +17,7 @@ from glioslice.cases import MODALITIES, find_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import slice_volume
 from glioslice.wire.codecs import IMAGES, MASKS, offered_codecs
+from glioslice.wire.hello import KERNELS
 from glioslice.wire.messages import BoardHello, Mode, Start, volume_of
 
 NAME_LENGTH = 16
@@ -69,6 +70,7 @@ def make_board(engine: Engine, model: Path, played: PlayedCase | None = None) ->
         modalities=MODALITIES,
         boot=secrets.randbits(64),
         mirroring=engine.mirroring,
+        kernels=engine.kernels if engine.kernels in KERNELS else KERNELS[0],
     )
     return Board(engine, hello, played)
 

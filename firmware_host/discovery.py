@@ -284,6 +284,7 @@ def describe_board(hello: BoardHello) -> list[str]:
     masks = [c.name for n, c in MASKS.items() if hello.mask_codecs >> n & 1]
     return [
         f"model     {hello.model}, SHA-256 {hello.sha256} ({known})",
+        f"kernels   {hello.kernels}",
         f"modes     {' and '.join(sorted(mode.name.lower() for mode in hello.modes))}",
         f"window    {hello.window[0]} x {hello.window[1]} of {', '.join(hello.modalities)}",
         f"codecs    images {', '.join(images)}; masks {', '.join(masks)}",

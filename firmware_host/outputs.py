@@ -117,7 +117,7 @@ def make_run_report(
         "volumes_ml": volumetry.volumes_ml(),
         "diameters_mm": volumetry.diameters_mm(),
         "quality": summarize_confidence(masks, volumetry),
-        "model": {"name": hello.model, "sha256": hello.sha256},
+        "model": {"name": hello.model, "sha256": hello.sha256, "kernels": hello.kernels},
         "mirroring": hello.mirroring,
         "missing": list(case.missing),
         "postprocessing": None,

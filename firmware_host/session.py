@@ -30,7 +30,7 @@ from firmware_host.mask_volume import MaskVolume
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop
 from glioslice.wire import messages
-from glioslice.wire.codecs import IMAGES, encode_image, encoder_identity
+from glioslice.wire.codecs import IMAGES, RAW, encode_image, encoder_identity
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
     BoardHello,
@@ -64,6 +64,7 @@ A raw slice takes 130 seconds at 9600 baud.
 class SliceSender(threading.Thread):
     """Encodes and sends the slices (Z', X, Y, channels) from `first` on while masks come back.
 
+    A slice whose payload exceeds `largest` bytes, unless that is 0, is sent raw.
     The connection blocks it once 64 kB are queued. It ends with the connection; `failure` is the
     exception that ended it.
     """
@@ -75,10 +76,11 @@ class SliceSender(threading.Thread):
         slices: NDArray[np.int8],
         first: int = 0,
         absent: int = 0,
+        largest: int = 0,
     ) -> None:
         super().__init__(name="slice-sender", daemon=True)
         self._connection, self._codec, self.slices = connection, codec, slices
-        self._first, self.absent = first, absent
+        self._first, self.absent, self._largest = first, absent, largest
         self.failure: Exception | None = None
 
     def run(self) -> None:
@@ -95,7 +97,11 @@ class SliceSender(threading.Thread):
             self.failure = error
 
     def _encode(self, index: int) -> Slice:
-        return Slice(index, self._codec, encode_image(self._codec, self.slices[index]))
+        codec, image = self._codec, self.slices[index]
+        payload = encode_image(codec, image)
+        if self._largest and len(payload) > self._largest:
+            codec, payload = RAW, encode_image(RAW, image)  # which every board with a limit takes
+        return Slice(index, codec, payload)
 
 
 def new_mask_volume(choice: HostHello, crop: Crop) -> MaskVolume:
@@ -119,7 +125,9 @@ def send_slices(
     key, first = run_key(hello, choice.image_codec, slices, absent), masks.start_session()
     messages.send(connection, Start(len(slices), first=first, key=key, absent=absent))
     known = hello.answered if hello.kept == key else 0
-    sender = SliceSender(connection, choice.image_codec, slices, max(first, known), absent)
+    sender = SliceSender(
+        connection, choice.image_codec, slices, max(first, known), absent, hello.largest_payload
+    )
     sender.start()
     return sender
 

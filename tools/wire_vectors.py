@@ -88,6 +88,8 @@ HELLO = BoardHello(
     kept=0x0123456789ABCDEF,
     answered=12,
     mirroring=True,
+    kernels="reference",
+    largest_payload=8192,
 )
 MESSAGES: tuple[Message, ...] = (
     HELLO,
@@ -107,11 +109,20 @@ MESSAGES: tuple[Message, ...] = (
     Error(ErrorCode.SLICE, 12, "damaged payload"),
     Error(ErrorCode.STOPPED, -1, ""),
 )
+
+
+def with_byte(message: Message, place: int, value: int) -> str:
+    """Return a message with another byte at `place`."""
+    data = bytearray(message.to_bytes())
+    data[place] = value
+    return data.hex()
+
+
 LENGTHS = (1, 127, 128, 16383, 16384, 262144)
 REFUSED_PACKETS = ("", "00", "0700", "8102443322110000000000040080ff0100", "82cc44000000000000")
 REFUSED_MESSAGES = (
     *("", "00", "09", "0203010000", "0204030000", "0205010000", "0300", "06" + "00" * 45),
-    *(HELLO.to_bytes()[:-1].hex() + "02", "03028c" + "00" * 11, "03f08c" + "00" * 11),
+    *(with_byte(HELLO, 92, 2), with_byte(HELLO, 93, 3), "03028c" + "00" * 11, "03f08c" + "00" * 11),
     *("0501070003", "0501070003ff", "0501070003ffffffff1f"),
     *("080000", "08000001", "08ff0301010101", "080000ff8080808080"),
 )

@@ -23,6 +23,7 @@ __all__ = [
     "IMAGES",
     "LOSSLESS",
     "MASKS",
+    "RAW",
     "RUNS",
     "Codec",
     "CodecError",
@@ -35,6 +36,9 @@ __all__ = [
     "encoder_identity",
     "offered_codecs",
 ]
+
+RAW = 0
+"""The image codec whose payload has the size of the image."""
 
 RUNS = 1
 """The mask codec that depends on no other mask."""
@@ -87,7 +91,7 @@ IMAGES: dict[int, ImageCodec] = {
             needs_webp=True,
         ),
         ImageCodec(1, "zlib", image_codecs.encode_zlib, image_codecs.decode_zlib),
-        ImageCodec(0, "raw", lambda image: image.tobytes(), image_codecs.decode_raw),
+        ImageCodec(RAW, "raw", lambda image: image.tobytes(), image_codecs.decode_raw),
     )
 }
 MASKS: dict[int, MaskCodec] = {

@@ -16,6 +16,9 @@ KIT_LABELS = 1
 """0 background, 1 core (necrotic and non-enhancing), 2 edema, 3 enhancing; ET in TC in WT."""
 
 
+KERNELS = ("unknown", "reference", "XNNPACK")
+"""Whose arithmetic computes, numbered from 0: the same file gives other masks on other kernels."""
+
 MIRRORING = 1
 """Bit of BoardHello's flags: the board averages each slice with its mirror image."""
 
@@ -39,7 +42,7 @@ def check_version(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class BoardHello:
-    """What a board is and can do, and what it remembers of an interrupted run. 93 bytes.
+    """What a board is and can do, and what it remembers of an interrupted run. 98 bytes.
 
     0   u8       type 1
     1   u8       version 4
@@ -59,10 +62,12 @@ class BoardHello:
     82  u64      key of the run that it remembers, 0 for none
     90  u16      leading slices of that run whose results are known
     92  u8       flags: bit 0 mirroring, each mask also comes from the mirrored slice
+    93  u8       kernels that compute: 0 unknown, 1 TFLite's reference kernels, 2 XNNPACK
+    94  u32      largest payload of a Slice in bytes, 0: no limit; a raw one always fits
     """
 
     TYPE: ClassVar[int] = 1
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16sQQHB")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBBBHHB4BbffHH32s16sQQHBBI")
 
     modes: frozenset[Mode]
     window: tuple[int, int]
@@ -80,6 +85,8 @@ class BoardHello:
     kept: int = 0
     answered: int = 0
     mirroring: bool = False
+    kernels: str = KERNELS[0]
+    largest_payload: int = 0
 
     def to_bytes(self) -> bytes:
         """Return the message as bytes; scale and clip are rounded to float32."""
@@ -104,6 +111,8 @@ class BoardHello:
             self.kept,
             self.answered,
             MIRRORING * self.mirroring,
+            KERNELS.index(self.kernels),
+            self.largest_payload,
         )
 
     @classmethod
@@ -114,7 +123,7 @@ class BoardHello:
         modes, labels, x, y, at_once = (next(fields) for _ in range(5))
         codes = [next(fields) for _ in range(4)]
         zero_point, scale, clip, images, masks = (next(fields) for _ in range(5))
-        _, _, boot, kept, answered, flags = fields
+        _, _, boot, kept, answered, flags, kernels, largest = fields
         model = data[58:74].rstrip(b"\0")
         named = [code for code in codes if code]
         require(1 <= modes <= 3, f"a BoardHello that can do {modes}")
@@ -131,6 +140,7 @@ class BoardHello:
         require(bool(images and masks), "a BoardHello without codecs")
         require(bool(model) and all(0x20 < byte < 0x7F for byte in model), "a model without a name")
         require(flags <= MIRRORING, f"the unknown flags {flags}")
+        require(kernels < len(KERNELS), f"the unknown kernels {kernels}")
         return cls(
             modes=frozenset(mode for mode in Mode if modes & mode),
             window=(x, y),
@@ -148,6 +158,8 @@ class BoardHello:
             kept=kept,
             answered=answered,
             mirroring=bool(flags & MIRRORING),
+            kernels=KERNELS[kernels],
+            largest_payload=largest,
         )
 
 

@@ -65,7 +65,7 @@ def test_masks_land_on_their_voxels_and_the_report_is_complete(
     assert report["slices_per_second"] == pytest.approx(14 / report["seconds"], rel=0.05)
     assert report["volumes_ml"]["WT"] == pytest.approx((wanted > 0).sum() / 1000)
     assert report["volumes_ml"]["ET"] == pytest.approx((wanted == 3).sum() / 1000)
-    assert report["model"] == {"name": "rule", "sha256": SHA256}
+    assert report["model"] == {"name": "rule", "sha256": SHA256, "kernels": "unknown"}
     for expected in (
         "p50",
         "volumes in mL: WT",

@@ -56,6 +56,7 @@ MESSAGES: dict[str, messages.Message] = {
         boot=0x1122334455667788,
         kept=0x0123456789ABCDEF,
         answered=12,
+        kernels="XNNPACK",
     ),
     "host hello": HostHello(Mode.SERVE, 2, 3),
     "start": START,

@@ -49,7 +49,7 @@ HELLO = BoardHello(
     clip=1.0, image_codecs=7, mask_codecs=7, sha256="ab" * 32, model="compact",
 )  # fmt: skip
 MESSAGES: dict[str, Message] = {
-    "BoardHello of compact, 160 x 192, can play and serve (93 bytes)": HELLO,
+    "BoardHello of compact, 160 x 192, can play and serve (98 bytes)": HELLO,
     "HostHello serve, image codec 2, mask codec 1 (5 bytes)": HostHello(Mode.SERVE, 2, 1),
     "Start of 140 slices from 12 (14 bytes)": Start(140, first=12),
     "Start of 140 slices from 0, absent channels 0101 (14 bytes)": Start(140, absent=5),

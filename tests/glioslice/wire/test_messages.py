@@ -114,7 +114,7 @@ def test_damaged_messages_raise_message_error_alone(message: Message, data: st.D
 @pytest.mark.parametrize(
     ("message", "size"),
     [
-        (HELLO, 93),
+        (HELLO, 98),
         (HostHello(Mode.SERVE, 2, 2), 5),
         (Start(140), 14),
         (Start(140, VOLUME), 139),
@@ -166,7 +166,7 @@ f64 = struct.Struct("<d").pack
         (b"", "an empty message"),
         (b"\x09abc", "unknown type 9"),
         (b"\x00", "unknown type 0"),
-        (HELLO_BYTES[:-1], "BoardHello of 92 bytes, not 93"),
+        (HELLO_BYTES[:-1], "BoardHello of 97 bytes, not 98"),
         (changed(HELLO_BYTES, 2, b"\0"), "can do 0"),
         (changed(HELLO_BYTES, 2, b"\4"), "can do 4"),
         (changed(HELLO_BYTES, 3, b"\2"), "labels 2"),
