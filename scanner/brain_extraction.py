@@ -67,7 +67,7 @@ def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
     if method not in (DEEPBET, NONE):
         brain = _from_file(Path(method), t1ce)
     elif is_stripped(t1ce):
-        brain = Brain(t1ce.voxels > 0, t1ce.grid, "skull-stripped before")
+        brain = Brain(t1ce.voxels != 0, t1ce.grid, "skull-stripped before")
     elif method == NONE:
         raise GliosliceError(
             "T1ce still has its skull, so --brain-extraction none leaves no brain mask; "

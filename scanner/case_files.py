@@ -85,6 +85,10 @@ def check_free(folder: Path, *, force: bool) -> None:
         raise GliosliceError(f"{folder}: holds other files; name a new folder for the case")
     if not force:
         raise GliosliceError(f"{folder}: already exists; name another --out, or add --force")
+    own = {RECORD, LINK, MONTAGE, *(f"{folder.resolve().name}_{m}.nii.gz" for m in MODALITIES)}
+    others = sorted(p.name for p in folder.iterdir() if p.name not in own)
+    if others:
+        raise GliosliceError(f"{folder}: --force would delete {others[0]}; move it first")
 
 
 def read_spaces(case: Path) -> tuple[Grid, dict[str, SourceSpace]]:

@@ -12,7 +12,7 @@ from glioslice.errors import GliosliceError
 from glioslice.sanity_checks import MODALITY_TITLES
 from scanner.brain_extraction import DEEPBET, Brain, brain_montage, extract_brain
 from scanner.quality_control import Quality, judge
-from scanner.registration import align_to_reference, register
+from scanner.registration import Registration, align_to_reference, register
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -75,15 +75,19 @@ def prepare_case(
     progress("extracting the brain")
     brain = extract_brain(t1ce, extraction)
     progress(f"brain: {brain.millilitres:,.0f} mL, {brain.method}")
+    on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
     matrices: dict[str, Matrix] = {"t1ce": np.eye(4)}
     quality = {}
     for modality in MODALITIES:
         if modality in sources and modality != "t1ce":
             title = MODALITY_TITLES[modality]
             progress(f"registering {title} to T1ce")
-            matrices[modality], quality[modality] = _register(title, t1ce, sources[modality], brain)
+            registration = register(t1ce, sources[modality], on_t1ce)
+            quality[modality] = check_registration(
+                title, t1ce, sources[modality], brain, registration
+            )
+            matrices[modality] = registration.matrix
     progress("aligning the head")
-    on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
     to_t1ce, grid = align_to_reference(t1ce, on_t1ce)
     progress("resampling to 1 mm")
     mask = region_on_grid(brain.mask, brain.grid, grid, to_t1ce)
@@ -128,10 +132,10 @@ def check_sequences(sources: Mapping[str, object]) -> None:
         )
 
 
-def _register(title: str, t1ce: Volume, moving: Volume, brain: Brain) -> tuple[Matrix, Quality]:
-    """Return the transform from T1ce to a sequence and its quality; raises if it is refused."""
-    on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
-    registration = register(t1ce, moving, on_t1ce)
+def check_registration(
+    title: str, t1ce: Volume, moving: Volume, brain: Brain, registration: Registration
+) -> Quality:
+    """Return the quality of a registration to T1ce; raises GliosliceError if it is refused."""
     quality = judge(t1ce, moving, brain.mask, brain.grid, registration)
     logger.info("%s: %s", title, quality)
     if quality.problems:
@@ -139,7 +143,7 @@ def _register(title: str, t1ce: Volume, moving: Volume, brain: Brain) -> tuple[M
             f"{title} does not fit T1ce: {'; '.join(quality.problems)}. Is it the same patient and "
             f"a whole head? Leave it out, or name another series with --{title.lower()}"
         )
-    return registration.matrix, quality
+    return quality
 
 
 def _cut(

@@ -1,7 +1,7 @@
 """Whether a sequence lies right on T1ce after registration; a bad one is refused by name.
 
 Four measures, each with a limit from registrations that are known to be right or broken on purpose
-(benchmarks/scanner, `python benchmarks/scanner.py`):
+(benchmarks/studies, `python benchmarks/scanner_studies.py`):
 
 coverage   share of the brain for which the sequence has a signal: half a head, another body part
 edges      agreement of edge directions inside the brain, as a multiple of the agreement after a

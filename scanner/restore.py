@@ -78,7 +78,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         given = {m: str(getattr(arguments, m)) for m in SHOWN if getattr(arguments, m)}
         link = StudyLink(link.folder, link.study, {**link.series, **given})
     files = restore_case(
-        read_labels(arguments.mask), arguments.case, arguments.out, link,
+        read_labels(arguments.mask, arguments.case), arguments.case, arguments.out, link,
         form=arguments.seg_form, force=arguments.force,
     )  # fmt: skip
     if arguments.json:
@@ -91,9 +91,14 @@ def run_command(arguments: argparse.Namespace) -> None:
     print(NOTICE)
 
 
-def read_labels(path: Path) -> NDArray[np.uint8]:
+def read_labels(path: Path, case: Path) -> NDArray[np.uint8]:
     """Return a mask of the case in glioslice's labels (X, Y, Z), LPS; raises GliosliceError."""
-    voxels, _ = read_nifti(path)
+    from scanner.case_files import read_spaces
+
+    grid, _ = read_spaces(case)
+    voxels, space = read_nifti(path)
+    if space.shape != grid.shape or not np.allclose(space.affine, grid.affine, atol=1e-2):
+        raise GliosliceError(f"{path}: does not lie on the voxels of {case}; is it its mask?")
     found = {float(value) for value in np.unique(voxels)} - {0.0}
     for scheme in SCHEMES[:2]:  # a case that `prepare` made is none of the Decathlon
         if found <= set(scheme.values):
@@ -123,8 +128,6 @@ def restore_case(
     from scanner.series import read_instances, series_grid
 
     grid, spaces = read_spaces(case)
-    if labels.shape != grid.shape:
-        raise GliosliceError(f"{case}: has {grid.shape} voxels, the mask {labels.shape}")
     shown = [modality for modality in SHOWN if modality in spaces]
     masks = {m: out / f"mask-on-{m}.nii.gz" for m in shown}
     objects = {m: out / f"mask-on-{m}.dcm" for m in shown} if link else {}
@@ -166,7 +169,8 @@ def find_sources(link: "StudyLink", spaces: "Mapping[str, SourceSpace]") -> "dic
 
     found = find_series(link.folder, link.study or None)
     wanted = {m: number for m, number in link.series.items() if m in SHOWN}
-    chosen = choose_series([s for s in found if s.role in (None, *SHOWN)], wanted, link.folder)
+    relevant = [s for s in found if s.role in (None, *SHOWN)]  # two T1 are no question here
+    chosen = choose_series(relevant, wanted, link.folder)
     missing = [m for m in SHOWN if m in spaces and m not in chosen]
     if missing:
         raise GliosliceError(

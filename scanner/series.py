@@ -25,7 +25,7 @@ from scanner.volumes import TO_LPS, Grid, Volume, read_volume
 MIN_FRAMES = 12
 """Fewest slices of a whole brain; localisers have fewer."""
 
-MAX_GAP = 1.5
+MAX_GAP = 1.2
 """Largest distance between two slices as a multiple of the usual one; more is a missing slice."""
 
 HEADS = {"", "HEAD", "BRAIN", "SKULL", "HEADNECK", "NEURO", "SCHAEDEL", "KOPF", "HIRN", "WHOLEBODY"}
@@ -35,20 +35,23 @@ PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
-LOCALISER = re.compile(r"\b(loc|scout|survey|aahead|3-?pl|localizer|lokalisator)", re.I)
-DIFFUSION = re.compile(r"dwi|dti|adc|trace|diff|b ?1000|_fa\b|ep2d", re.I)
-PERFUSION = re.compile(r"perf|dsc\b|dce\b|asl\b|rcbv|rcbf|mtt\b|ttp\b", re.I)
-DERIVED = re.compile(r"\b(mpr|mip|sub|subtraction|mean|reformat|projection|screen)", re.I)
+# Of descriptions whose underscores and hyphens are spaces.
+LOCALISER = re.compile(r"\b(loc|localizer|localiser|lokalisator|scout|survey|aahead|3 ?pl)", re.I)
+DIFFUSION = re.compile(r"dwi|dti|\badc|trace|diff|\bb ?1000|\bfa\b|ep2d", re.I)
+PERFUSION = re.compile(r"perf|\b(dsc|dce|asl|rcbv|rcbf|mtt|ttp)\b", re.I)
+DERIVED = re.compile(r"\b(mpr|mip|sub|subtraction|mean|reformat|projection|screen\w*)\b", re.I)
 CONTRAST = re.compile(
-    r"\+ ?(c|gd|km|k)\b|\b(post|gad|gd|km|ce|t1c)\b|gado|contrast|kontrast|t1ce|t1_?gd",
-    re.I,
+    r"\+ ?(c|gd|km|k)\b|\b(post|gad|gd|km|ce|t1c)\b|gado|contrast|kontrast|t1ce|t1 ?gd", re.I
 )
 NO_CONTRAST = re.compile(r"\b(pre|nativ|without|w/?o|ohne|non)\b", re.I)
 TEXTS = {
-    "flair": re.compile(r"flair|tirm|dark.?fluid", re.I),
-    "t2": re.compile(r"\bt2|_t2|t2w", re.I),
-    "t1": re.compile(r"\bt1|_t1|t1w|mprage|bravo|spgr|tfe", re.I),
+    "flair": re.compile(r"flair|tirm|dark ?fluid", re.I),
+    "t2": re.compile(r"\bt2", re.I),
+    "t1": re.compile(r"\bt1|mprage|bravo|spgr|tfe", re.I),
 }
+
+LONG_ECHO = 12.0
+"""TE in ms from which a gradient echo is weighted by T2*, as in SWI."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
     """
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError):
+    except InvalidDicomError:
         return None
     except (EOFError, ValueError, KeyError, AttributeError) as error:
         raise GliosliceError(
@@ -165,7 +168,13 @@ def _describe(files: Sequence[_File], study: int) -> Series:
 
 def _text(header: pydicom.Dataset) -> str:
     keys = ("SeriesDescription", "ProtocolName", "SequenceName")
-    return " ".join(str(header.get(key, "")) for key in keys)
+    return re.sub(r"[_-]+", " ", " ".join(str(header.get(key, "")) for key in keys))
+
+
+def _values(header: pydicom.Dataset, keyword: str) -> set[str]:
+    """Return the values of a tag that may hold one or several, in upper case."""
+    value = header.get(keyword) or ()
+    return {str(v).upper() for v in ((value,) if isinstance(value, str) else value)}
 
 
 def _in_order(files: Sequence[_File]) -> tuple[list[_File], str]:
@@ -211,7 +220,7 @@ def _along(header: pydicom.Dataset) -> float:
 
 def _not_wanted(header: pydicom.Dataset, text: str, frames: int) -> str:
     """Return why a series is no original image of a head; '' if it may be one."""
-    kinds = {str(value).upper() for value in header.get("ImageType", ())}
+    kinds = _values(header, "ImageType")
     part = re.sub(r"[\s_/]", "", str(header.get("BodyPartExamined") or "")).upper()
     b_value = _number(header, "DiffusionBValue")
     reasons = (
@@ -234,6 +243,8 @@ def classify(header: pydicom.Dataset) -> tuple[str | None, str]:
     """Return the modality of an original MR image of a head, or None, and why."""
     te, tr, ti = (_number(header, key) for key in ("EchoTime", "RepetitionTime", "InversionTime"))
     text = _text(header)
+    if te is not None and te > LONG_ECHO and "GR" in _values(header, "ScanningSequence"):
+        return None, f"a gradient echo of TE {te:g}, weighted by T2*"
     weighting, why = _by_timing(te, tr, ti)
     if weighting is None:
         named = [role for role, pattern in TEXTS.items() if pattern.search(text)]

@@ -66,11 +66,14 @@ def test_four_sequences_are_recognised_by_tags(study: Path) -> None:
         ({"te": 100.0, "tr": 5000.0, "description": "no name"}, "t2"),
         ({"te": 100.0, "tr": 9000.0, "ti": 2500.0, "description": "t1 by mistake"}, "flair"),
         ({"te": 20.0, "tr": 3000.0, "description": "pd_tse"}, None),
+        ({"te": 20.0, "tr": 28.0, "tags": (("ScanningSequence", "GR"),)}, None),
     ],
 )
 def test_tags_decide_before_text(tags: dict[str, object], role: str | None, study: Path) -> None:
     [path, *_] = write_headers(study, T1, **tags)
     assert classify(read(path))[0] == role
+    [series] = find_series(study)
+    assert series.role == role  # nor does the description of an original make it a derived one
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """Measure the way from a scanner's series to a mask in its space, for docs/from-scanner.md.
 
-    python benchmarks/scanner.py --data ../shared/data/brats PATIENT ...   # measure, then write
-    python benchmarks/scanner.py                                          # write from the tables
+    python benchmarks/scanner_studies.py --data ../shared/data/brats PATIENT ...   # and measure
+    python benchmarks/scanner_studies.py                # write the page from the committed tables
 
 A simulated scanner puts a skull around each patient's brain, turns and shifts the head before each
 sequence, and cuts it into slices of 1, 3 and 5 mm. `glioslice prepare` makes a case of them, the
 shipped network segments it, and the mask comes back to T1ce. The direct way segments the patient as
 the data set has it and brings the mask to T1ce by the true transform; both are compared with the
-experts' mask in that space. `benchmarks/from_scanner/` holds a row for each study, and one for each
+experts' mask in that space. `benchmarks/studies/` holds a row for each study, and one for each
 registration that quality control judged, right or broken on purpose.
 """
 
@@ -51,7 +51,7 @@ from scanner.volumes import (
     rotation_angle,
 )
 
-FOLDER = ROOT / "benchmarks" / "from_scanner"
+FOLDER = ROOT / "benchmarks" / "studies"
 PAGE = ROOT / "docs" / "from-scanner.md"
 
 THICKNESS = 1, 3, 5
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, measure and write the page."""
     parser = cli.parser(
         "Measure the way from a scanner's series to a mask in its space.",
-        "python benchmarks/scanner.py --data ../shared/data/brats BraTS2021_00003",
+        "python benchmarks/scanner_studies.py --data ../shared/data/brats BraTS2021_00003",
     )
     parser.add_argument("patients", nargs="*", metavar="PATIENT", help="folders in --data")
     parser.add_argument("--data", type=Path, help="a folder of cases")
