@@ -110,14 +110,14 @@ def measure(paths: Sequence[Path]) -> None:
     for index, path in enumerate(cli.track(paths, "patients")):
         case = read_case(path)
         head = Volume4(add_skull(case.images, index), case.space)
-        for thickness in THICKNESS:
+        for thickness in reversed(THICKNESS):
             rng = np.random.default_rng([index, thickness])
             series = {m: acquire(head.sequence(m), random_pose(rng), thickness) for m in MODALITIES}
             rows, prepared = measure_study(case, series, thickness, engine)
             studies += rows
             judged += judge_all(case, series, prepared, thickness, other)
-            _write("studies", FIELDS, studies)
-            _write("quality", QUALITY_FIELDS, judged)
+            write_table("studies", FIELDS, studies)
+            write_table("quality", QUALITY_FIELDS, judged)
         other = series
 
 
@@ -337,6 +337,8 @@ def study_table() -> str:
     for thickness in THICKNESS:
         for name in SEQUENCES:
             group = [r for r in rows if r["mm"] == str(thickness) and r["sequences"] == name]
+            if not group:
+                continue
             mean = {k: float(np.mean([float(r[k]) for r in group])) for k in FIELDS[3:]}
             ways = {
                 way: [mean[f"{way}_{r}"] for r in ("wt", "tc", "et")]
@@ -366,7 +368,8 @@ def quality_table() -> str:
     return table(("fault", "registrations", "refused"), lines)
 
 
-def _write(name: str, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+def write_table(name: str, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Write one of the tables atomically."""
     with atomic_path(FOLDER / f"{name}.csv") as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fields, lineterminator="\n")
         writer.writeheader()

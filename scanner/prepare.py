@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from scanner.case_files import StudyLink
     from scanner.volumes import Volume
 
+OPTIONS = "--t1ce", "--flair", "--t1", "--t2"
+"""Which series or file is which modality."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and prepare the case."""
@@ -39,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="a folder of DICOM files, of any depth",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="CASE", help="the case's folder")
-    for modality in MODALITIES:
+    for option in OPTIONS:
         parser.add_argument(
-            f"--{modality}", metavar="SERIES|FILE",
+            option, metavar="SERIES|FILE",
             help="the number of a series; without SERIES_FOLDER a NIfTI file",
         )  # fmt: skip
     parser.add_argument(

@@ -29,7 +29,7 @@ from scanner.volumes import (
 BINS = 32
 """Bins of the joint histogram along each axis."""
 
-LEVELS = (4.0, 1.0), (2.0, 0.2)
+LEVELS = (4.0, 0.5), (2.0, 0.08)
 """Voxels in mm of each level of the search, and the share of them that is sampled."""
 
 MARGIN = 12.0
@@ -37,6 +37,9 @@ MARGIN = 12.0
 without them, errors were ten times as large."""
 
 ITERATIONS = 200
+MIN_STEP = 0.01
+"""Step in mm at which the search ends."""
+
 SEED = 1
 
 CASE_SHAPE = (240, 240, 155)
@@ -198,7 +201,7 @@ def _optimise(level: _Level, start: Matrix) -> Matrix:
     centre = np.array(level.fixed.TransformContinuousIndexToPhysicalPoint(middle))
     method = _method(level, level.share)
     method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=level.voxel / 2, minStep=0.002, numberOfIterations=ITERATIONS,
+        learningRate=level.voxel / 2, minStep=MIN_STEP, numberOfIterations=ITERATIONS,
         relaxationFactor=0.7, gradientMagnitudeTolerance=1e-8,
     )  # fmt: skip
     method.SetOptimizerScalesFromPhysicalShift()

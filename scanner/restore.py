@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--study", type=int, metavar="N", help="which study of a folder of several, from 1"
     )
-    for modality in SHOWN:
-        parser.add_argument(f"--{modality}", metavar="SERIES", help="the number of its series")
+    for option in ("--t1ce", "--flair"):
+        parser.add_argument(option, metavar="SERIES", help="the number of its series")
     parser.add_argument(
         "--seg-form", choices=("classic", "labelmap"), default="classic",
         help="form of the DICOM SEG; default: classic, which every archive takes",

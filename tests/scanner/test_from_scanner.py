@@ -54,11 +54,12 @@ def protocols() -> list[Protocol]:
     """A study as scanners give it: thick slices, gaps, oblique planes, a patient who moved."""
     rng = np.random.default_rng(3)
     poses = [random_pose(rng) for _ in range(5)]
+    wide = {"in_plane": 1.5, "size": (140, 150)}
     return [
-        replace(T1, thickness=4.0, gap=1.0, pose=poses[0], syntax=BIG_ENDIAN),
-        replace(T1CE, thickness=2.0, pose=poses[1]),
-        replace(T2, thickness=5.0, in_plane=0.75, size=(300, 320), pose=poses[2], syntax=JPEG_LS),
-        replace(FLAIR, thickness=4.0, oblique=poses[4], pose=poses[3]),
+        replace(T1, thickness=4.0, gap=1.0, pose=poses[0], syntax=BIG_ENDIAN, **wide),
+        replace(T1CE, thickness=3.0, pose=poses[1], **wide),
+        replace(T2, thickness=5.0, in_plane=1.2, size=(180, 200), pose=poses[2], syntax=JPEG_LS),
+        replace(FLAIR, thickness=4.0, oblique=poses[4], pose=poses[3], **wide),
     ]
 
 
