@@ -353,7 +353,8 @@ def study_table() -> str:
                 f"{lost:.3f}", f"{mean['cpu_seconds']:.0f} s",
             ))  # fmt: skip
     patients = len({row["case"] for row in rows})
-    return f"{table(head, lines)}\n\nMeans over {patients} patients."
+    number = "one patient" if patients == 1 else f"{patients} patients"
+    return f"{table(head, lines)}\n\nMeans over {number}."
 
 
 def quality_table() -> str:
