@@ -203,8 +203,8 @@ def measure_study(
     started = time.process_time()
     prepared = prepare_case({m: s.volume for m, s in series.items()})
     seconds = time.process_time() - started
-    lps = Space.lps(case.images.shape[1:])
-    head = Grid(case.images.shape[1:], lps.affine)
+    x, y, z = case.images.shape[1:]
+    head = Grid((x, y, z), Space.lps((x, y, z)).affine)
     t1ce = series["t1ce"]
     to_head = t1ce.pose @ prepared.spaces["t1ce"].matrix
     brain = region_on_grid(brain_mask(case.images), head, prepared.grid, to_head)

@@ -64,9 +64,14 @@ def write_case(
         (temporary / MONTAGE).write_bytes(prepared.montage)
         write_json(temporary / RECORD, _record(prepared))
         if link:
-            record = {"warning": LINK_WARNING, "notice": NOTICE}
-            record |= {"folder": str(link.folder.resolve()), "study": link.study}
-            write_json(temporary / LINK, record | {"series": dict(link.series)})
+            record = {
+                "warning": LINK_WARNING,
+                "notice": NOTICE,
+                "folder": str(link.folder.resolve()),
+                "study": link.study,
+                "series": dict(link.series),
+            }
+            write_json(temporary / LINK, record)
         temporary.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)

@@ -84,9 +84,14 @@ def run_command(arguments: argparse.Namespace) -> None:
     )
     if arguments.json:
         quality = {m: asdict(q) for m, q in prepared.quality.items()}
-        result = {"case": str(arguments.out), "sequences": list(prepared.images)}
-        result |= {"brain_extraction": prepared.brain_method, "quality": quality}
-        print(json.dumps(result | {"notice": NOTICE}))
+        result = {
+            "case": str(arguments.out),
+            "sequences": list(prepared.images),
+            "brain_extraction": prepared.brain_method,
+            "quality": quality,
+            "notice": NOTICE,
+        }
+        print(json.dumps(result))
         return
     print(f"case: {arguments.out} ({', '.join(prepared.images)})")
     print(f"brain mask: {arguments.out / 'brain.png'}: check that it does not cut into the tumour")

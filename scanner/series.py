@@ -352,7 +352,7 @@ def convert_series(series: Series, title: str) -> Volume:
 
 def read_instances(series: Series, title: str) -> list[pydicom.Dataset]:
     """Return the instances of a series in order; raises GliosliceError for a truncated one."""
-    instances = []
+    instances: list[pydicom.Dataset] = []
     for path in series.files:
         try:
             instance = pydicom.dcmread(path)

@@ -9,6 +9,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -24,7 +25,7 @@ from glioslice.phantom.head import make_phantom
 from glioslice.phantom.skull import add_skull
 from scanner.volumes import TO_LPS, Grid, Matrix, Volume, resample
 
-MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 SIZE = (180, 220, 160)
 """Voxels of 1 mm that hold the head."""
 
@@ -98,7 +99,7 @@ def phantom_head(seed: int) -> Head:
         for image in phantom.images
     ])  # fmt: skip
     labels = resample(Volume(phantom.labels.astype(np.float32), at), grid, np.eye(4), "nearest")
-    head = add_skull(images, seed)
+    head = add_skull(np.asarray(images, np.float32), seed)
     volumes = dict(zip(("flair", "t1", "t1ce", "t2"), (Volume(h, grid) for h in head), strict=True))
     return Head(volumes, labels.astype(np.uint8), brain, grid)
 

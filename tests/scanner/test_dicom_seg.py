@@ -92,7 +92,7 @@ def test_highdicom_reads_the_frames_of_each_source(
     expected = ["108369006", "372087000", "C113842"]
     assert codes == (expected if form == CLASSIC else ["79654002", "C81175", "C113842"])
     algorithm = segmentation.get_segment_description(1).algorithm_identification
-    assert algorithm.name.startswith("glioslice")
+    assert algorithm is not None and algorithm.name.startswith("glioslice")
 
 
 @pytest.mark.parametrize("empty", [False, True])

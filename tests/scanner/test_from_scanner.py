@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import nibabel as nib
@@ -54,7 +55,7 @@ def protocols() -> list[Protocol]:
     """A study as scanners give it: thick slices, gaps, oblique planes, a patient who moved."""
     rng = np.random.default_rng(3)
     poses = [random_pose(rng) for _ in range(5)]
-    wide = {"in_plane": 1.5, "size": (140, 150)}
+    wide: dict[str, Any] = {"in_plane": 1.5, "size": (140, 150)}
     return [
         replace(T1, thickness=4.0, gap=1.0, pose=poses[0], syntax=BIG_ENDIAN, **wide),
         replace(T1CE, thickness=3.0, pose=poses[1], **wide),
@@ -176,6 +177,7 @@ def test_the_mask_lies_on_the_tumour_of_each_source(
         assert dice(tumour, direct > 0) > 0.93, modality
         # NIfTI: every voxel of the mask at the place of a voxel of DICOM.
         image = nib.load(out / f"mask-on-{modality}.nii.gz")
+        assert isinstance(image, nib.Nifti1Image)
         voxels = np.argwhere(np.asarray(image.dataobj) > 0)
         world = image.affine @ np.vstack([voxels.T, np.ones(len(voxels))])
         at = np.rint((np.linalg.inv(on_source.affine) @ world)[:3]).astype(int)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tests.scanner.simulated_scanner import FLAIR, T1, T1CE, T2, Head, phantom_h
 
 pytestmark = pytest.mark.slow
 
-WIDE = {"in_plane": 1.5, "size": (140, 150)}
+WIDE: dict[str, Any] = {"in_plane": 1.5, "size": (140, 150)}
 OFF = rigid(np.array([1.0, 0.5, 0.2]), 6.0, np.array([0.3, 1.0, 0.5]), 8.0)
 
 

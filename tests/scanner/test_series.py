@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_four_sequences_are_recognised_by_tags(study: Path) -> None:
         ({"te": 20.0, "tr": 28.0, "tags": (("ScanningSequence", "GR"),)}, None),
     ],
 )
-def test_tags_decide_before_text(tags: dict[str, object], role: str | None, study: Path) -> None:
+def test_tags_decide_before_text(tags: dict[str, Any], role: str | None, study: Path) -> None:
     [path, *_] = write_headers(study, T1, **tags)
     assert classify(read(path))[0] == role
     [series] = find_series(study)
