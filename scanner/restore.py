@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
 from glioslice import cli
@@ -146,8 +147,7 @@ def restore_case(
         place = Space.from_affine(space.grid.shape, space.grid.affine, (SCANNER, SCANNER))
         write_mask(masks[modality], place.to_lps(to_scheme(restored, SCHEME)), place)
         if modality in study:
-            frames = series_grid(study[modality])
-            on_frames = restore_labels(labels, grid, frames, space.matrix)
+            on_frames = reorder(restored, space.grid, series_grid(study[modality]))
             write_segmentation(objects[modality], study[modality], on_frames, form, model)
     return files
 
@@ -161,6 +161,15 @@ def restore_labels(
     back = np.linalg.inv(matrix)
     regions = [region_on_grid(region, grid, target, back) for region in to_regions(labels)]
     return to_labels(np.stack(regions))
+
+
+def reorder(labels: NDArray[np.uint8], source: "Grid", frames: "Grid") -> NDArray[np.uint8]:
+    """Return labels in the order of DICOM's columns, rows and slices: the same voxels, flipped.
+
+    A second resampling would round voxels at the surface differently from the NIfTI mask.
+    """
+    between = np.linalg.inv(frames.affine) @ source.affine
+    return np.asarray(apply_orientation(labels, io_orientation(between)), np.uint8)
 
 
 def find_sources(link: "StudyLink", spaces: "Mapping[str, SourceSpace]") -> "dict[str, Series]":

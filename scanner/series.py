@@ -19,7 +19,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from glioslice.errors import GliosliceError
-from glioslice.sanity_checks import MODALITY_TITLES
+from glioslice.missing_modalities import MODALITY_TITLES
 from scanner.volumes import TO_LPS, Grid, Volume, read_volume
 
 MIN_FRAMES = 12
