@@ -12,7 +12,7 @@ from glioslice.errors import GliosliceError
 from glioslice.missing_modalities import MODALITY_TITLES
 from scanner.brain_extraction import DEEPBET, Brain, brain_montage, extract_brain
 from scanner.quality_control import Quality, judge
-from scanner.registration import Registration, align_to_reference, register
+from scanner.registration import Registration, align_to_reference, register, within
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -33,7 +33,10 @@ FLOOR = 1e-3
 """Least value inside the brain, as a share of its mean: 0 means outside."""
 
 MARGIN = 12
-"""Voxels around the brain that the montage shows."""
+"""Voxels around the brain in the box of the montage."""
+
+MONTAGE_MARGIN = 10.0
+"""Width in mm around the brain mask that the montage shows."""
 
 Progress = Callable[[str], None]
 
@@ -92,6 +95,7 @@ def prepare_case(
     progress("resampling to 1 mm")
     mask = region_on_grid(brain.mask, brain.grid, grid, to_t1ce)
     box, near = box_around(mask, grid)
+    shown = within(mask[box], near, MONTAGE_MARGIN)  # enough to see a cut tumour, but no face
     spaces, images, uncut = {}, {}, {}
     for modality, source in sources.items():
         matrix = matrices[modality] @ to_t1ce
@@ -100,7 +104,7 @@ def prepare_case(
         # Beside an edge a spline overshoots the values of the scanner.
         image = np.clip(image, max(0.0, float(source.voxels.min())), float(source.voxels.max()))
         if modality in MONTAGE_SEQUENCES:
-            uncut[MODALITY_TITLES[modality]] = image
+            uncut[MODALITY_TITLES[modality]] = np.where(shown, image, np.float32(0))
         images[modality] = np.zeros(grid.shape, np.float32)
         images[modality][box] = _cut(image, mask[box], source, near, matrix)
     montage = brain_montage(uncut, mask[box])
