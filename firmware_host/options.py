@@ -96,6 +96,10 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     outputs.add_argument(
         "--raw", action="store_true", help="leave the masks as the board sends them"
     )
+    outputs.add_argument(
+        "--dicom-out", type=Path, metavar="DIR",
+        help="CASE is a scanner's folder of DICOM series: the mask on its frames goes here",
+    )  # fmt: skip
     outputs.add_argument("--force", action="store_true", help="overwrite existing files")
     outputs.add_argument(
         "--view", type=_http_port, nargs="?", const=0, metavar="PORT",
@@ -144,6 +148,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--share-case and --allow-mixed are for several boards: see --boards")
     if arguments.play and arguments.case is None:
         parser.error("--play needs CASE, which the board reads")
+    if arguments.dicom_out and (arguments.play or arguments.replay or arguments.case is None):
+        parser.error("--dicom-out needs a folder of DICOM series that the host reads")
     if arguments.json and (arguments.doctor or arguments.open):
         parser.error("--json is for runs and for --list")
 

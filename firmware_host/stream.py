@@ -5,6 +5,7 @@
     glioslice stream FOLDER --port auto --output masks        # all cases; find the board
     glioslice stream CASE --port P --view                     # with a live page in the browser
     glioslice stream FOLDER --port auto --boards all          # all cases, on every board
+    glioslice stream SERIES_FOLDER --port P --dicom-out DIR   # from a scanner's folder to DICOM SEG
     python firmware_host/stream.py --port /dev/ttyUSB0        # from a checkout
 
 A run that ends early keeps its masks as `<name>.partial.nii.gz`, never under the final name.
@@ -70,7 +71,15 @@ def exit_at_once() -> Iterator[None]:
 def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
     """Run what the options select: a case, a folder of cases, or an alias of another command."""
     with exit_at_once():
-        from firmware_host import batch, discovery, doctor, handshake, pooled_cases, run
+        from firmware_host import (
+            batch,
+            discovery,
+            doctor,
+            from_series,
+            handshake,
+            pooled_cases,
+            run,
+        )
         from firmware_host.viewer import finished_case
 
     def device(given: argparse.Namespace) -> list[str]:
@@ -88,6 +97,8 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
         doctor.examine(arguments, far_end or device)
     elif pooled_cases.wants_several(arguments):
         pooled_cases.stream_on_boards(arguments, far_end or device)
+    elif arguments.dicom_out or from_series.holds_series(arguments.case):
+        from_series.stream_series(arguments, far_end or device)
     elif batch.list_cases(arguments.case):
         batch.stream_folder(arguments, far_end or device)
     else:

@@ -225,8 +225,10 @@ class NiftiFile:
             return np.asarray(apply_read_scaling(voxels, *self.scaling)).astype(np.float32)
 
 
-def open_nifti(path: Path, channels: int = 1) -> NiftiFile:
+def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> NiftiFile:
     """Return the file at `path`, with `channels` volumes of three dimensions; checks its header.
+
+    With `any_spacing` voxels need not be at 1 mm, and there may be four times as many.
 
     Raises GliosliceError, naming the file, if it is missing, not a NIfTI file, has other
     dimensions, voxels that are no real numbers or not at 1 mm, or claims more than it can hold.
@@ -254,12 +256,16 @@ def open_nifti(path: Path, channels: int = 1) -> NiftiFile:
         raise GliosliceError(f"{path}: its header is damaged ({error})") from None
     claimed = offset + stored.itemsize * int(np.prod(shape, dtype=np.float64))
     capacity = path.stat().st_size * (DEFLATE_RATIO if _is_gzip(path) else 1)
-    if min(shape) < 1 or np.prod(shape[:3], dtype=np.float64) > MAX_VOXELS or claimed > capacity:
+    most = 4 * MAX_VOXELS if any_spacing else MAX_VOXELS
+    if min(shape) < 1 or np.prod(shape[:3], dtype=np.float64) > most or claimed > capacity:
         raise GliosliceError(
             f"{path}: the header claims {shape} voxels, {claimed:,} bytes, more than the "
             "file can hold or a head has at 1 mm; it is damaged or cut short"
         )
-    space = Space((shape[0], shape[1], shape[2]), _affine(path, header), header)
+    affine = _affine(path, header)
+    if not any_spacing:
+        _check_spacing(path, affine)
+    space = Space((shape[0], shape[1], shape[2]), affine, header)
     with np.errstate(over="ignore"):
         scaling = np.float32(1 if slope is None else slope), np.float32(intercept or 0)
         plain = stored.kind in "iu" and stored.itemsize <= 2 and scaling[1] == 0
@@ -279,6 +285,16 @@ def read_nifti(path: Path, channels: int = 1) -> tuple[NDArray[Any], Space]:
     """
     file = open_nifti(path, channels)
     return read_voxels(file), file.space
+
+
+def read_any_geometry(path: Path) -> tuple[NDArray[np.float32], Space]:
+    """Return the voxels of `path` as float32 (X, Y, Z) in the file's own order, and their space.
+
+    Any spacing and orientation will do. Raises GliosliceError like `read_nifti` otherwise.
+    """
+    file = open_nifti(path, any_spacing=True)
+    voxels = file.space.from_lps(read_voxels(file)[0])
+    return np.asarray(voxels, np.float32), file.space
 
 
 def read_voxels(file: NiftiFile) -> NDArray[Any]:
@@ -400,10 +416,13 @@ def _affine(path: Path, header: nib.Nifti1Header) -> NDArray[np.float64]:
         raise GliosliceError(f"{path}: its affine cannot be read ({error})") from None
     if not invertible:
         raise GliosliceError(f"{path}: the affine is not invertible; export the series again")
+    return affine
+
+
+def _check_spacing(path: Path, affine: NDArray[np.float64]) -> None:
     spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     if np.abs(spacing - 1).max() > SPACING_TOLERANCE:
         sides = " x ".join(f"{s:.2f}" for s in spacing)
         raise GliosliceError(
             f"{path}: voxels of {sides} mm, 1 mm is needed; resample it (docs/from-scanner.md)"
         )
-    return affine

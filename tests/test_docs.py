@@ -19,7 +19,7 @@ QUOTED = re.compile(r"\b0\.\d{3}\b|\b\d\.\d\d(?= mL)")
 """A Dice or a volume as the tables have it."""
 
 SOURCE = re.compile(
-    r"`((?:benchmarks|convert|device|docs|firmware_host|glioslice|tests|tools|training)"
+    r"`((?:benchmarks|convert|device|docs|firmware_host|glioslice|scanner|tests|tools|training)"
     r"/[\w/.-]+\.(?:bin|csv|json|log|md|py|toml))`"
 )
 COMMAND = re.compile(r"\bglioslice ([a-z]+)\b")
@@ -77,6 +77,7 @@ def options() -> set[str]:
         "device",
         "firmware_host",
         "glioslice",
+        "scanner",
         "tools",
         "training",
         "tests",

@@ -16,7 +16,9 @@ import pytest
 from tests.conftest import ROOT
 from tools.goldens import SLICES
 
-FOLDERS = ("glioslice", "device", "training", "convert", "firmware_host", "benchmarks", "tools")
+FOLDERS = (
+    "glioslice", "device", "training", "convert", "firmware_host", "scanner", "benchmarks", "tools"
+)  # fmt: skip
 PUBLIC = ("glioslice", "device", "convert.to_tflite")
 """The modules that make up the public API."""
 
@@ -80,6 +82,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
         ("convert/pack.py", "import firmware_host"),
         ("device/segment.py", "import benchmarks.folds"),
         ("firmware_host/stream.py", "import tools.goldens"),
+        ("scanner/series.py", "import firmware_host.outputs"),
         ("glioslice/wire/framing.py", "import glioslice.wire.link"),
     ],
 )

@@ -85,6 +85,26 @@ def make_phantom(
     return phantom
 
 
+def make_reference(shape: tuple[int, int, int]) -> tuple[Field, float]:
+    """Return the T1ce image of a healthy head in the pose of the atlas, and its voxel in mm.
+
+    The atlas was measured on cases registered to SRI24, so an image that is aligned to this one
+    has the orientation of BraTS. Raises GliosliceError if `shape` is too small.
+    """
+    grid = grid_for(shape)
+    rng = np.random.default_rng(0)
+    points = grid.points()
+    outline = brain_outline(points)
+    head = make_head(rng, grid, points, outline)
+    image = np.zeros(shape, np.float32)
+    box = tuple(
+        slice((n - size) // 2, (n - size) // 2 + size)
+        for n, size in zip(shape, grid.shape, strict=True)
+    )
+    image[box] = simulate_images(rng, grid, head, None)[2]
+    return image, grid.voxel
+
+
 def draw_pose(rng: np.random.Generator, grid: VoxelGrid) -> Field:
     """Return the coarse points in a head of random size, pose and shape, (3, X, Y, Z) in mm."""
     points = grid.points()

@@ -1,0 +1,168 @@
+"""The files of a prepared case: images, how they were made, and the way back to the sources.
+
+    CASE/CASE_t1ce.nii.gz, CASE_flair.nii.gz, ...   the images, skull-stripped, 1 mm, LPS
+    CASE/brain.png                                  the brain mask, to look at
+    CASE/scanner.json                               geometry of the sources, transforms, quality
+    CASE/study-link.json                            with --keep-link alone: where the study is
+
+All but the last hold no name, no date, no identifier and no UID.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from glioslice import __version__
+from glioslice.dataset_layouts import MODALITIES
+from glioslice.errors import GliosliceError
+from glioslice.files import read_json, write_json
+from glioslice.nifti import SCANNER, Space
+from scanner import NOTICE
+from scanner.pipeline import Prepared, SourceSpace
+from scanner.volumes import Grid, Voxels
+
+RECORD, LINK, MONTAGE = "scanner.json", "study-link.json", "brain.png"
+LINK_WARNING = (
+    "This file leads to a patient's study. Do not pass it on with the case; delete it if the case "
+    "leaves the hospital."
+)
+
+
+@dataclass(frozen=True)
+class StudyLink:
+    """The folder of the study, which study of it (from 1), and the number of each series."""
+
+    folder: Path
+    study: int
+    series: Mapping[str, str]
+
+
+def write_case(
+    folder: Path, prepared: Prepared, link: StudyLink | None = None, *, force: bool = False
+) -> None:
+    """Write the case as a folder, whole or not at all.
+
+    Raises GliosliceError if the folder exists and is no prepared case, or is one and not `force`.
+    """
+    check_free(folder, force=force)
+    name = folder.resolve().name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".prepare-", dir=folder.parent))
+    try:
+        space = Space.from_affine(prepared.grid.shape, prepared.grid.affine, (SCANNER, SCANNER))
+        for modality in MODALITIES:
+            if modality in prepared.images:
+                path = temporary / f"{name}_{modality}.nii.gz"
+                _write_image(path, prepared.images[modality], space)
+        (temporary / MONTAGE).write_bytes(prepared.montage)
+        write_json(temporary / RECORD, _record(prepared))
+        if link:
+            record = {
+                "warning": LINK_WARNING,
+                "notice": NOTICE,
+                "folder": str(link.folder.resolve()),
+                "study": link.study,
+                "series": dict(link.series),
+            }
+            write_json(temporary / LINK, record)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Raise GliosliceError if a case cannot be written to `folder`."""
+    if folder.is_file():
+        raise GliosliceError(f"{folder}: is a file; name a folder for the case")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not (folder / RECORD).is_file():
+        raise GliosliceError(f"{folder}: holds other files; name a new folder for the case")
+    if not force:
+        raise GliosliceError(f"{folder}: already exists; name another --out, or add --force")
+    own = {RECORD, LINK, MONTAGE, *(f"{folder.resolve().name}_{m}.nii.gz" for m in MODALITIES)}
+    others = sorted(p.name for p in folder.iterdir() if p.name not in own)
+    if others:
+        raise GliosliceError(f"{folder}: --force would delete {others[0]}; move it first")
+
+
+def read_spaces(case: Path) -> tuple[Grid, dict[str, SourceSpace]]:
+    """Return the case's grid and the space of each source; raises GliosliceError."""
+    path = case / RECORD
+    if not path.is_file():
+        raise GliosliceError(
+            f"{case}: has no {RECORD}, so it was not made by `glioslice prepare`; its mask is in "
+            "its own space already"
+        )
+    record = read_json(path)
+    try:
+        spaces = {
+            modality: SourceSpace(_grid(entry), np.array(entry["case_to_source"], np.float64))
+            for modality, entry in record["sequences"].items()
+        }
+        return _grid(record["case"]), spaces
+    except (KeyError, TypeError, ValueError) as error:
+        raise GliosliceError(f"{path}: is damaged ({error}); prepare the case again") from None
+
+
+def read_link(case: Path) -> StudyLink | None:
+    """Return the link to the study, None without one."""
+    path = case / LINK
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    try:
+        return StudyLink(Path(record["folder"]), int(record["study"]), dict(record["series"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise GliosliceError(f"{path}: is damaged ({error}); use --dicom FOLDER") from None
+
+
+def _record(prepared: Prepared) -> dict[str, Any]:
+    sequences = {}
+    for modality, space in prepared.spaces.items():
+        quality = prepared.quality.get(modality)
+        sequences[modality] = {
+            **_geometry(space.grid),
+            "case_to_source": space.matrix.tolist(),
+            "quality": asdict(quality) if quality else None,
+        }
+    return {
+        "notice": NOTICE,
+        "glioslice": __version__,
+        "brain_extraction": prepared.brain_method,
+        "case": _geometry(prepared.grid),
+        "sequences": sequences,
+    }
+
+
+def _geometry(grid: Grid) -> dict[str, Any]:
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def _grid(entry: Mapping[str, Any]) -> Grid:
+    x, y, z = (int(n) for n in entry["shape"])
+    affine = np.array(entry["affine"], np.float64)
+    if affine.shape != (4, 4):
+        raise ValueError("an affine is not 4 x 4")
+    return Grid((x, y, z), affine)
+
+
+def _write_image(path: Path, image: Voxels, space: Space) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_xyzt_units("mm")
+    header["descrip"] = NOTICE.encode()[:79]
+    image_file = nib.Nifti1Image(image, space.affine, header)
+    image_file.set_qform(space.affine, SCANNER)
+    image_file.set_sform(space.affine, SCANNER)
+    nib.save(image_file, path)

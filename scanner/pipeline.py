@@ -1,0 +1,162 @@
+"""From a study's sequences to a ready case: brain mask, registration, quality, one resampling."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glioslice.dataset_layouts import MODALITIES
+from glioslice.errors import GliosliceError
+from glioslice.missing_modalities import MODALITY_TITLES
+from scanner.brain_extraction import DEEPBET, Brain, brain_montage, extract_brain
+from scanner.quality_control import Quality, judge
+from scanner.registration import Registration, align_to_reference, register, within
+from scanner.volumes import (
+    Grid,
+    Matrix,
+    Volume,
+    Voxels,
+    region_on_grid,
+    resample,
+)
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = ("t1ce", "flair")
+"""The sequences without which no case is made."""
+
+MONTAGE_SEQUENCES = ("t1ce", "flair")
+
+FLOOR = 1e-3
+"""Least value inside the brain, as a share of its mean: 0 means outside."""
+
+MARGIN = 12
+"""Voxels around the brain in the box of the montage."""
+
+MONTAGE_MARGIN = 10.0
+"""Width in mm around the brain mask that the montage shows."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SourceSpace:
+    """Where a sequence was acquired; `matrix` maps points of the case to points of the source."""
+
+    grid: Grid
+    matrix: Matrix
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case: images by modality on `grid` (LPS, 1 mm), 0 outside the brain.
+
+    `quality` holds a measure for each sequence that was registered; `montage` is a PNG file.
+    """
+
+    images: Mapping[str, Voxels]
+    grid: Grid
+    spaces: Mapping[str, SourceSpace]
+    quality: Mapping[str, Quality]
+    brain: NDArray[np.bool_]
+    brain_method: str
+    montage: bytes
+
+
+def prepare_case(
+    sources: Mapping[str, Volume], extraction: str = DEEPBET, progress: Progress = logger.info
+) -> Prepared:
+    """Return the case of a study's sequences, by modality; T1 and T2 may be missing.
+
+    Raises GliosliceError if T1ce or FLAIR is missing, if no brain is found, or if a registration
+    is refused.
+    """
+    check_sequences(sources)
+    t1ce = sources["t1ce"]
+    progress("extracting the brain")
+    brain = extract_brain(t1ce, extraction)
+    progress(f"brain: {brain.millilitres:,.0f} mL, {brain.method}")
+    on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
+    matrices: dict[str, Matrix] = {"t1ce": np.eye(4)}
+    quality = {}
+    for modality in MODALITIES:
+        if modality in sources and modality != "t1ce":
+            title = MODALITY_TITLES[modality]
+            progress(f"registering {title} to T1ce")
+            registration = register(t1ce, sources[modality], on_t1ce)
+            quality[modality] = check_registration(
+                title, t1ce, sources[modality], brain, registration
+            )
+            matrices[modality] = registration.matrix
+    progress("aligning the head")
+    to_t1ce, grid = align_to_reference(t1ce, on_t1ce)
+    progress("resampling to 1 mm")
+    mask = region_on_grid(brain.mask, brain.grid, grid, to_t1ce)
+    box, near = box_around(mask, grid)
+    shown = within(mask[box], near, MONTAGE_MARGIN)  # enough to see a cut tumour, but no face
+    spaces, images, uncut = {}, {}, {}
+    for modality, source in sources.items():
+        matrix = matrices[modality] @ to_t1ce
+        spaces[modality] = SourceSpace(source.grid, matrix)
+        image = resample(source, near, matrix, "bspline")
+        # Beside an edge a spline overshoots the values of the scanner.
+        image = np.clip(image, max(0.0, float(source.voxels.min())), float(source.voxels.max()))
+        if modality in MONTAGE_SEQUENCES:
+            uncut[MODALITY_TITLES[modality]] = np.where(shown, image, np.float32(0))
+        images[modality] = np.zeros(grid.shape, np.float32)
+        images[modality][box] = _cut(image, mask[box], source, near, matrix)
+    montage = brain_montage(uncut, mask[box])
+    return Prepared(images, grid, spaces, quality, mask, brain.method, montage)
+
+
+def box_around(mask: NDArray[np.bool_], grid: Grid) -> tuple[tuple[slice, ...], Grid]:
+    """Return the box of the mask with a margin, and its grid: the rest need not be resampled."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        filled = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if not filled.size:
+            raise GliosliceError("the brain lies outside of T1ce; is the brain mask that of T1ce?")
+        box.append(slice(max(0, filled[0] - MARGIN), min(size, filled[-1] + 1 + MARGIN)))
+    affine = grid.affine.copy()
+    affine[:3, 3] = (grid.affine @ np.array([*(part.start for part in box), 1.0]))[:3]
+    x, y, z = (int(part.stop - part.start) for part in box)
+    return tuple(box), Grid((x, y, z), affine)
+
+
+def check_sequences(sources: Mapping[str, object]) -> None:
+    """Raise GliosliceError if T1ce or FLAIR is missing."""
+    missing = [MODALITY_TITLES[m] for m in REQUIRED if m not in sources]
+    if missing:
+        found = ", ".join(MODALITY_TITLES[m] for m in MODALITIES if m in sources) or "none"
+        raise GliosliceError(
+            f"{' and '.join(missing)} is missing (found: {found}); T1ce and FLAIR are needed, "
+            "name their series or files with --t1ce and --flair"
+        )
+
+
+def check_registration(
+    title: str, t1ce: Volume, moving: Volume, brain: Brain, registration: Registration
+) -> Quality:
+    """Return the quality of a registration to T1ce; raises GliosliceError if it is refused."""
+    quality = judge(t1ce, moving, brain.mask, brain.grid, registration)
+    logger.info("%s: %s", title, quality)
+    if quality.problems:
+        raise GliosliceError(
+            f"{title} does not fit T1ce: {'; '.join(quality.problems)}. Is it the same patient and "
+            f"a whole head? Leave it out, or name another series with --{title.lower()}"
+        )
+    return quality
+
+
+def _cut(
+    image: Voxels, mask: NDArray[np.bool_], source: Volume, grid: Grid, matrix: Matrix
+) -> Voxels:
+    """Set an image to 0 outside the brain and above 0 inside, where the source covers it."""
+    covered = resample(
+        Volume(np.ones(source.grid.shape, np.float32), source.grid), grid, matrix, "nearest"
+    )
+    inside = mask & (covered > 0)
+    floor = np.float32(FLOOR * float(image[inside].mean())) if inside.any() else np.float32(0)
+    return np.where(inside, np.maximum(image, floor), np.float32(0))

@@ -1,0 +1,208 @@
+"""Bring a case's mask back into the space of each source, as NIfTI and as DICOM SEG.
+
+    glioslice restore mask.nii.gz CASE --out result                        # NIfTI
+    glioslice restore mask.nii.gz CASE --out result --dicom SERIES_FOLDER  # DICOM SEG too
+    glioslice restore mask.nii.gz CASE --out result --seg-form labelmap
+
+CASE was made by `glioslice prepare`. Without --dicom, DICOM SEG needs its link to the study
+(`prepare --keep-link`). A DICOM SEG holds the patient's name, like every image of the study.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation
+from numpy.typing import NDArray
+
+from glioslice import cli
+from glioslice.errors import GliosliceError
+from glioslice.files import check_folder
+from glioslice.labels import SCHEMES, from_scheme, to_labels, to_regions, to_scheme
+from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
+from scanner import NOTICE, check_installed
+
+if TYPE_CHECKING:
+    from scanner.case_files import StudyLink
+    from scanner.pipeline import SourceSpace
+    from scanner.series import Series
+    from scanner.volumes import Grid
+
+SHOWN = ("t1ce", "flair")
+"""The sequences on whose frames a mask comes back: those that show core and edema."""
+
+SCHEME = SCHEMES[0]
+"""The labels of a restored NIfTI mask, which are those of the case's file names."""
+
+SAME_PLACE = 0.5
+"""mm by which the corners of a series may differ from those of the prepared source."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the command line and restore the mask."""
+    parser = cli.parser(
+        "Bring the mask of a prepared case back into the space of T1ce and FLAIR.",
+        "glioslice restore mask.nii.gz CASE --out result",
+    )
+    parser.add_argument("mask", type=Path, metavar="MASK", help="a mask of the case, NIfTI")
+    parser.add_argument("case", type=Path, metavar="CASE", help="a case made by glioslice prepare")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the output folder")
+    parser.add_argument(
+        "--dicom", type=Path, metavar="SERIES_FOLDER", help="the study, for DICOM SEG"
+    )
+    parser.add_argument(
+        "--study", type=int, metavar="N", help="which study of a folder of several, from 1"
+    )
+    for option in ("--t1ce", "--flair"):
+        parser.add_argument(option, metavar="SERIES", help="the number of its series")
+    parser.add_argument(
+        "--seg-form", choices=("classic", "labelmap"), default="classic",
+        help="form of the DICOM SEG; default: classic, which every archive takes",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    cli.run(run_command, parser.parse_args(argv))
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Restore the mask that the options describe; raises GliosliceError."""
+    check_installed()
+    from scanner.case_files import StudyLink, read_link
+
+    link = read_link(arguments.case)
+    if arguments.dicom:
+        link = StudyLink(arguments.dicom, arguments.study or 0, {})
+    if link:
+        given = {m: str(getattr(arguments, m)) for m in SHOWN if getattr(arguments, m)}
+        link = StudyLink(link.folder, link.study, {**link.series, **given})
+    files = restore_case(
+        read_labels(arguments.mask, arguments.case), arguments.case, arguments.out, link,
+        form=arguments.seg_form, force=arguments.force,
+    )  # fmt: skip
+    if arguments.json:
+        print(json.dumps({"files": [str(path) for path in files], "notice": NOTICE}))
+        return
+    for path in files:
+        print(f"mask: {path}")
+    if link is None:
+        print("no DICOM SEG: name the study with --dicom, or prepare the case with --keep-link")
+    print(NOTICE)
+
+
+def read_labels(path: Path, case: Path) -> NDArray[np.uint8]:
+    """Return a mask of the case in glioslice's labels (X, Y, Z), LPS; raises GliosliceError."""
+    from scanner.case_files import read_spaces
+
+    grid, _ = read_spaces(case)
+    voxels, space = read_nifti(path)
+    if space.shape != grid.shape or not np.allclose(space.affine, grid.affine, atol=1e-2):
+        raise GliosliceError(f"{path}: does not lie on the voxels of {case}; is it its mask?")
+    found = {float(value) for value in np.unique(voxels)} - {0.0}
+    for scheme in SCHEMES[:2]:  # a case that `prepare` made is none of the Decathlon
+        if found <= set(scheme.values):
+            return from_scheme(voxels[0].astype(np.uint8), scheme)
+    raise GliosliceError(
+        f"{path}: is no mask of a prepared case; its labels are 1, 2, 4 or 1, 2, 3"
+    )
+
+
+def restore_case(
+    labels: NDArray[np.uint8],
+    case: Path,
+    out: Path,
+    link: "StudyLink | None",
+    *,
+    form: str = "classic",
+    model: str = "",
+    force: bool = False,
+) -> list[Path]:
+    """Write the mask in the space of T1ce and FLAIR, and return the files.
+
+    With a link to the study each is also written as DICOM SEG. Raises GliosliceError before
+    anything is written if the mask is not of this case, a file exists, or the study is another.
+    """
+    from scanner.case_files import read_spaces
+    from scanner.dicom_seg import write_segmentation
+    from scanner.series import read_instances, series_grid
+
+    grid, spaces = read_spaces(case)
+    shown = [modality for modality in SHOWN if modality in spaces]
+    masks = {m: out / f"mask-on-{m}.nii.gz" for m in shown}
+    objects = {m: out / f"mask-on-{m}.dcm" for m in shown} if link else {}
+    files = [*masks.values(), *objects.values()]
+    existing = [path for path in files if path.exists()]
+    if existing and not force:
+        raise GliosliceError(f"{existing[0]}: already exists; name another --out, or add --force")
+    check_folder(out)
+    study = {}
+    for modality, series in (find_sources(link, spaces) if link else {}).items():
+        study[modality] = read_instances(series, modality)
+        _check_place(modality, series_grid(study[modality]), spaces[modality].grid)
+    for modality in shown:
+        space = spaces[modality]
+        restored = restore_labels(labels, grid, space.grid, space.matrix)
+        place = Space.from_affine(space.grid.shape, space.grid.affine, (SCANNER, SCANNER))
+        write_mask(masks[modality], place.to_lps(to_scheme(restored, SCHEME)), place)
+        if modality in study:
+            on_frames = reorder(restored, space.grid, series_grid(study[modality]))
+            write_segmentation(objects[modality], study[modality], on_frames, form, model)
+    return files
+
+
+def restore_labels(
+    labels: NDArray[np.uint8], grid: "Grid", target: "Grid", matrix: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Return labels of `grid` on `target`; `matrix` maps points of `grid` to those of `target`."""
+    from scanner.volumes import region_on_grid
+
+    back = np.linalg.inv(matrix)
+    regions = [region_on_grid(region, grid, target, back) for region in to_regions(labels)]
+    return to_labels(np.stack(regions))
+
+
+def reorder(labels: NDArray[np.uint8], source: "Grid", frames: "Grid") -> NDArray[np.uint8]:
+    """Return labels in the order of DICOM's columns, rows and slices: the same voxels, flipped.
+
+    A second resampling would round voxels at the surface differently from the NIfTI mask.
+    """
+    between = np.linalg.inv(frames.affine) @ source.affine
+    return np.asarray(apply_orientation(labels, io_orientation(between)), np.uint8)
+
+
+def find_sources(link: "StudyLink", spaces: "Mapping[str, SourceSpace]") -> "dict[str, Series]":
+    """Return the series of T1ce and FLAIR in the study; raises GliosliceError."""
+    from scanner.series import choose_series, find_series
+
+    found = find_series(link.folder, link.study or None)
+    wanted = {m: number for m, number in link.series.items() if m in SHOWN}
+    relevant = [s for s in found if s.role in (None, *SHOWN)]  # two T1 are no question here
+    chosen = choose_series(relevant, wanted, link.folder)
+    missing = [m for m in SHOWN if m in spaces and m not in chosen]
+    if missing:
+        raise GliosliceError(
+            f"{link.folder}: no series for {', '.join(missing)}; name it by its number"
+        )
+    return {m: chosen[m] for m in SHOWN if m in spaces}
+
+
+def _check_place(modality: str, series: "Grid", source: "Grid") -> None:
+    """Raise GliosliceError unless a series fills the box that the prepared source filled."""
+    corners = [_corners(grid) for grid in (series, source)]
+    distance = np.linalg.norm(corners[0][:, None] - corners[1][None], axis=-1).min(axis=1).max()
+    if sorted(series.shape) != sorted(source.shape) or distance > SAME_PLACE:
+        raise GliosliceError(
+            f"the series of {modality} is not the one that the case was made of: it lies "
+            f"{distance:.1f} mm off; name another with --{modality}, or --study"
+        )
+
+
+def _corners(grid: "Grid") -> NDArray[np.float64]:
+    ends = np.array(np.meshgrid(*([0, n - 1] for n in grid.shape), indexing="ij")).reshape(3, -1)
+    return np.asarray((grid.affine @ np.vstack([ends, np.ones(ends.shape[1])]))[:3].T)
+
+
+if __name__ == "__main__":
+    main()

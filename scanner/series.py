@@ -1,0 +1,391 @@
+"""The series of a folder of DICOM files: which is T1, T1ce, T2 and FLAIR, and why.
+
+Tags decide first: contrast agent, TE, TR, TI, sequence, image type; text only where they do not.
+Whatever is no original slice of a head is passed over, with the reason. Two candidates for one
+sequence are a question for the user. Nothing here prints or keeps a name, a date or a UID.
+"""
+
+import hashlib
+import re
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from glioslice.errors import GliosliceError
+from glioslice.missing_modalities import MODALITY_TITLES
+from scanner.volumes import TO_LPS, Grid, Volume, read_volume
+
+MIN_FRAMES = 12
+"""Fewest slices of a whole brain; localisers have fewer."""
+
+MAX_GAP = 1.2
+"""Largest distance between two slices as a multiple of the usual one; more is a missing slice."""
+
+HEADS = {"", "HEAD", "BRAIN", "SKULL", "HEADNECK", "NEURO", "SCHAEDEL", "KOPF", "HIRN", "WHOLEBODY"}
+"""Body parts that may hold a brain, without spaces."""
+
+PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+
+# Of descriptions whose underscores and hyphens are spaces.
+LOCALISER = re.compile(r"\b(loc|localizer|localiser|lokalisator|scout|survey|aahead|3 ?pl)", re.I)
+DIFFUSION = re.compile(r"dwi|dti|\badc|trace|diff|\bb ?1000|\bfa\b|ep2d", re.I)
+PERFUSION = re.compile(r"perf|\b(dsc|dce|asl|rcbv|rcbf|mtt|ttp)\b", re.I)
+DERIVED = re.compile(r"\b(mpr|mip|sub|subtraction|mean|reformat|projection|screen\w*)\b", re.I)
+CONTRAST = re.compile(
+    r"\+ ?(c|gd|km|k)\b|\b(post|gad|gd|km|ce|t1c)\b|gado|contrast|kontrast|t1ce|t1 ?gd", re.I
+)
+NO_CONTRAST = re.compile(r"\b(pre|nativ|without|w/?o|ohne|non)\b", re.I)
+TEXTS = {
+    "flair": re.compile(r"flair|tirm|dark ?fluid", re.I),
+    "t2": re.compile(r"\bt2", re.I),
+    "t1": re.compile(r"\bt1|mprage|bravo|spgr|tfe", re.I),
+}
+
+LONG_ECHO = 12.0
+"""TE in ms from which a gradient echo is weighted by T2*, as in SWI."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series: its files from one end of the head to the other, and its role.
+
+    `number` is what the user names it by. `role` is None for a series that is passed over;
+    `reason` says why the role was given, or why not. `study` counts the studies of the folder.
+    """
+
+    number: str
+    text: str
+    study: int
+    files: tuple[Path, ...]
+    role: str | None
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """One line for the user."""
+        what = MODALITY_TITLES[self.role] if self.role else "passed over"
+        title = f" '{self.text}'" if self.text else ""
+        return f"series {self.number}{title}, {len(self.files)} slices: {what}, {self.reason}"
+
+
+def find_series(folder: Path, study: int | None = None) -> list[Series]:
+    """Return the series of one study in `folder`, of any depth, sorted by number.
+
+    Raises GliosliceError if there is no MR, if there are several studies and `study` (from 1) does
+    not choose one, or if a file is truncated.
+    """
+    if not folder.is_dir():
+        raise GliosliceError(f"{folder}: no such folder")
+    groups: dict[tuple[str, str], dict[str, dict[str, _File]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    others = 0
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        header = _read_header(path)
+        if header is None:
+            others += 1
+            continue
+        person = f"{header.get('PatientID', '')}|{header.get('PatientName', '')}"
+        instances = groups[person, str(header.get("StudyInstanceUID", ""))]
+        series = instances[str(header.get("SeriesInstanceUID", ""))]
+        series.setdefault(str(header.get("SOPInstanceUID", path)), _File(path, header))
+    if not groups:
+        raise GliosliceError(f"{folder}: holds no MR images ({others} other files)")
+    chosen = _choose_study(folder, list(groups), study)
+    found = [
+        _describe(list(files.values()), chosen) for files in groups[_key(groups, chosen)].values()
+    ]
+    return sorted(_without_copies(found), key=lambda s: (s.number.zfill(8), s.text))
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    header: pydicom.Dataset
+
+
+def _key(groups: Mapping[tuple[str, str], object], chosen: int) -> tuple[str, str]:
+    return sorted(groups)[chosen - 1]
+
+
+def _choose_study(folder: Path, keys: list[tuple[str, str]], study: int | None) -> int:
+    if study is not None and not 1 <= study <= len(keys):
+        raise GliosliceError(f"{folder}: has {len(keys)} studies, there is no --study {study}")
+    if study is None and len(keys) > 1:
+        people = len({person for person, _ in keys})
+        raise GliosliceError(
+            f"{folder}: holds {len(keys)} studies of {people} patient{'s' if people > 1 else ''}; "
+            f"name the folder of one, or choose with --study 1 to {len(keys)}"
+        )
+    return study or 1
+
+
+def _read_header(path: Path) -> pydicom.Dataset | None:
+    """Return the header of an MR image; None for any other file.
+
+    Raises GliosliceError if a DICOM file is cut short.
+    """
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    except InvalidDicomError:
+        return None
+    except (EOFError, ValueError, KeyError, AttributeError) as error:
+        raise GliosliceError(
+            f"{path}: the DICOM file is damaged ({error}); copy it again"
+        ) from None
+    return header if header.get("Modality") == "MR" else None
+
+
+def _number(header: pydicom.Dataset, keyword: str) -> float | None:
+    try:
+        value = header.get(keyword)
+        return None if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _describe(files: Sequence[_File], study: int) -> Series:
+    """Return a series with its role, or with the reason why it has none."""
+    header = files[0].header
+    number = str(header.get("SeriesNumber") or "?")
+    text = _text(header)
+    ordered, problem = _in_order(files)
+    role, reason = None, problem or _not_wanted(header, text, len(files))
+    if not reason:
+        role, reason = classify(header)
+    shown = " ".join(str(header.get("SeriesDescription", "")).split())
+    return Series(number, shown, study, tuple(f.path for f in ordered), role, reason)
+
+
+def _text(header: pydicom.Dataset) -> str:
+    keys = ("SeriesDescription", "ProtocolName", "SequenceName")
+    return re.sub(r"[_-]+", " ", " ".join(str(header.get(key, "")) for key in keys))
+
+
+def _values(header: pydicom.Dataset, keyword: str) -> set[str]:
+    """Return the values of a tag that may hold one or several, in upper case."""
+    value = header.get(keyword) or ()
+    return {str(v).upper() for v in ((value,) if isinstance(value, str) else value)}
+
+
+def _in_order(files: Sequence[_File]) -> tuple[list[_File], str]:
+    """Return the files by position along the slice normal, and a problem of the series or ''."""
+    header = files[0].header
+    if "ImageOrientationPatient" not in header or "ImagePositionPatient" not in header:
+        enhanced = header.get("SOPClassUID") == ENHANCED
+        return list(files), "an enhanced multi-frame series" if enhanced else "it has no position"
+    orientations = {
+        tuple(round(float(n), 3) for n in f.header.get("ImageOrientationPatient", ()))
+        for f in files
+    }
+    if len(orientations) > 1:
+        return list(files), f"slices of {len(orientations)} orientations, a localiser"
+    places = [(_along(f.header), f) for f in files]
+    places.sort(key=lambda pair: (pair[0], pair[1].path))
+    ordered = [f for _, f in places]
+    along = np.array([place for place, _ in places])
+    steps = np.diff(along)
+    if (steps < 0.01).any():
+        volumes = len(along) / len(np.unique(np.round(along, 2)))
+        return (
+            ordered,
+            f"{volumes:.1f} images at each position: perfusion, echoes or a doubled series",
+        )
+    if steps.size and steps.max() > MAX_GAP * float(np.median(steps)):
+        return (
+            ordered,
+            f"incomplete: {steps.max():.1f} mm between two slices, else {np.median(steps):.1f}",
+        )
+    expected = _number(header, "ImagesInAcquisition")
+    if expected and len(files) < expected:
+        return ordered, f"incomplete: {len(files)} of {expected:.0f} slices"
+    return ordered, ""
+
+
+def _along(header: pydicom.Dataset) -> float:
+    """Return the position of a slice along its normal in mm."""
+    orientation = np.array([float(n) for n in header.ImageOrientationPatient])
+    normal = np.cross(orientation[:3], orientation[3:])
+    return float(normal @ np.array([float(n) for n in header.ImagePositionPatient]))
+
+
+def _not_wanted(header: pydicom.Dataset, text: str, frames: int) -> str:
+    """Return why a series is no original image of a head; '' if it may be one."""
+    kinds = _values(header, "ImageType")
+    part = re.sub(r"[\s_/]", "", str(header.get("BodyPartExamined") or "")).upper()
+    b_value = _number(header, "DiffusionBValue")
+    reasons = (
+        (header.get("SOPClassUID") != MR_IMAGE, "a screen capture or other object"),
+        (bool(kinds & {"LOCALIZER", "SCOUT"}) or bool(LOCALISER.search(text)), "a localiser"),
+        (part not in HEADS, f"it shows {part.lower()}"),
+        (b_value is not None or bool(DIFFUSION.search(text)), "a diffusion map"),
+        (bool(PERFUSION.search(text)), "perfusion"),
+        (bool(kinds & {"SUBTRACT", "SUBTRACTION"}), "a subtraction"),
+        (bool(kinds & {"DERIVED", "SECONDARY", "PROJECTION IMAGE", "MPR"}), "derived"),
+        (bool(DERIVED.search(text)), "derived, by its description"),
+        (bool(kinds & {"P", "PHASE", "PHASE MAP"}), "a phase image"),
+        (header.get("AngioFlag") == "Y", "angiography"),
+        (frames < MIN_FRAMES, f"only {frames} slices"),
+    )
+    return next((reason for applies, reason in reasons if applies), "")
+
+
+def classify(header: pydicom.Dataset) -> tuple[str | None, str]:
+    """Return the modality of an original MR image of a head, or None, and why."""
+    te, tr, ti = (_number(header, key) for key in ("EchoTime", "RepetitionTime", "InversionTime"))
+    text = _text(header)
+    if te is not None and te > LONG_ECHO and "GR" in _values(header, "ScanningSequence"):
+        return None, f"a gradient echo of TE {te:g}, weighted by T2*"
+    weighting, why = _by_timing(te, tr, ti)
+    if weighting is None:
+        named = [role for role, pattern in TEXTS.items() if pattern.search(text)]
+        if not named:
+            return None, why or "neither tags nor text name a sequence"
+        weighting, why = named[0], "by its description"
+    if weighting != "t1":
+        return weighting, why
+    agent = str(header.get("ContrastBolusAgent") or "").strip()
+    if agent and agent.lower() not in ("no", "none", "n"):
+        return "t1ce", f"{why}, with contrast agent"
+    if CONTRAST.search(text) and not NO_CONTRAST.search(text):
+        return "t1ce", f"{why}, contrast by its description"
+    return "t1", f"{why}, no contrast agent"
+
+
+def _by_timing(te: float | None, tr: float | None, ti: float | None) -> tuple[str | None, str]:
+    """Return the weighting by echo, repetition and inversion time in ms."""
+    if te is None or tr is None:
+        return None, "TE or TR is missing"
+    why = f"TE {te:g}, TR {tr:g}" + (f", TI {ti:g}" if ti else "")
+    if te > 60 and tr > 2000:
+        return ("flair", why) if ti and ti > 1200 else ("t2", why)
+    short = tr < 1200 or bool(ti and 300 < ti < 1400)
+    if te < 30 and short:
+        return "t1", why
+    return None, f"{why} fit none of T1, T2 and FLAIR"
+
+
+def _without_copies(found: list[Series]) -> Iterator[Series]:
+    """Pass over a series whose middle slice has the pixels of an earlier one."""
+    digests: dict[str, str] = {}
+    for series in sorted(found, key=lambda s: (s.number.zfill(8), s.files[0])):
+        if series.role:
+            middle = pydicom.dcmread(series.files[len(series.files) // 2])
+            data = next((middle[key].value for key in PIXEL_DATA if key in middle), b"")
+            digest = hashlib.sha256(data + repr(middle.ImagePositionPatient).encode()).hexdigest()
+            if digest in digests:
+                reason = f"a copy of series {digests[digest]}"
+                yield Series(series.number, series.text, series.study, series.files, None, reason)
+                continue
+            digests[digest] = series.number
+        yield series
+
+
+def choose_series(
+    found: Sequence[Series], wanted: Mapping[str, str], folder: Path
+) -> dict[str, Series]:
+    """Return the series of each modality; `wanted` names series numbers by modality.
+
+    Raises GliosliceError if a number is unknown, or a modality has two candidates.
+    """
+    chosen = {}
+    for modality, title in MODALITY_TITLES.items():
+        if modality in wanted:
+            matching = [s for s in found if s.number == wanted[modality] and s.files]
+            if len(matching) != 1:
+                numbers = ", ".join(s.number for s in found)
+                raise GliosliceError(
+                    f"{folder}: {len(matching)} series have the number {wanted[modality]}; "
+                    f"there are {numbers}"
+                )
+            chosen[modality] = matching[0]
+            continue
+        candidates = [s for s in found if s.role == modality and s.number not in wanted.values()]
+        if len(candidates) > 1:
+            listed = "; ".join(s.line for s in candidates)
+            raise GliosliceError(
+                f"{folder}: {len(candidates)} candidates for {title}: {listed}. Choose one with "
+                f"--{modality} {candidates[0].number}"
+            )
+        if candidates:
+            chosen[modality] = candidates[0]
+    if not chosen:
+        listed = "; ".join(s.line for s in found)
+        raise GliosliceError(f"{folder}: no series of a head with tumour sequences: {listed}")
+    return chosen
+
+
+def convert_series(series: Series, title: str) -> Volume:
+    """Return a series as a volume, converted by dcm2niix.
+
+    Raises GliosliceError if an instance is truncated, or dcm2niix makes not one volume of it.
+    """
+    import dcm2niix
+
+    read_instances(series, title)
+    with tempfile.TemporaryDirectory() as temporary:
+        source, target = Path(temporary, "in"), Path(temporary, "out")
+        source.mkdir()
+        target.mkdir()
+        for index, path in enumerate(series.files):
+            (source / f"{index:05d}.dcm").symlink_to(path.resolve())
+        command = [dcm2niix.bin, "-z", "n", "-b", "n", "-f", "s", "-o", target, source]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        volumes = sorted(target.glob("*.nii"))
+        if done.returncode or len(volumes) != 1:
+            raise GliosliceError(
+                f"{title}, series {series.number}: dcm2niix made {len(volumes)} volumes of it "
+                f"(code {done.returncode}); name another series"
+            )
+        volume = read_volume(volumes[0])
+    return volume
+
+
+def read_instances(series: Series, title: str) -> list[pydicom.Dataset]:
+    """Return the instances of a series in order; raises GliosliceError for a truncated one."""
+    instances: list[pydicom.Dataset] = []
+    for path in series.files:
+        try:
+            instance = pydicom.dcmread(path)
+            complete = _is_complete(instance)
+        except (EOFError, ValueError, KeyError, AttributeError, OSError):
+            complete = False
+        if not complete:
+            raise GliosliceError(f"{path}: this instance of {title} is cut short; copy it again")
+        instances.append(instance)
+    return instances
+
+
+def _is_complete(instance: pydicom.Dataset) -> bool:
+    """Return whether an instance holds as many pixels as its header claims."""
+    data = instance.get("PixelData")
+    if not data:
+        return False
+    if instance.file_meta.TransferSyntaxUID.is_encapsulated:
+        # The sequence of fragments ends with a delimiter, without which dcmread has failed.
+        return len(data) > 16
+    bits = int(instance.Rows) * int(instance.Columns) * int(instance.BitsAllocated)
+    return len(data) >= bits * int(instance.get("SamplesPerPixel", 1)) // 8
+
+
+def series_grid(instances: Sequence[pydicom.Dataset]) -> Grid:
+    """Return the grid (columns, rows, slices) of a series' instances in order, from DICOM alone."""
+    first, last = instances[0], instances[-1]
+    along_row, along_column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
+    row_spacing, column_spacing = (float(n) for n in first.PixelSpacing)
+    start, end = (np.array(i.ImagePositionPatient, float) for i in (first, last))
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * column_spacing
+    affine[:3, 1] = along_column * row_spacing
+    affine[:3, 2] = (end - start) / (len(instances) - 1)
+    affine[:3, 3] = start
+    return Grid((int(first.Columns), int(first.Rows), len(instances)), TO_LPS @ affine)

@@ -1,0 +1,198 @@
+"""Which series of a folder is which, and what is passed over by name."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from glioslice.errors import GliosliceError
+from scanner.series import (
+    choose_series,
+    classify,
+    convert_series,
+    find_series,
+    read_instances,
+    series_grid,
+)
+from scanner.volumes import Grid
+from tests.scanner.simulated_scanner import (
+    FLAIR,
+    PRIVATE_TEXTS,
+    SYNTAXES,
+    T1,
+    T1CE,
+    T2,
+    Patient,
+    read,
+    small_volume,
+    write_headers,
+    write_series,
+)
+
+FOUR = (T1, T1CE, T2, FLAIR)
+MIPS = ("DERIVED", "SECONDARY", "MPR")
+
+
+def roles(folder: Path) -> dict[str, str | None]:
+    return {series.number: series.role for series in find_series(folder)}
+
+
+def test_four_sequences_are_recognised_by_tags(study: Path) -> None:
+    for protocol in FOUR:
+        write_headers(study / "DICOM" / "deep", protocol)
+    (study / "DICOMDIR").write_bytes(b"no image")
+    found = find_series(study)
+    chosen = choose_series(found, {}, study)
+    assert {m: s.number for m, s in chosen.items()} == {
+        "t1": "2",
+        "t1ce": "5",
+        "t2": "3",
+        "flair": "4",
+    }
+    assert "with contrast agent" in chosen["t1ce"].reason
+    assert "TI 2500" in chosen["flair"].reason
+
+
+@pytest.mark.parametrize(
+    ("tags", "role"),
+    [
+        ({"te": 4.6, "tr": 25.0, "description": "t1_fl3d_tra"}, "t1"),
+        ({"te": 3.0, "tr": 2000.0, "ti": 900.0, "description": "mprage"}, "t1"),
+        ({"te": 3.0, "tr": 2000.0, "ti": 900.0, "description": "mprage +KM"}, "t1ce"),
+        ({"te": 3.0, "tr": 2000.0, "ti": 900.0, "description": "T1 post"}, "t1ce"),
+        ({"te": 9.0, "tr": 500.0, "description": "T1 ohne Kontrast"}, "t1"),
+        ({"te": 380.0, "tr": 5000.0, "ti": 1800.0, "description": "space_da-fl"}, "flair"),
+        ({"te": 100.0, "tr": 5000.0, "description": "no name"}, "t2"),
+        ({"te": 100.0, "tr": 9000.0, "ti": 2500.0, "description": "t1 by mistake"}, "flair"),
+        ({"te": 20.0, "tr": 3000.0, "description": "pd_tse"}, None),
+        ({"te": 20.0, "tr": 28.0, "tags": (("ScanningSequence", "GR"),)}, None),
+    ],
+)
+def test_tags_decide_before_text(tags: dict[str, Any], role: str | None, study: Path) -> None:
+    [path, *_] = write_headers(study, T1, **tags)
+    assert classify(read(path))[0] == role
+    [series] = find_series(study)
+    assert series.role == role  # nor does the description of an original make it a derived one
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"image_type": MIPS}, "derived"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")}, "localiser"),
+        ({"description": "localizer"}, "localiser"),
+        ({"description": "ep2d_diff_ADC"}, "diffusion"),
+        ({"description": "t1 SUB"}, "derived"),
+        ({"description": "ep2d_perf"}, "p"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "P")}, "phase"),
+        ({"tags": (("BodyPartExamined", "KNEE"),)}, "knee"),
+        ({"tags": (("SOPClassUID", "1.2.840.10008.5.1.4.1.1.7"),)}, "screen capture"),
+        ({"tags": (("AngioFlag", "Y"),)}, "angiography"),
+        ({"slices": 5}, "only 5 slices"),
+    ],
+)
+def test_what_is_no_original_head_is_passed_over(
+    changes: dict[str, object], reason: str, study: Path
+) -> None:
+    write_headers(study, T1CE, **{"slices": 20, **changes})  # type: ignore[arg-type]
+    [series] = find_series(study)
+    assert series.role is None
+    assert reason in series.reason
+    assert "passed over" in series.line
+    with pytest.raises(GliosliceError, match=r"series 5"):
+        choose_series([series], {}, study)
+
+
+def test_a_missing_slice_makes_a_series_incomplete(study: Path) -> None:
+    paths = write_headers(study, T2)
+    paths[9].unlink()
+    [series] = find_series(study)
+    assert series.role is None
+    assert "10.0 mm between two slices" in series.reason
+
+
+def test_doubled_instances_count_once_and_doubled_series_are_passed_over(study: Path) -> None:
+    paths = write_headers(study, T2)
+    shutil.copy(paths[3], study / "again")
+    assert [len(s.files) for s in find_series(study)] == [20]
+    write_series(study / "copy", small_volume(20, T2.number), T2, study="study")
+    twin = T2.__class__(**{**T2.__dict__, "number": 31})
+    write_series(study / "twin", small_volume(20, T2.number), twin)
+    assert roles(study) == {"3": "t2", "31": None}
+    assert find_series(study)[1].reason == "a copy of series 3"
+
+
+def test_perfusion_with_several_images_at_each_position_is_passed_over(study: Path) -> None:
+    write_headers(study, T2)
+    for path in write_headers(study / "second", T2):
+        instance = read(path)
+        instance.SOPInstanceUID += ".7"
+        instance.file_meta.MediaStorageSOPInstanceUID = instance.SOPInstanceUID
+        instance.save_as(path)
+    [series] = find_series(study)
+    assert series.role is None
+    assert series.reason.startswith("2.0 images at each position")
+
+
+def test_two_candidates_are_a_question(study: Path) -> None:
+    write_headers(study, T1CE)
+    write_headers(study, T1CE, number=12, description="t1_mprage_km")
+    found = find_series(study)
+    with pytest.raises(GliosliceError, match=r"2 candidates for T1ce.*--t1ce 5"):
+        choose_series(found, {}, study)
+    assert choose_series(found, {"t1ce": "12"}, study)["t1ce"].number == "12"
+    with pytest.raises(GliosliceError, match="have the number 99"):
+        choose_series(found, {"t1ce": "99"}, study)
+
+
+def test_two_patients_are_refused_without_their_names(study: Path) -> None:
+    write_series(study, small_volume(), T2)
+    write_series(study, small_volume(), FLAIR, Patient("Nowak^Łucja".encode().decode(), "Q-1"))
+    with pytest.raises(GliosliceError, match=r"2 studies of 2 patients.*--study") as caught:
+        find_series(study)
+    assert not [text for text in PRIVATE_TEXTS if text in str(caught.value)]
+    assert [s.role for s in find_series(study, 1)] != [s.role for s in find_series(study, 2)]
+    with pytest.raises(GliosliceError, match="no --study 3"):
+        find_series(study, 3)
+
+
+def test_a_folder_without_mr_is_refused(study: Path) -> None:
+    (study / "report.txt").write_text("no image")
+    with pytest.raises(GliosliceError, match="no MR images"):
+        find_series(study)
+
+
+def test_a_truncated_instance_is_refused(study: Path) -> None:
+    paths = write_headers(study, T2)
+    paths[4].write_bytes(paths[4].read_bytes()[:-200])
+    [series] = find_series(study)
+    with pytest.raises(GliosliceError, match="cut short") as caught:
+        read_instances(series, "t2")
+    assert str(paths[4]) in str(caught.value)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_conversion_keeps_voxels_and_geometry(syntax: str, study: Path) -> None:
+    """dcm2niix and DICOM's own geometry agree, whatever the transfer syntax."""
+    turned = np.eye(4)
+    turned[:3, :3] = [[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]
+    volume = small_volume()
+    oblique = Grid(volume.grid.shape, turned @ volume.grid.affine)
+    write_series(
+        study,
+        type(volume)(volume.voxels, oblique),
+        T2.__class__(**{**T2.__dict__, "syntax": syntax}),
+    )
+    [series] = find_series(study)
+    converted = convert_series(series, "t2")
+    grid = series_grid(read_instances(series, "t2"))
+    np.testing.assert_allclose(grid.affine, oblique.affine, atol=1e-3)
+    # dcm2niix flips rows; the same voxel has to lie at the same place.
+    index = np.array([3, 5, 7])
+    place = np.linalg.inv(converted.grid.affine) @ grid.affine @ [*index, 1]
+    at = tuple(np.rint(place[:3]).astype(int))
+    np.testing.assert_allclose(place[:3], at, atol=0.01)
+    scale = 4000 / volume.voxels.max()
+    assert converted.voxels[at] == pytest.approx(volume.voxels[tuple(index)] * scale, abs=0.6)
