@@ -80,6 +80,8 @@ class ArchiveRun:
     raw: bool = False
     mirroring: bool | None = None
     missing: tuple[str, ...] = ()
+    orientation: str | None = None
+    edition: str | None = None
 
     @property
     def method(self) -> str:
@@ -114,6 +116,8 @@ def run_archive(arguments: argparse.Namespace) -> None:
         arguments.raw,
         False if arguments.no_mirroring else None,
         tuple(sorted(arguments.missing)),
+        arguments.orientation,
+        arguments.edition,
     )
     load_engine(run)  # a wrong model or runtime is reported once, before the first case
     if arguments.part:
@@ -200,14 +204,14 @@ def segment_one(run: ArchiveRun, case: ArchiveCase) -> CaseResult:
     """
     try:
         started = time.monotonic()
-        read = read_case(case.path, run.missing)
-        result = segment(read.images, load_engine(run), raw=run.raw)
+        read = read_case(case.path, run.missing, orientation=run.orientation, labels=run.edition)
+        result = segment(read.volumes, load_engine(run), raw=run.raw)
     except (GliosliceError, OSError) as error:
         row = CaseResult(case.name, FAILED, model=run.method, error=cli.one_line(error))
     else:
         mask = run.out / f"{case.name}-mask.nii.gz"
         write_mask(mask, to_scheme(result.labels, read.scheme), read.space)
-        write_montage(mask.with_name(f"{case.name}-mask.png"), read.images, result.labels)
+        write_montage(mask.with_name(f"{case.name}-mask.png"), read.volumes, result.labels)
         row = CaseResult(
             case.name,
             COMPLETE,

@@ -119,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="run the network once a slice, even if the model's card asks for mirroring",
     )  # fmt: skip
     add_missing_option(parser)
-    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite existing files; --part, --dask: repeat"
+    )
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
@@ -128,9 +130,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_cluster_options(parser)
     parser.add_argument(
         "--summary", action="store_true", help="merge the tables of all parts into DIR/summary.csv"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="--part, --dask: repeat finished cases"
     )
     cli.run(segment_cases, parser.parse_args(argv))
 
