@@ -60,10 +60,10 @@ def test_a_run_is_scored_by_its_own_network(
     monkeypatch.setattr(missing_modalities, "held_out_cases", lambda fold: ["a"])
     score_runs([run], tmp_path / "cases")
     scores = read_subset_scores(run)
-    found = {one.missing: one for one in scores if one.masks == "rules"}
+    found = {one.missing: one for one in scores if one.masks == "mirrored, rules"}
     assert list(found) == list(SUBSETS) and len(scores) == 2 * len(found)
     case = read_case(folder)
-    engine = Engine(next(run.folder.glob("*-int8.tflite")))
+    engine = Engine(next(run.folder.glob("*-int8.tflite")), mirroring=True)
     for missing in ((), ("t1ce",)):
         images = read_case(folder, missing).images
         labels = postprocess(segment(images, engine, raw=True).labels, STANDARD_RULES).labels

@@ -40,7 +40,7 @@ def test_masks_are_placed_on_the_voxels_of_their_slices(
     images, _ = volumes
     images = images.copy()
     images[0, 9:12, 8:11, 6:9] = 5000
-    result = segment(images, BrightFlair())
+    result = segment(images, BrightFlair(), raw=True)
     np.testing.assert_array_equal(result.labels == 3, images[0] == 5000)
     assert len(result.milliseconds) == 14  # slices with brain
 

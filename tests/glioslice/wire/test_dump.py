@@ -104,7 +104,7 @@ def write_session(path: Path) -> Path:
     keep.add(Kind.RATE, (921600).to_bytes(4, "little"))
     hello = HELLO.to_bytes()
     stream = varint(len(hello)) + hello
-    for start, stop in ((0, 10), (50, 94), (10, 50), (0, 10)):
+    for start, stop in ((0, 10), (50, len(stream)), (10, 50), (0, 10)):
         keep.add(Kind.DOWN, frame(Data(3, start, 0, stream[start:stop]), False))
     keep.add(Kind.LINE, b"\0")
     keep.add(Kind.LINE, b"\1")
@@ -122,7 +122,7 @@ LINES = [
     "  0.003000      23  board  OPEN 00000002 to 00000001, version 2, payload 1024, window 20",
     "  0.004000                 the host's port is set to 921600 baud",
     "  0.005000      26  board  DATA offset 0, 10 bytes, acknowledges 0",
-    "  0.006000      60  board  DATA offset 50, 44 bytes, acknowledges 0",
+    "  0.006000      65  board  DATA offset 50, 49 bytes, acknowledges 0",
     "  0.007000      56  board  DATA offset 10, 40 bytes, acknowledges 0, late; BoardHello of ",
     "  0.008000      26  board  DATA offset 0, 10 bytes, acknowledges 0, 10 bytes repeated",
     "  0.009000                 the line is lost",
@@ -130,7 +130,7 @@ LINES = [
     "  0.011000                 where the masks belong, recorded by the host",
     "0.012 s, 1 sessions",
     "host to board: 23 bytes in 1 frames, 0 of messages, 0 repeated, 0 skipped; no message",
-    "board to host: 228 bytes in 5 frames, 94 of messages, 10 repeated, 37 skipped; 1 BoardHello",
+    "board to host: 233 bytes in 5 frames, 99 of messages, 10 repeated, 37 skipped; 1 BoardHello",
     "4 bytes at the end belong to no frame",
 ]
 
