@@ -26,6 +26,7 @@ from benchmarks.missing_modalities import read_subset_scores
 from benchmarks.pages import table
 from benchmarks.scores import RAW
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, border_strips
+from firmware_host.confidence import MOST_MARKED, worst_slices
 from glioslice.cases import MODALITIES
 from glioslice.files import atomic_path
 from glioslice.labels import REGIONS
@@ -289,6 +290,8 @@ def make_page(slices: Sequence[SliceConfidence], cases: Sequence[CaseConfidence]
         "The byte alone, for masks that are not empty:",
         bytes_table(slices),
         describe_threshold(slices),
+        marks_table(slices),
+        describe_marks(slices),
         "With one modality set to 0, means over patients:",
         missing_confidence_table(cases),
     ])  # fmt: skip
@@ -321,7 +324,7 @@ def bytes_table(slices: Sequence[SliceConfidence]) -> str:
 
 
 def describe_threshold(slices: Sequence[SliceConfidence]) -> str:
-    """Return how many masks the threshold marks, good, poor, missed and right."""
+    """Return how many masks are under the threshold, good, poor, missed and right."""
     limit = threshold(slices)
     found = [row for row in slices if row.pixels]
     empty = [row for row in slices if not row.pixels]
@@ -334,12 +337,96 @@ def describe_threshold(slices: Sequence[SliceConfidence]) -> str:
     )}  # fmt: skip
     volumes = len({row.case for row in slices})
     return (
-        f"The host marks a slice whose byte is under **{limit}**. Of the {len(found):,} masks that "
+        f"A slice is doubtful if its byte is under **{limit}**. Of the {len(found):,} masks that "
         f"are not empty, {len(poor)} have a mean Dice under {POOR}: {low['poor']} of them are "
-        f"marked, and {low['good']} of the {len(good):,} others. Of the {len(empty):,} empty masks "
-        f"{len(missed)} missed tumour: {low['missed']} of them are marked, and {low['right']} of "
-        f"the {len(right):,} that were right. That is {sum(low.values()) / volumes:.0f} marks in a "
-        f"volume of {len(slices) / volumes:.0f} slices."
+        f"doubtful, and {low['good']} of the {len(good):,} others. Of the {len(empty):,} empty "
+        f"masks {len(missed)} missed tumour: {low['missed']} of them are doubtful, and "
+        f"{low['right']} of the {len(right):,} that were right. That is "
+        f"{sum(low.values()) / volumes:.0f} doubtful slices in a volume of "
+        f"{len(slices) / volumes:.0f}, too many to look at: the host marks at most "
+        f"**{MOST_MARKED}** of them, within or beside tumour of the mask. Ways to choose them:"
+    )
+
+
+def wrong_pixels(row: SliceConfidence) -> float:
+    """Return how many pixels of WT differ from the ground truth, from the areas and Dice."""
+    return (row.pixels + row.truth) * (1 - (1.0 if row.dice[0] is None else row.dice[0]))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Marked slices, those with a mean Dice under POOR, and their share of all wrong pixels."""
+
+    slices: int
+    poor: int
+    share: float
+
+
+Choice = Callable[[Mapping[int, SliceConfidence]], list[int]]
+"""Returns which slices of a volume are marked, from its rows by Z."""
+
+
+def measure_marks(slices: Sequence[SliceConfidence], choose: Choice) -> Marks:
+    """Return what the marks find over all volumes."""
+    volumes: dict[str, dict[int, SliceConfidence]] = {}
+    for row in slices:
+        volumes.setdefault(row.case, {})[row.z] = row
+    marked = [rows[z] for rows in volumes.values() for z in choose(rows)]
+    poor = sum(row.mean < POOR for row in marked if row.pixels or row.truth)
+    share = sum(map(wrong_pixels, marked)) / sum(map(wrong_pixels, slices))
+    return Marks(len(marked), poor, share)
+
+
+def chosen_by_host(rows: Mapping[int, SliceConfidence]) -> list[int]:
+    """Return the slices that the host marks."""
+    pixels = {z: row.pixels for z, row in rows.items()}
+    return worst_slices({z: row.bytes[BYTE] for z, row in rows.items()}, pixels)
+
+
+def best_by(score: Callable[[SliceConfidence], float]) -> Choice:
+    """Return a choice: the slices within or beside tumour with the highest score."""
+
+    def choose(rows: Mapping[int, SliceConfidence]) -> list[int]:
+        near = [z for z in rows if any(rows[n].pixels for n in (z - 1, z, z + 1) if n in rows)]
+        return sorted(near, key=lambda z: -score(rows[z]))[:MOST_MARKED]
+
+    return choose
+
+
+CHOICES: dict[str, Choice] = {
+    "the host's: most doubt times width": chosen_by_host,
+    "the lowest byte": best_by(lambda row: -row.bytes[BYTE]),
+    "the largest area": best_by(lambda row: row.pixels),
+    "most wrong pixels, if the truth were known": best_by(wrong_pixels),
+}
+
+
+def marks_table(slices: Sequence[SliceConfidence]) -> str:
+    """Return what the host's marks find, and what other choices of as many slices would."""
+    rows = []
+    for title, choose in CHOICES.items():
+        found = measure_marks(slices, choose)
+        rows.append([title, found.slices, found.poor, f"{found.share:.1%}"])
+    head = ("marked", "slices", f"mean Dice under {POOR}", "share of all wrong pixels (WT)")
+    return table(head, rows)
+
+
+def describe_marks(slices: Sequence[SliceConfidence]) -> str:
+    """Return what the marks are worth."""
+    host = measure_marks(slices, chosen_by_host)
+    whole = measure_marks(slices, lambda rows: [z for z in rows if rows[z].pixels or rows[z].truth])
+    near = measure_marks(
+        slices,
+        lambda rows: [
+            z for z in rows if any(rows[n].pixels for n in (z - 1, z, z + 1) if n in rows)
+        ],
+    )
+    return (
+        f"So {host.poor / host.slices:.0%} of the marked slices are poor, of all slices with "
+        f"tumour {whole.poor / whole.slices:.0%}. The marks find {host.share:.1%} of all wrong "
+        f"pixels in {host.slices / near.slices:.1%} of the slices within or beside tumour. Most "
+        "errors are spread thinly over many slices, and no choice of five finds them: **look at "
+        "the whole mask, and at the marked slices first.**"
     )
 
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from firmware_host import handshake, outputs, run
+from firmware_host import handshake, interrupts, outputs, run
 from firmware_host.inputs import case_name
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.options import FarEnd
@@ -174,6 +174,7 @@ def _stream_all(
     handshake.choose_mode(hello, play=False, has_case=True)
     handshake.make_host_hello(hello, Mode.SERVE, arguments.images)
     for number, plan in enumerate(waiting, 1):
+        interrupts.check()  # one that came while the files of the last case were written
         reporter.progress(f"{plan.name}: case {number} of {len(waiting)}")
         if number > 1:  # the last case stays on the page
             observer.release_run()
@@ -192,6 +193,7 @@ def _stream_all(
         else:
             rows[plan.name] = case_row(plan.name, COMPLETE, report)
         hello = replace(hello, kept=0, answered=0)  # only a session's first run can be resumed
+    interrupts.check()
 
 
 def _stream_one(

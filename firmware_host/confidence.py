@@ -12,40 +12,56 @@ from firmware_host.volumetry import Volumetry
 from glioslice.wire.messages import UNKNOWN
 
 UNSURE_BELOW = 146
-"""Slices with a lower byte are marked; `benchmarks/confidence.py` chose it in cross-validation."""
+"""Slices with a lower byte are doubtful; `benchmarks/confidence.py` measured the limit."""
+
+MOST_MARKED = 5
+"""Slices that are marked at most: of good cases too, half of the slices are doubtful."""
 
 
 def summarize_confidence(masks: MaskVolume, volumetry: Volumetry) -> dict[str, Any]:
     """Return `mean`, the mean byte weighted by mask voxels; None where it is unknown.
 
-    `unsure` lists the Z of the slices whose byte is lower than `below`.
+    `unsure` lists the numbers of the slices to look at, the worst first (see `worst_slices`);
+    `below` is the byte under which a slice is doubtful.
     """
     by_index = {index: int(masks.quality[index]) for index in list(volumetry.slices)}
     known = {index: byte for index, byte in by_index.items() if byte != UNKNOWN}
-    voxels = {index: volumetry.slices[index].voxels[0] for index in known}
-    total = sum(voxels.values())
+    voxels = {index: volumetry.slices[index].voxels[0] for index in by_index}
+    total = sum(voxels[index] for index in known)
     weighted = sum(voxels[index] * byte for index, byte in known.items())
-    unsure = sorted(index for index, byte in known.items() if byte < UNSURE_BELOW)
     return {
         "mean": round(weighted / total, 1) if total else None,
         "below": UNSURE_BELOW,
-        "unsure": [masks.crop.z[0] + index for index in unsure],
+        "unsure": [masks.number(index) for index in worst_slices(known, voxels)],
     }
 
 
+def worst_slices(bytes_: Mapping[int, int], pixels: Mapping[int, int]) -> list[int]:
+    """Return the doubtful slices within or beside tumour, at most MOST_MARKED, the worst first.
+
+    Both mappings go by slice: the confidence byte, and the tumour's pixels. The worst have most
+    doubt times width: (255 - byte) times the root of the pixels in the slice or one
+    beside it, whichever has more. By the byte alone the smallest specks would come first.
+    """
+    doubt = {}
+    for index, byte in bytes_.items():
+        most = max(pixels.get(index + step, 0) for step in (-1, 0, 1))
+        if byte < UNSURE_BELOW and most:
+            doubt[index] = (UNKNOWN - byte) * most**0.5
+    return sorted(doubt, key=lambda index: (-doubt[index], index))[:MOST_MARKED]
+
+
 def unsure_summary(quality: Mapping[str, Any]) -> str | None:
-    """Return a line that names the unsure slices; None if there are none."""
+    """Return a sentence that names the slices to look at; None if there are none."""
     unsure = quality["unsure"]
     if not unsure:
         return None
-    slices = "slice" if len(unsure) == 1 else "slices"
-    return f"the network is unsure of {len(unsure)} {slices}: Z {format_ranges(unsure)}"
+    numbers = ", ".join(map(str, unsure))
+    if len(unsure) == 1:
+        return f"The network is least sure of slice {numbers}."
+    return f"The network is least sure of the slices {numbers}, the worst first."
 
 
-def format_ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as ranges: `3 to 5, 9`."""
-    spans: list[tuple[int, int]] = []
-    for number in numbers:
-        follows = spans and number == spans[-1][1] + 1
-        spans[-1 if follows else len(spans) :] = [(spans[-1][0] if follows else number, number)]
-    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in spans)
+def format_numbers(numbers: Sequence[int]) -> str:
+    """Return slices as people read them: `slice 3`, `slices 3, 9`."""
+    return f"slice{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

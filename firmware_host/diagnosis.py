@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from glioslice.deployments import last_deployment
+
 ADVICE = {
     "healthy": "stream to it: glioslice stream CASE --port {port}{baud}",
     "no port": "plug the board in; use a cable that carries data (many only charge), and look at "
@@ -15,17 +17,25 @@ ADVICE = {
     "unusable port": "check the name; examples: /dev/ttyUSB0, /dev/ttyACM0, COM3, "
     "socket://HOST:PORT, sim://",
     "connection lost": "check cable and power; a board that keeps restarting lacks current",
-    "silence": "start the server on the board: python -m device --port PORT; then check that TX "
-    "and RX are crossed and that the grounds are connected",
+    "silence": "{service}; then check that TX and RX are crossed, that the grounds are connected, "
+    "and that the link has 8 data bits, no parity and no flow control",
     "login console": "the board's operating system uses this port: disable its serial console (on "
     "a Raspberry Pi `sudo raspi-config`, Interface Options, Serial Port: login shell no, hardware "
     "yes), reboot it and start the server there",
     "wrong baud rate": "both ends need the same rate: {rate}",
     "loop-back": "every byte that is sent comes straight back: remove the loop-back plug, separate "
     "TX and RX, or switch off the echo of the adapter or terminal server",
+    "bytes altered": "make the link transparent: raw mode at a terminal server (no telnet), 8 data "
+    "bits, no parity, no marked parity errors (PARMRK), no software flow control (XON/XOFF)",
+    "check failed": "read the server's messages on the board: {service}",
     "protocol mismatch": "install the same glioslice on both ends, then restart the server",
-    "no hello": "the link is up but the server sends nothing: restart it and read its messages",
+    "no hello": "the link is up but the server sends nothing: {service}",
 }
+
+START = (
+    "start the server on the board, or restart it: python -m device --port PORT (after `glioslice "
+    "deploy`: systemctl status glioslice)"
+)
 
 
 @dataclass(frozen=True)
@@ -46,4 +56,16 @@ def diagnosis(
     name: str, finding: str, *, port: str = "PORT", baud: str = "", rate: str = ""
 ) -> Diagnosis:
     """Return the diagnosis `name` with its advice filled in."""
-    return Diagnosis(name, finding, ADVICE[name].format(port=port, baud=baud, rate=rate))
+    advice = ADVICE[name].format(port=port, baud=baud, rate=rate, service=service_advice())
+    return Diagnosis(name, finding, advice)
+
+
+def service_advice() -> str:
+    """Return how to look at the board's server: at the service, where one was deployed."""
+    deployed = last_deployment()
+    if deployed is None:
+        return START
+    return (
+        f"see why the service on {deployed.board} does not reply (deployed on {deployed.date}, "
+        f"port {deployed.port}): ssh {deployed.board} systemctl status glioslice"
+    )

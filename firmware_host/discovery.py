@@ -25,12 +25,14 @@ from serial.tools.list_ports import comports
 
 from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
 from firmware_host.handshake import known_models, receive_hello
+from firmware_host.link_watch import LinkAltersBytes
 from firmware_host.options import AUTO
 from firmware_host.progress import open_reporter
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.wire.codecs import IMAGES, MASKS
 from glioslice.wire.connection import Connection, PeerClosed, PeerRestarted, PeerSilent
+from glioslice.wire.framing import FrameReader
 from glioslice.wire.link import Counts, LinkError
 from glioslice.wire.messages import VERSION, BoardHello, VersionError
 from glioslice.wire.ports import BAUD, LineLost, Port, PortError, open_port
@@ -41,6 +43,9 @@ logger = logging.getLogger(__name__)
 CONSOLE = re.compile(rb"login:|password:|U-Boot|\w+@[\w-]+[:\s][^\n]*[$#] ?$", re.IGNORECASE)
 TEXT = re.compile(rb"[\t\r\n -~]{8,}")
 """What a GPS receiver, a modem or a booting board sends; the frames of a link contain zeros."""
+
+SHORT_FRAME = 16, 32
+"""Bytes of an OPEN, which a board sends four times a second: 20 with its coding."""
 
 SHOWN = 30
 """Characters of it that are shown."""
@@ -206,14 +211,17 @@ def probe_port(
     *,
     line_feed: bool = False,
 ) -> ProbeResult:
-    """Return what is found at a port; `line_feed` wakes a login console."""
+    """Return what is found at a port.
+
+    `line_feed` wakes a login console, and lets noise be streamed to a board that is found.
+    """
     times = times or ProbeTimes()
     try:
         with closing(open_port(url, baud, command=command)) as port:
             received = read_for(port, times.listen, line_feed)
             if TEXT.fullmatch(received) and not line_feed:
                 return ProbeResult(diagnose_text(url, received))
-            return request_hello(port, url, baud, times, received)
+            return request_hello(port, url, baud, times, received, check=line_feed)
     except LineLost as error:
         return ProbeResult(diagnosis("connection lost", str(error)))
     except PortError as error:
@@ -231,12 +239,22 @@ def read_for(port: Port, seconds: float, line_feed: bool) -> bytes:
 
 
 def request_hello(
-    port: Port, url: str, baud: int, times: ProbeTimes, received: bytes
+    port: Port, url: str, baud: int, times: ProbeTimes, received: bytes, *, check: bool = False
 ) -> ProbeResult:
-    """Start a handshake and return its result; `received` is what had arrived before."""
+    """Start a handshake and return its result; `received` is what had arrived before.
+
+    `check` streams noise to the board that replies.
+    """
     with Connection(port, active=True) as connection:
+        lines = []
         try:
             hello = receive_hello(connection, times.reply)
+            if check:
+                lines = link_lines(connection, hello)
+        except LinkAltersBytes as error:
+            return ProbeResult(diagnosis("bytes altered", str(error)))
+        except LinkCheckFailed as error:
+            return ProbeResult(diagnosis("check failed", str(error)))
         except PeerSilent:
             unknown = received + connection.skipped
             return ProbeResult(diagnose_silence(url, unknown, connection.counts))
@@ -248,9 +266,30 @@ def request_hello(
             raise
         except GliosliceError as error:
             return ProbeResult(diagnosis("no hello", str(error)))
-    finding = "\n  ".join((f"{url}: a board replies", *describe_board(hello)))
+    finding = "\n  ".join((f"{url}: a board replies", *describe_board(hello), *lines))
     rate = "" if baud == BAUD else f" --baud {baud}"
     return ProbeResult(diagnosis("healthy", finding, port=url, baud=rate), hello)
+
+
+class LinkCheckFailed(GliosliceError):
+    """A board replies, but a short run over its link does not succeed."""
+
+
+def link_lines(connection: Connection, hello: BoardHello) -> list[str]:
+    """Stream noise to a board and return what crossed, a line for the findings.
+
+    Raises LinkAltersBytes and LinkCheckFailed.
+    """
+    from firmware_host.link_check import check_link, may_check  # imports scipy
+
+    if not may_check(hello):
+        return ["link      not tested: the board plays its own case, or holds an interrupted run"]
+    try:
+        return [f"link      {check_link(connection, hello)}"]
+    except LinkAltersBytes:
+        raise
+    except GliosliceError as error:
+        raise LinkCheckFailed(f"{connection.name}: a board replies, but: {error}") from error
 
 
 def diagnose_text(url: str, text: bytes) -> Diagnosis:
@@ -267,6 +306,9 @@ def diagnose_silence(url: str, text: bytes, counts: Counts) -> Diagnosis:
         return diagnosis("login console", f"{url}: a login console, not a board's server")
     if counts.echoes:
         return diagnosis("loop-back", f"{url}: our own bytes come back")
+    if holds_frame(text.replace(b"\xff\xff", b"\xff")):
+        finding = f"{url}: frames arrive whose bytes of 0xFF are doubled, as telnet and PARMRK do"
+        return diagnosis("bytes altered", finding)
     if text or counts.bytes_received:
         return diagnosis(
             "wrong baud rate",
@@ -275,6 +317,13 @@ def diagnose_silence(url: str, text: bytes, counts: Counts) -> Diagnosis:
             "another program sends there",
         )
     return diagnosis("silence", f"{url}: opens, but no reply at any rate that was tried")
+
+
+def holds_frame(sample: bytes) -> bool:
+    """Return whether a short frame is somewhere in bytes that have lost their delimiters."""
+    ends = range(SHORT_FRAME[0], SHORT_FRAME[1] + 1)
+    starts = range(min(len(sample), 2 * SHORT_FRAME[1]))
+    return any(FrameReader().feed(sample[at : at + size] + b"\0") for at in starts for size in ends)
 
 
 def describe_board(hello: BoardHello) -> list[str]:

@@ -4,7 +4,8 @@
     glioslice doctor --port /dev/ttyUSB0
 
 It sends a line feed and listens, so that a login console shows itself. Then it starts a handshake
-at the given rate, and if no board replies, a short one at every other rate that boards use.
+at the given rate, and if no board replies, a short one at every other rate that boards use. To a
+board that replies it streams three slices of noise, so that every byte value crosses both ways.
 """
 
 import argparse

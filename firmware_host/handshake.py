@@ -1,10 +1,12 @@
 """The start of a session: the board's hello, whether its model is known, and the host's choice."""
 
 import sys
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from firmware_host.link_watch import LinkWatch
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.model_card import SHIPPED_MODELS, find_model, read_card, shipped_folder
@@ -18,6 +20,10 @@ HELLO_TIMEOUT = 15.0
 
 SIMULATED_TIMEOUT = 60.0
 """Seconds for a simulated board, which first loads Python, the model and perhaps a case."""
+
+
+POLL = 0.5
+"""Seconds between two looks at the link while nothing arrives."""
 
 
 class BoardFailed(GliosliceError):
@@ -85,10 +91,12 @@ def receive_hello(connection: Connection, timeout: float) -> BoardHello:
     """Open a session and return the board's hello.
 
     Raises LinkError or LineLost if the link does not come up, VersionError for another protocol
-    version, and GliosliceError if the board sends something else or nothing.
+    version, LinkAltersBytes, and GliosliceError if the board sends something else or nothing.
     """
     connection.open(timeout)
-    message = messages.receive(connection, timeout)
+    watch, deadline = LinkWatch(connection), time.monotonic() + timeout
+    while (message := messages.receive(connection, POLL)) is None and time.monotonic() < deadline:
+        watch.check()
     if message is None:
         raise GliosliceError(
             f"{connection.name}: the link is up but the board sends no hello; restart its server"

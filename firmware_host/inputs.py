@@ -19,6 +19,9 @@ from glioslice.sanity_checks import find_warnings
 from glioslice.volumes import Images
 from glioslice.wire.messages import BoardHello, MessageError, Volume
 
+PHANTOM = "phantom-0"
+"""The name of the case that is streamed if none is given."""
+
 
 @dataclass(frozen=True)
 class StreamedCase:

@@ -63,6 +63,10 @@ class MaskVolume:
         """The duration of the run, so far if it is still going on."""
         return time.monotonic() - self._started if self._seconds is None else self._seconds
 
+    def number(self, index: int) -> int:
+        """Return the number of slice `index` as people read it: 1 is the lowest of the volume."""
+        return self.crop.z[0] + index + 1
+
     def mask(self, index: int) -> NDArray[np.uint8]:
         """Return the labels (window X, window Y) of a slice; 0 outside the volume."""
         (_, x), (_, y) = self.crop.overlap(0), self.crop.overlap(1)

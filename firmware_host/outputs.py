@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from firmware_host.confidence import summarize_confidence
+import numpy as np
+
+from firmware_host.confidence import format_numbers, summarize_confidence
 from firmware_host.inputs import StreamedCase
 from firmware_host.mask_files import encode_labels, scheme_name
 from firmware_host.mask_volume import MaskVolume
 from firmware_host.report import render_html, report_warnings
 from firmware_host.volumetry import Volumetry, slices_csv
+from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder, write_bytes, write_json
@@ -124,6 +128,29 @@ def make_run_report(
     }
 
 
+def final_report(
+    paths: OutputPaths,
+    masks: MaskVolume,
+    case: StreamedCase,
+    hello: BoardHello,
+    counts: Counts,
+    known: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the report of a run that is over, as it is written to JSON.
+
+    `known` are its dice, None without ground truth, and what postprocessing changed.
+    """
+    report = make_run_report(masks, case, hello, counts) | {
+        **known,
+        "labels": paths.scheme_for(case),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "version": __version__,
+        "shape": list(case.space.shape),
+        "affine": np.round(case.space.affine, 4).tolist(),
+    }
+    return report | {"warnings": report_warnings(masks, case, report)}
+
+
 def write_outputs(
     paths: OutputPaths, masks: MaskVolume, case: StreamedCase, report: dict[str, Any]
 ) -> list[str]:
@@ -157,8 +184,6 @@ def write_reports(
     """Write each report in the format of its ending: .html, .csv by slice, .json."""
     if not paths.reports:
         return
-    report = report | {"labels": paths.scheme_for(case)}
-    report |= {"warnings": report_warnings(masks, case, report)}
     volumetry = Volumetry().update(masks)
     for path in paths.reports:
         match path.suffix.lower():
@@ -183,7 +208,7 @@ def write_partial(
             labels = encode_labels(masks.labels(), paths.scheme_for(case))
             write_mask(paths.partial, labels, case.space)
             kept = f"{masks.mask_count} of {masks.slice_count} masks are kept in {paths.partial}"
-        write_reports(paths, masks, case, report | {"complete": False})
+        write_reports(paths, masks, case, report)
     except OSError as error:
         return f"{kept}; could not write: {one_line(error)}"
     return kept
@@ -191,8 +216,7 @@ def write_partial(
 
 def describe_failures(masks: MaskVolume) -> str:
     """Return which slices the board failed on, with the first reason."""
-    listed = ", ".join(str(index) for index in sorted(masks.failed))
+    listed = format_numbers([masks.number(index) for index in sorted(masks.failed)])
     reason = masks.failed[min(masks.failed)]
     where = "the board's case" if masks.mode is Mode.PLAY else "the case"
-    first = masks.crop.z[0]
-    return f"the board failed on slice {listed} of {where} (0 is Z {first}): {reason}"
+    return f"the board failed on {listed} of {where}: {reason}"

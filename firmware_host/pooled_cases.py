@@ -250,7 +250,7 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
             job = shared.job()
             if job is None:
                 raise
-            report = run.final_report(job, shared.links)
+            report = run.final_report(job, shared.links, paths)
             kept = outputs.write_partial(paths, job.masks, job.case, report)
             if isinstance(error, Interrupted):
                 print(kept, file=sys.stderr)
@@ -260,7 +260,7 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
         assert job is not None
         processed = job.masks.postprocessed(job.rules)
         job = replace(job, masks=processed.masks)
-        report = run.final_report(job, shared.links) | {"postprocessing": processed.report()}
+        report = run.final_report(job, shared.links, paths, processed.report())
         observer.set_report(report)
         lines = outputs.write_outputs(paths, job.masks, job.case, report)
         files = [str(path) for path in paths.all if path.exists()]

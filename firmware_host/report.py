@@ -1,21 +1,23 @@
-"""The HTML report of a run: one file that needs no network and prints on one page."""
+"""The HTML report of a run: one file that needs no network; printed, it numbers its pages."""
 
 import base64
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from html import escape
 from importlib import resources
 from typing import Any
 
-from firmware_host.confidence import unsure_summary
+from firmware_host.confidence import format_numbers, unsure_summary
 from firmware_host.inputs import StreamedCase
 from firmware_host.mask_volume import MaskVolume
-from firmware_host.volumetry import Volumetry
+from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice.cases import Case, case_digest
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
 from glioslice.model_card import SHIPPED_MODELS, Card, read_card, shipped_folder
 from glioslice.montage import COLOURS, REGION_TITLES, montage_png
+from glioslice.preprocessing import brain_mask
 
 NOTICE = "Research software, not a medical device: not for diagnosis or treatment."
 
@@ -43,8 +45,8 @@ def report_warnings(
             f"The run ended early: {masks.mask_count} of {masks.slice_count} slices have a mask."
         )
     if masks.failed:
-        slices = ", ".join(str(masks.crop.z[0] + index) for index in sorted(masks.failed))
-        found.append(f"The board failed on the slices Z {slices}: they have no mask.")
+        failed = format_numbers([masks.number(index) for index in sorted(masks.failed)])
+        found.append(f"The board failed on {failed}: no mask there.")
     if card is None:
         found.append(
             "The model is not one of those shipped with this version; its accuracy is unknown."
@@ -57,7 +59,10 @@ def report_warnings(
             )
     if unsure := unsure_summary(report["quality"]):
         advice = "Check there what the mask includes and what it misses."
-        found.append(f"{unsure[0].upper()}{unsure[1:]}. {advice}")
+        found.append(f"{unsure} {advice}")
+    if streamed.images is not None:
+        outside = outside_brain_warning(masks.labels(), brain_mask(streamed.images))
+        found += [outside] if outside else []
     if report["complete"] and not report["volumes_ml"]["WT"]:
         found.append("No tumour was found. That does not prove that there is none.")
     return found
@@ -90,25 +95,39 @@ def render_html(
 </head>
 <body>
 <h1>{title}</h1>
-<p><small>glioslice, {state}: {masks.mask_count} of {masks.slice_count} slices</small></p>
+<p><small>glioslice {escape(report["version"])}, {_format_date(report["date"])}, {state}:
+{masks.mask_count} of {masks.slice_count} slices</small></p>
 <p class="notice">{NOTICE}</p>
 {_warnings(report["warnings"])}
 {_picture(masks, streamed, picture)}
 <div class="sides">
 <section><h2>Volumes</h2>{_volumes(report)}
 <p><small>Voxels are 1 mm wide. The maximum axial diameter is measured within one slice. Regions are
-nested: ET in TC in WT. The mask file uses {escape(report["labels"])} labels.</small></p></section>
+nested: ET in TC in WT. The mask file uses {escape(report["labels"])} labels.
+{_dice_note(report)}</small></p></section>
 <section><h2>Run</h2>{_run(report)}</section>
 </div>
 <figure>{_profile(masks, volumetry, report["quality"]["unsure"])}
 <figcaption>Volume of each region by slice, from feet to head; the tallest column is {most:.2f} mL.
-A triangle marks a slice of which the network is unsure.</figcaption>
+{_marks_note(report["quality"]["unsure"])}</figcaption>
 </figure>
 <h2>Model: {escape(report["model"]["name"])}</h2>
 {_model(report["model"]["sha256"])}
 </body>
 </html>
 """
+
+
+def _format_date(date: str) -> str:
+    return datetime.fromisoformat(date).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _dice_note(report: Mapping[str, Any]) -> str:
+    return "" if report["dice"] is None else "Dice: against the ground truth of the case."
+
+
+def _marks_note(unsure: Sequence[int]) -> str:
+    return "The numbers 1, 2... mark the slices to look at, the worst first." if unsure else ""
 
 
 def _warnings(found: Sequence[str]) -> str:
@@ -122,21 +141,23 @@ def _picture(masks: MaskVolume, streamed: StreamedCase, picture: bytes | None) -
     data = base64.b64encode(picture or montage_png(streamed.images, masks.labels())).decode()
     caption = "Slices in FLAIR and T1ce with the regions outlined"
     return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f'<figure class="picture"><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}; the patient's left is on the right.</figcaption></figure>"
     )
 
 
 def _volumes(report: Mapping[str, Any]) -> str:
+    def score(region: str) -> str:
+        return f"<td>{report['dice'][region]:.3f}</td>" if report["dice"] else ""
+
     rows = "".join(
         f'<tr><th scope="row"><i style="background:rgb{COLOURS[region]}"></i><b>{region}</b> '
         f"{REGION_TITLES[region]}</th><td>{report['volumes_ml'][region]:.1f}</td>"
-        f"<td>{report['diameters_mm'][region]:.1f}</td></tr>"
+        f"<td>{report['diameters_mm'][region]:.1f}</td>{score(region)}</tr>"
         for region in REGIONS
     )
-    return (
-        f"<table><tr><th>Region</th><th>mL</th><th>max. axial diameter, mm</th></tr>{rows}</table>"
-    )
+    heads = ("Region", "mL", "max. axial diameter, mm", *(["Dice"] if report["dice"] else []))
+    return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{rows}</table>"
 
 
 def _run(report: Mapping[str, Any]) -> str:
@@ -171,11 +192,12 @@ def _images(report: Mapping[str, Any]) -> str:
     """Return the image codec and whether it is lossless; empty for a played run."""
     if not report["images"]:
         return ""
-    return f", codec {report['images']} " + ("(lossless)" if report["lossless"] else "(lossy)")
+    kind = "lossless" if report["lossless"] else "lossy"
+    return f", codec {report['images']}" + ("" if report["images"] == kind else f" ({kind})")
 
 
 def _profile(masks: MaskVolume, volumetry: Volumetry, unsure: Sequence[int]) -> str:
-    """Return an SVG of overlaid columns of WT, TC and ET by slice, with marks at unsure slices."""
+    """Return an SVG of overlaid columns of WT, TC and ET by slice, with ranks at unsure slices."""
     most = max(1, *(row.voxels[0] for row in volumetry.slices.values()), 1)
     width = 800 / masks.slice_count
     bars = []
@@ -187,13 +209,15 @@ def _profile(masks: MaskVolume, volumetry: Volumetry, unsure: Sequence[int]) -> 
                     f'<rect x="{index * width:.1f}" y="{84 - tall:.1f}" width="{width:.1f}" '
                     f'height="{tall:.1f}" fill="rgb{COLOURS[region]}"/>'
                 )
-    for z in unsure:
-        middle = (z - masks.crop.z[0] + 0.5) * width
-        corners = f"{middle:.1f},88 {middle - 3:.1f},94 {middle + 3:.1f},94"
-        title = f"<title>Z {z}: unsure</title>"
-        bars.append(f'<polygon points="{corners}" fill="#fff">{title}</polygon>')
+    for rank, number in enumerate(unsure, 1):
+        middle = (number - masks.number(0) + 0.5) * width
+        title = f"<title>slice {number}</title>"
+        bars.append(
+            f'<text x="{middle:.1f}" y="96" fill="#fff" font-size="11" text-anchor="middle">'
+            f"{rank}{title}</text>"
+        )
     label = "volume of each region by slice"
-    return f'<svg viewBox="0 0 800 96" role="img" aria-label="{label}">{"".join(bars)}</svg>'
+    return f'<svg viewBox="0 0 800 99" role="img" aria-label="{label}">{"".join(bars)}</svg>'
 
 
 def _model(sha256: str) -> str:

@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_host import discovery, handshake, inputs, outputs, recording, session
-from firmware_host.confidence import unsure_summary
+from firmware_host import discovery, handshake, inputs, interrupts, outputs, recording, session
 from firmware_host.inputs import StreamedCase
 from firmware_host.mask_volume import DigestMismatch, MaskVolume
 from firmware_host.options import FarEnd
@@ -80,9 +79,7 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     started = time.monotonic()
     with open_reporter(arguments) as reporter:
         name = inputs.case_name(arguments.case) if arguments.case else None
-        mask = arguments.output or outputs.default_mask(name)
-        paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
-        outputs.check_writable(paths, arguments.force)
+        paths = choose_outputs(arguments, name) if name or arguments.output else None
         if arguments.case:
             reporter.waiting(f"reading {arguments.case}")
         case = inputs.load_case(arguments.case, arguments.missing) if arguments.case else None
@@ -92,11 +89,23 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             reporting_end(reporter),  # before the page, which stays open
             connect_board(arguments, far_end) as (connection, hello),
         ):
+            if paths is None:  # the phantom, or what the board or a recording plays
+                phantom = Mode.PLAY not in hello.modes and not recording.find_replay(connection)
+                paths = choose_outputs(arguments, inputs.PHANTOM if phantom else None)
             job = start_stream(connection, hello, case, arguments, reporter)
             observer = PageObserver(page)
             result = finish_stream(connection, job, paths, arguments.baud, reporter, observer)
             total = f"{time.monotonic() - started:.1f} s in all, from reading to writing"
             reporter.result(*result.lines, total, *result_lines(result))
+            interrupts.check()
+
+
+def choose_outputs(arguments: argparse.Namespace, name: str | None) -> OutputPaths:
+    """Return where the files of the case `name` go; raises GliosliceError if they cannot."""
+    mask = arguments.output or outputs.default_mask(name)
+    paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
+    outputs.check_writable(paths, arguments.force)
+    return paths
 
 
 @contextmanager
@@ -140,7 +149,6 @@ def start_stream(
         if case is not None:  # a simulated board read it from this disk: the montage can be made
             streamed = replace(streamed, name=case.name, images=case.volumes, truth=case.labels)
         masks = MaskVolume(mode, None, inputs.played_crop(volume, hello.window))
-        log_warnings(streamed)
         return StreamJob(masks, streamed, hello, choice, rules, played=volume)
     if case is None:
         reporter.result("no CASE given: streaming the phantom, a synthetic head")
@@ -151,14 +159,7 @@ def start_stream(
     masks, streamed = session.new_mask_volume(choice, crop), inputs.hosted_case(case)
     recording.record_placement(connection, streamed, crop)
     sender = session.send_slices(connection, hello, choice, masks, slices, absent)
-    log_warnings(streamed)  # computed while slices are already being sent
     return StreamJob(masks, streamed, hello, choice, rules, sender)
-
-
-def log_warnings(case: StreamedCase) -> None:
-    """Log what looks unusual in a case."""
-    for warning in case.warnings:
-        logger.warning("%s", warning)
 
 
 def find_rules(hello: BoardHello, arguments: argparse.Namespace) -> PostprocessingRules:
@@ -187,43 +188,71 @@ def finish_stream(
 
     Masks received before an early end are kept; then this raises Interrupted for Ctrl-C,
     SlicesFailed or another GliosliceError, or OSError for files that cannot be written. After
-    DigestMismatch nothing is kept.
+    DigestMismatch nothing is kept. An interrupt during the last files is left to the caller
+    (`interrupts.check`).
     """
-    status = RunStatus(job.masks, job.case, job.hello, connection, baud)
-    observer.start_run(status)
-
-    def report_case(state: str, error: str | None, report: dict[str, Any] | None) -> None:
-        files = [str(path) for path in paths.all if path.exists()]
-        reporter.event(
-            "case", case=job.case.name, state=state, error=error, files=files, report=report
-        )
-
-    try:
-        receive_all(connection, job, status, reporter, observer)
-    except DigestMismatch as error:
-        report_case("failed", cli.one_line(error), None)
-        raise
-    except (GliosliceError, KeyboardInterrupt) as error:
-        report = final_report(job, connection)
+    with interrupts.deferred():
+        for warning in job.case.warnings:  # computed while slices are already being sent
+            logger.warning("%s", warning)
+        status = RunStatus(job.masks, job.case, job.hello, connection, baud)
+        observer.start_run(status)
+        try:
+            receive_all(connection, job, status, reporter, observer)
+        except DigestMismatch as error:
+            report_case(reporter, job, paths, "failed", cli.one_line(error), None)
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            keep_partial(connection, job, paths, reporter, observer, error)
+        processed = job.masks.postprocessed(job.rules)
+        for index in processed.changed:
+            observer.add_slice(processed.masks, index)
+        job = replace(job, masks=processed.masks)
+        report = final_report(job, connection, paths, processed.report())
         observer.set_report(report)
-        kept = outputs.write_partial(paths, job.masks, job.case, report)
-        if isinstance(error, KeyboardInterrupt):
-            report_case("interrupted", None, report)
-            print(f"interrupted; {kept}", file=sys.stderr)
-            raise Interrupted(cli.INTERRUPTED) from None
-        reason = f"{cli.one_line(error)}; {kept}"
-        report_case("failed", reason, report)
-        kind = SlicesFailed if isinstance(error, SlicesFailed) else GliosliceError
-        raise kind(reason) from error
-    processed = job.masks.postprocessed(job.rules)
-    for index in processed.changed:
-        observer.add_slice(processed.masks, index)
-    job = replace(job, masks=processed.masks)
-    report = final_report(job, connection) | {"postprocessing": processed.report()}
-    observer.set_report(report)
-    lines = outputs.write_outputs(paths, job.masks, job.case, report)
-    report_case("complete", None, report)
+        try:
+            lines = outputs.write_outputs(paths, job.masks, job.case, report)
+        except OSError as error:  # the mask, which is written last, is missing
+            keep_partial(connection, job, paths, reporter, observer, error)
+        report_case(reporter, job, paths, "complete", None, report)
     return StreamResult(job, report, lines)
+
+
+def keep_partial(
+    connection: Connection,
+    job: StreamJob,
+    paths: OutputPaths,
+    reporter: Reporter,
+    observer: PageObserver,
+    error: BaseException,
+) -> NoReturn:
+    """Save the masks of a run that `error` ended, and raise what `finish_stream` announces."""
+    report = final_report(job, connection, paths)
+    observer.set_report(report)
+    kept = outputs.write_partial(paths, job.masks, job.case, report)
+    # A terminal that closes, and a simulated board of its process group, end with the run.
+    if isinstance(error, KeyboardInterrupt) or interrupts.requested():
+        report_case(reporter, job, paths, "interrupted", None, report)
+        print(f"interrupted; {kept}", file=sys.stderr)
+        raise Interrupted(cli.INTERRUPTED) from None
+    reason = f"{cli.one_line(error)}; {kept}"
+    report_case(reporter, job, paths, "failed", reason, report)
+    if not isinstance(error, (GliosliceError, OSError)):
+        raise error
+    kind = SlicesFailed if isinstance(error, SlicesFailed) else GliosliceError
+    raise kind(reason) from error
+
+
+def report_case(
+    reporter: Reporter,
+    job: StreamJob,
+    paths: OutputPaths,
+    state: str,
+    error: str | None,
+    report: dict[str, Any] | None,
+) -> None:
+    """Report to a program how a case ended."""
+    files = [str(path) for path in paths.all if path.exists()]
+    reporter.event("case", case=job.case.name, state=state, error=error, files=files, report=report)
 
 
 def receive_all(
@@ -246,21 +275,27 @@ def receive_all(
             except PeerRestarted:
                 if not received:
                     raise  # it crashes on the same slice again and again
-                hello, sender = session.resume_after_restart(
-                    connection, job.hello, job.choice, job.masks,
-                    sender=job.sender, played=job.played,
-                )  # fmt: skip
+                with interrupts.allowed():
+                    hello, sender = session.resume_after_restart(
+                        connection, job.hello, job.choice, job.masks,
+                        sender=job.sender, played=job.played,
+                    )  # fmt: skip
                 job, received = replace(job, hello=hello, sender=sender), 0
     if job.masks.failed:
         raise SlicesFailed(outputs.describe_failures(job.masks))
 
 
-def final_report(job: StreamJob, connection: LinkNumbers) -> dict[str, Any]:
+def final_report(
+    job: StreamJob,
+    connection: LinkNumbers,
+    paths: OutputPaths,
+    postprocessing: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the report of a run that is over, with Dice if the ground truth is known."""
     truth = job.case.truth
     dice = None if truth is None else cropped_dice(job.masks.labels(), truth)
-    report = outputs.make_run_report(job.masks, job.case, job.hello, connection.counts)
-    return report | {"dice": dice}
+    known = {"dice": dice, "postprocessing": postprocessing}
+    return outputs.final_report(paths, job.masks, job.case, job.hello, connection.counts, known)
 
 
 def cropped_dice(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
@@ -287,7 +322,7 @@ def result_lines(result: StreamResult) -> list[str]:
     )
     if changes := report["postprocessing"]:
         lines.append(f"post-processing: {changes['summary']}")
-    unsure = unsure_summary(report["quality"])
-    lines += [f"review: {unsure}"] if unsure else []
     latencies = list(job.masks.milliseconds.values())
-    return lines + summary_lines(job.masks.slice_count, latencies, report["volumes_ml"])
+    lines += summary_lines(job.masks.slice_count, latencies, report["volumes_ml"])
+    logged = job.case.warnings  # at the start
+    return lines + [f"warning: {line}" for line in report["warnings"] if line not in logged]

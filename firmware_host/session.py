@@ -23,9 +23,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_host import handshake
+from firmware_host import handshake, interrupts
 from firmware_host.handshake import board_failure
 from firmware_host.inputs import missing_modalities
+from firmware_host.link_watch import LinkWatch
 from firmware_host.mask_volume import MaskVolume
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop
@@ -53,6 +54,9 @@ ENCODERS = 2
 
 POLL = 0.5
 """Seconds between two checks whether the sender has failed."""
+
+DRAIN = 1.0
+"""Seconds that an interrupted run takes at most to read what has arrived already."""
 
 STALL = 300.0
 """Seconds without a message, on a link that is up, after which a run is given up.
@@ -150,8 +154,9 @@ def receive_played_volume(
 
     Raises BoardFailed if it cannot be read, MessageError for another message.
     """
-    deadline = time.monotonic() + stall
+    deadline, watch = time.monotonic() + stall, LinkWatch(connection)
     while (message := messages.receive(connection, POLL)) is None:
+        watch.check()
         if time.monotonic() >= deadline:
             raise stall_error(connection, stall)
     if isinstance(message, Error):
@@ -169,19 +174,12 @@ def receive_masks(
 ) -> Iterator[int]:
     """Yield the index of each slice as its mask, or its failure, arrives, until the run ends.
 
-    Raises what the connection raises, and BoardFailed, MessageError, CodecError, DigestMismatch.
+    Raises what the connection raises, and LinkAltersBytes, BoardFailed, MessageError, CodecError,
+    DigestMismatch. After a deferred interrupt it reads what has arrived, then raises
+    KeyboardInterrupt.
     """
-    last_received = time.monotonic()
     while True:
-        message = messages.receive(connection, POLL)
-        now = time.monotonic()
-        if message is None:
-            if sender and sender.failure:
-                raise sender.failure
-            if now - last_received >= stall:
-                raise stall_error(connection, stall)
-            continue
-        last_received = now
+        message = next_message(connection, sender, stall)
         match message:
             case Mask() | Empty():
                 yield from masks.add(message)
@@ -196,6 +194,29 @@ def receive_masks(
             case _:
                 name = type(message).__name__
                 raise MessageError(f"the board sent an unexpected {name}; restart its server")
+
+
+def next_message(
+    connection: Connection, sender: SliceSender | None, stall: float
+) -> messages.Message:
+    """Wait for the next message, up to `stall` seconds.
+
+    After an interrupt it is one that has arrived already; if there is none, or they take longer
+    than DRAIN, this raises KeyboardInterrupt.
+    """
+    started, watch = time.monotonic(), LinkWatch(connection)
+    while True:
+        interrupted = interrupts.requested()
+        message = messages.receive(connection, 0.0 if interrupted else POLL)
+        if message is None or time.monotonic() >= interrupts.requested_at() + DRAIN:
+            interrupts.check()
+        if message is not None:
+            return message
+        if sender and sender.failure:
+            raise sender.failure
+        if time.monotonic() - started >= stall:
+            raise stall_error(connection, stall)
+        watch.check()
 
 
 def stall_error(connection: Connection, seconds: float) -> GliosliceError:

@@ -13,9 +13,10 @@ A run that ends early keeps its masks as `<name>.partial.nii.gz`, never under th
 A JSON report holds: case (null for one that the board played), complete, mode, images (codec),
 lossless, slices, masks, seconds, slices_per_second, device_ms {p50, p90, p99}, bytes_up,
 bytes_down, retransmits (the host's), volumes_ml and diameters_mm {WT, TC, ET}, quality {mean,
-below, unsure: the Z of slices to look at}, model {name, sha256}, mirroring, missing (modalities),
-postprocessing {summary, removed_ml, core_ml, rules} (null if no rules were applied), dice (null
-without ground truth), labels, warnings.
+below, unsure: at most five slices to look at, counted from 1, the worst first}, model {name,
+sha256}, mirroring, missing (modalities), postprocessing {summary, removed_ml, core_ml, rules}
+(null if no rules were applied), dice (null without ground truth), labels, date, version, shape and
+affine of the mask, warnings.
 """
 
 import argparse
@@ -25,12 +26,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from firmware_host import interrupts
 from firmware_host.options import FarEnd, parse_options
 from glioslice import cli
 from glioslice.malloc import configure_malloc
-
-ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""What `kill` and a closed terminal send; Windows has no SIGHUP."""
 
 
 def main(argv: Sequence[str] | None = None, far_end: FarEnd | None = None) -> None:
@@ -38,16 +37,9 @@ def main(argv: Sequence[str] | None = None, far_end: FarEnd | None = None) -> No
 
     `far_end` returns the command of the board on a simulated line, by default `python -m device`.
     """
-    end_like_ctrl_c()
-    configure_malloc()
-    cli.run(lambda arguments: run_command(arguments, far_end), parse_options(argv))
-
-
-def end_like_ctrl_c() -> None:
-    """Let `kill` or a closed terminal end a run like Ctrl-C, so that its masks are kept."""
-    for number in ENDING:
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+    with interrupts.handled():
+        configure_malloc()
+        cli.run(lambda arguments: run_command(arguments, far_end), parse_options(argv))
 
 
 @contextmanager
@@ -58,7 +50,7 @@ def exit_at_once() -> Iterator[None]:
         os.write(2, b"interrupted\n")
         os._exit(cli.INTERRUPTED)
 
-    numbers = (signal.SIGINT, *ENDING)
+    numbers = (signal.SIGINT, *interrupts.ENDING)
     # A signal that is ignored, as under nohup, stays ignored.
     before = {n: signal.signal(n, leave) for n in numbers if callable(signal.getsignal(n))}
     try:

@@ -10,6 +10,9 @@ from firmware_host.mask_volume import MaskVolume
 from glioslice.labels import REGIONS, to_regions
 from glioslice.wire.messages import UNKNOWN
 
+MAX_OUTSIDE = 0.01
+"""Share of a mask that may lie outside the brain: a border that is a voxel too wide has less."""
+
 
 @dataclass(frozen=True)
 class SliceMeasures:
@@ -81,14 +84,25 @@ def _component_diameter(component: NDArray[np.bool_]) -> float:
     return float(np.sqrt((distances**2).sum(axis=2).max())) + 1.0
 
 
+def outside_brain_warning(labels: NDArray[np.uint8], brain: NDArray[np.bool_]) -> str | None:
+    """Return a warning if a mask (X, Y, Z) leaves the brain, None if it does not."""
+    voxels, outside = np.count_nonzero(labels), np.count_nonzero(labels[~brain])
+    if outside <= MAX_OUTSIDE * voxels:
+        return None
+    return (
+        f"{outside / 1000:.1f} of the mask's {voxels / 1000:.1f} mL lie outside the brain, where "
+        "all images are 0. Check that mask and images belong together."
+    )
+
+
 def slices_csv(masks: MaskVolume, volumetry: Volumetry) -> str:
     """Return a CSV row for each slice; without numbers where no mask was received.
 
-    `quality` is the board's confidence byte (firmware_host.confidence), empty where unknown. `z`
-    counts slices of the volume from 0 at the feet.
+    `quality` is the board's confidence byte (firmware_host.confidence), empty where unknown.
+    `slice` counts the slices of the volume from 1 at the feet.
     """
     names = [f"{r}_{what}" for what in ("ml", "mm") for r in REGIONS]
-    lines = [",".join(("z", "state", *names, "device_ms", "quality"))]
+    lines = [",".join(("slice", "state", *names, "device_ms", "quality"))]
     for index in range(masks.slice_count):
         measures = volumetry.slices.get(index)
         state = "failed" if index in masks.failed else "mask" if measures else "missing"
@@ -98,5 +112,5 @@ def slices_csv(masks: MaskVolume, volumetry: Volumetry) -> str:
             cells += [f"{mm:.1f}" for mm in measures.diameters_mm]
             cells.append(f"{masks.milliseconds[index]:.3f}")
             cells.append("" if masks.quality[index] == UNKNOWN else str(masks.quality[index]))
-        lines.append(",".join((str(masks.crop.z[0] + index), state, *cells)))
+        lines.append(",".join((str(masks.number(index)), state, *cells)))
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Montage of a case: slices through the tumour with WT, TC and ET outlined."""
+"""Montage of a case: numbered slices through the tumour with WT, TC and ET outlined."""
 
 import io
 from dataclasses import replace
@@ -46,12 +46,12 @@ def montage_png(images: Images, labels: NDArray[np.uint8]) -> bytes:
 def draw_montage(images: Images, labels: NDArray[np.uint8]) -> Image.Image:
     """Draw images (4, X, Y, Z) with the outlines of labels (X, Y, Z).
 
-    One row shows FLAIR and one T1ce, both the same slices, evenly spaced over the tumour, or over
-    the brain if there is none. Seen from below: the patient's left is on the right, front on top.
+    One row shows FLAIR and one T1ce, both the same numbered slices (see `choose_slices`). Seen from
+    below: the patient's left, marked L, is on the right, front on top.
     """
     brain = brain_mask(images)
     crop = find_crop(brain)
-    z = _choose_slices(labels, crop.z)
+    z = choose_slices(labels, crop.z)
     flat = replace(crop, z=(0, COLUMNS))
     masks, inside = extract_slices(labels[..., z], flat), extract_slices(brain[..., z], flat)
     width, height = (side * ZOOM for side in crop.window)
@@ -66,17 +66,40 @@ def draw_montage(images: Images, labels: NDArray[np.uint8]) -> Image.Image:
         slices = np.where(inside, scores, np.float32(DARK))
         for column in range(COLUMNS):
             tile = _draw_tile(slices[column], masks[column])
+            _draw_marks(tile, f"slice {z[column] + 1}")
             picture.paste(tile, (column * width, row * height))
         _draw_text(picture, (6, row * height + 4), title)
     _draw_legend(picture, len(SHOWN) * height)
     return picture
 
 
-def _choose_slices(labels: NDArray[np.uint8], z: tuple[int, int]) -> NDArray[np.intp]:
-    """Return COLUMNS evenly spaced slices of the tumour, or of the range `z` without one."""
-    tumour = np.flatnonzero(labels.any(axis=(0, 1)))
-    low, high = (tumour[0], tumour[-1]) if tumour.size else (z[0], z[1] - 1)
-    return np.asarray(np.rint(np.linspace(low, high, COLUMNS + 2)[1:-1]), np.intp)
+def choose_slices(labels: NDArray[np.uint8], z: tuple[int, int]) -> NDArray[np.intp]:
+    """Return COLUMNS slices by the tumour's area in them, or evenly spaced in `z` without tumour.
+
+    The slices are divided into COLUMNS consecutive groups with about the same volume of tumour. A
+    group shows the slice in the middle of its volume, one of them the largest of all instead. So a
+    large lesion gets more pictures than a small one. A tumour in fewer slices is shown with its
+    nearest neighbours.
+    """
+    areas = np.count_nonzero(labels[:, :, z[0] : z[1]], axis=(0, 1))
+    tumour = np.flatnonzero(areas)
+    if not tumour.size or len(areas) < COLUMNS:
+        return np.asarray(z[0] + (np.arange(COLUMNS) + 0.5) * len(areas) // COLUMNS, np.intp)
+    if tumour.size < COLUMNS:
+        distance = np.abs(np.arange(len(areas))[:, None] - tumour).min(axis=1)
+        return np.asarray(z[0] + np.sort(distance.argsort(kind="stable")[:COLUMNS]), np.intp)
+    ends = np.searchsorted(np.cumsum(areas[tumour]), areas.sum() * np.arange(1, COLUMNS) / COLUMNS)
+    # Each group has a slice at least, also where one slice has most of the volume.
+    bounds = [0]
+    for left, end in zip(range(COLUMNS - 1, 0, -1), ends, strict=True):
+        bounds.append(min(max(int(end) + 1, bounds[-1] + 1), tumour.size - left))
+    groups = np.split(tumour, bounds[1:])
+    largest, chosen = int(areas.argmax()), []
+    for group in groups:
+        volume = np.cumsum(areas[group])
+        middle = int(group[np.searchsorted(volume, volume[-1] / 2)])
+        chosen.append(largest if largest in group else middle)
+    return np.asarray(z[0] + np.array(chosen), np.intp)
 
 
 def _draw_tile(grey: NDArray[np.float32], labels: NDArray[np.uint8]) -> Image.Image:
@@ -96,6 +119,18 @@ def _inner_edge(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     padded = np.pad(region, 1)
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return np.asarray(region & ~inside)
+
+
+def _draw_marks(tile: Image.Image, title: str) -> None:
+    """Write the slice's title, and R and L where the patient's right and left are."""
+    draw, small = ImageDraw.Draw(tile), ImageFont.load_default(15)
+    width, height = tile.size
+    for text, place, anchor in (
+        (title, (width - 5, 4), "ra"),
+        ("R", (5, height // 2), "lm"),
+        ("L", (width - 5, height // 2), "rm"),
+    ):
+        draw.text(place, text, (255, 255, 255), small, anchor)
 
 
 def _draw_legend(picture: Image.Image, top: int) -> None:

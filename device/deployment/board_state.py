@@ -39,6 +39,13 @@ report console "$(tr ' ' '\n' < /proc/cmdline | sed -n 's/^console=\([^,]*\).*/\
 report getty "$(systemctl is-active "serial-getty@$name.service" 2>/dev/null || true)"
 report bluetooth "$([ ! -e /dev/serial1 ] || readlink -f /dev/serial1)"
 report edgetpu "$(ldconfig -p 2>/dev/null | grep -o 'libedgetpu.so.1' | head -n 1 || true)"
+report group "$(stat -L -c %G "$port" 2>/dev/null || true)"
+report mode "$(stat -L -c %a "$port" 2>/dev/null || true)"
+closed=
+for place in / /opt @ROOT@ @ROOT@/releases @ROOT@/current/ @ROOT@/current/venv/bin @ROOT@/current/model; do
+  [ ! -d "$place" ] || case $(stat -L -c %A "$place") in *[xt]) ;; *) closed="$closed $place" ;; esac
+done
+report closed "$(echo $closed)"
 device=$(readlink -f "$port" 2>/dev/null || echo none)
 pids=$(ls -l /proc/[0-9]*/fd 2>/dev/null |
   awk -v device="$device" -F / '/^\/proc/ { pid = $3 } substr($0, length($0) - length(device) + 1) == device { print pid }')
@@ -121,7 +128,31 @@ def find_board_problems(state: BoardState, port: str, runtime: str) -> list[Prob
     if state.values["device"].startswith("/dev/ttyS"):
         text = f"{port} is the mini UART, whose speed follows the core's clock"
         problems.append(Problem(False, text, DISABLE_BLUETOOTH))
+    return [*problems, *_rights_problems(state.values, port)]
+
+
+def _rights_problems(found: dict[str, str], port: str) -> list[Problem]:
+    """Return what keeps the service, a user of its own, from its files or its port."""
+    problems = []
+    if closed := found["closed"].split():
+        ours = [place for place in closed if place.startswith(ROOT)]
+        others = [place for place in closed if place not in ours]
+        if others:
+            text = f"the service's user cannot enter {' and '.join(others)}"
+            problems.append(Problem(True, text, f"sudo chmod o+x {' '.join(others)}"))
+        if ours:
+            text = f"the service's user cannot enter {' and '.join(ours)}"
+            problems.append(Problem(False, text, "a deployment sets the rights"))
+    mode = int(found["mode"] or "0", 8)
+    if found["exists"] and not (mode & 0o006 == 0o006 or _in_dialout(found["group"], mode)):
+        text = f"{port} belongs to the group {found['group']} with mode {found['mode']}"
+        remedy = "the service needs a port that the group dialout reads and writes (a udev rule)"
+        problems.append(Problem(False, text, remedy))
     return problems
+
+
+def _in_dialout(group: str, mode: int) -> bool:
+    return group == "dialout" and mode & 0o060 == 0o060
 
 
 def _system_problems(state: BoardState, runtime: str) -> list[tuple[str, str]]:

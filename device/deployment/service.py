@@ -16,6 +16,12 @@ UNIT = "/etc/systemd/system/glioslice.service"
 MEMORY = "400M"
 
 
+OPEN_TO_SERVICE = f"""umask 022
+mkdir -p {ROOT}/releases
+chmod 755 {ROOT} {ROOT}/releases"""
+"""The service runs as another user than root, whose umask may close what root makes."""
+
+
 def make_unit(port: str, model: str, *, coral: bool) -> str:
     """Return the unit's text. `model` is a path within the release.
 
@@ -88,6 +94,7 @@ def install_script(release: str) -> str:
     """Return a script that installs a release from the archive on its input."""
     new = f"{ROOT}/releases/{release}"
     return f"""
+{OPEN_TO_SERVICE}
 rm -rf {new}
 mkdir -p {new}
 trap 'rm -rf {new}' EXIT
@@ -108,6 +115,7 @@ trap - EXIT
 def start_script(release: str) -> str:
     """Return a script that starts a release with the unit on its input and removes older ones."""
     return f"""
+{OPEN_TO_SERVICE}
 cat > {UNIT}.new
 mv {UNIT}.new {UNIT}
 ln -sfn releases/{release} {ROOT}/current.new

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from enum import Enum
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ from device.deployment import service
 from device.deployment.board_state import BoardState, find_board_problems, probe_script, read_state
 from device.deployment.payload import Payload, make_payload
 from device.deployment.remote import Remote
+from glioslice.deployments import NotedBoard, forget_deployment, note_deployment
 from glioslice.errors import GliosliceError
 
 
@@ -57,6 +59,7 @@ def deploy_board(
     """
     board = deployment.board
     if action is Action.UNINSTALL:
+        forget_deployment(board.target)
         removed = bool(board.run(service.UNINSTALL, root=True).strip())
         show(f"{board.target}: glioslice is removed" + ("" if removed else "; none was installed"))
         return Effect.REMOVED if removed else Effect.UNCHANGED
@@ -96,5 +99,6 @@ def install(deployment: Deployment, state: BoardState, show: Show, make: MakePay
         board.run(service.start_script(payload.release), root=True, send=unit.encode())
     for line in board.run(service.test_script(payload.model), root=True).splitlines():
         show(line)
+    note_deployment(NotedBoard(board.target, port, date.today().isoformat()))
     show(f"{board.target} waits on {port}; next: glioslice stream CASE --port ...")
     return effect

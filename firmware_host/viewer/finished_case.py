@@ -15,24 +15,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firmware_host.inputs import load_case
+from firmware_host import interrupts
+from firmware_host.inputs import case_name, load_case
 from firmware_host.mask_files import check_same_space, read_mask
 from firmware_host.options import SCHEME_NAMES
 from firmware_host.progress import Reporter
-from firmware_host.stream import end_like_ctrl_c
 from firmware_host.viewer.page import open_page
 from firmware_host.viewer.scene import Scene
-from firmware_host.volumetry import Volumetry
+from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice import cli
 from glioslice.cases import Case, phantom_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from glioslice.malloc import configure_malloc
+from glioslice.metrics import volumes_ml
 from glioslice.missing_modalities import add_missing_option
+from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from glioslice.sanity_checks import find_warnings
 
 PHANTOM = re.compile(r"phantom-(\d{1,4})")
+MASK_NAME = re.compile(r"(.+)[-_](?:mask|seg)(?:\.partial)?\.nii(?:\.gz)?", re.IGNORECASE)
+
+VOLUME_TOLERANCE = 0.0015
+"""mL, a voxel: reports have whole voxels."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
     add_missing_option(parser)
     parser.add_argument("--http-port", type=int, default=0, help="port of the page; default: any")
-    end_like_ctrl_c()
-    configure_malloc()
-    cli.run(
-        lambda given: show(
-            given.mask, given.case, given.report, given.labels, given.http_port, given.missing
-        ),
-        parser.parse_args(argv),
-    )
+    with interrupts.handled():
+        configure_malloc()
+        cli.run(
+            lambda given: show(
+                given.mask, given.case, given.report, given.labels, given.http_port, given.missing
+            ),
+            parser.parse_args(argv),
+        )
 
 
 def show(
@@ -87,7 +93,7 @@ def show(
     case_read = found.case
     scene = Scene(found.crop)
     if case_read is not None:
-        scene = Scene(found.crop, case_read.images, case_read.missing)
+        scene = Scene(found.crop, case_read.images, case_read.missing, case_read.labels)
     details = {
         "name": found.name,
         "mode": "finished case",
@@ -103,7 +109,8 @@ def show(
             page.add(index, None, labels)
         counts = {"slices": len(slices), "masks": len(slices)}
         sizes = {"volumes_ml": volumetry.volumes_ml(), "diameters_mm": volumetry.diameters_mm()}
-        page.set_numbers(lambda: {**counts, **found.report, **sizes})
+        told = {"warnings": details["warnings"]}
+        page.set_numbers(lambda: {**counts, **found.report, **sizes, **told})
 
 
 def read_finished(
@@ -116,19 +123,23 @@ def read_finished(
     """Return the finished case in these files.
 
     If the report is of the phantom, which is in no file, the phantom is made. What was missing in
-    the run of the report, or is in `missing`, is not read. Raises GliosliceError
-    if mask and case do not belong together, or a file is not valid.
+    the run of the report, or is in `missing`, is not read. Raises GliosliceError if mask, case and
+    report do not belong together, or a file is not valid.
     """
-    report = next((read_json(path) for path in reports if path.suffix == ".json"), {})
+    path, report = read_report(reports)
     labels, space, _ = read_mask(mask, scheme or report.get("labels"))
+    if path:
+        check_report(path, report, mask, labels, space)
     missing = {*missing, *report.get("missing", ())}
     phantom = PHANTOM.fullmatch(str(report.get("case")))
     loaded = phantom_case(int(phantom[1]), missing) if phantom and not case else None
     if case:
         loaded = load_case(case, missing)
         check_same_space(mask, space, case, loaded.space)
+    check_names(mask, loaded, case, path, report.get("case"))
     if loaded is None:
-        return FinishedCase(labels, whole_volume(labels), None, mask.name, report)
+        name = report.get("case") or mask_case(mask) or mask.name
+        return FinishedCase(labels, whole_volume(labels), None, name, report)
     if loaded.images.shape[1:] != labels.shape:
         raise GliosliceError(f"{mask}: its shape {labels.shape} is not that of {loaded.name}")
     crop = find_crop(brain_mask(loaded.images))
@@ -137,12 +148,76 @@ def read_finished(
     return FinishedCase(labels, crop, loaded, loaded.name, report)
 
 
+def read_report(paths: Sequence[Path]) -> tuple[Path | None, dict[str, Any]]:
+    """Return the one JSON report of `paths`, or (None, {}); raises GliosliceError for others."""
+    for path in paths:
+        if path.suffix.lower() != ".json":
+            raise GliosliceError(f"{path}: the numbers are read from the JSON report; name that")
+    if len(paths) > 1:
+        raise GliosliceError(f"{paths[1]}: a mask has one report; name {paths[0]} or this one")
+    return (paths[0], read_json(paths[0])) if paths else (None, {})
+
+
+def check_report(
+    path: Path, report: dict[str, Any], mask: Path, labels: NDArray[np.uint8], space: Space
+) -> None:
+    """Raise GliosliceError unless `report` can be that of a mask, by its space and its volumes."""
+    if not isinstance(report.get("volumes_ml"), dict):
+        raise GliosliceError(f"{path}: is not the report of a run, which has volumes_ml")
+    advice = f"so it is not the report of {mask}; leave it out, or name the right one"
+    try:
+        shape = tuple(report.get("shape", space.shape))
+        affine = np.asarray(report.get("affine", space.affine), np.float64)
+        same = affine.shape == (4, 4) and np.allclose(affine, space.affine, atol=1e-2)
+    except (TypeError, ValueError):
+        raise GliosliceError(f"{path}: shape or affine is not as a run writes it") from None
+    if shape != space.shape or not same:
+        raise GliosliceError(f"{path}: was made in another space, {advice}")
+    for region, found in volumes_ml(labels).items():
+        told = report["volumes_ml"].get(region)
+        if not isinstance(told, int | float) or abs(told - found) > VOLUME_TOLERANCE:
+            raise GliosliceError(
+                f"{path}: {region} has {told} mL, the mask {found:.3f} mL, {advice}"
+            )
+
+
+def check_names(
+    mask: Path, case: Case | None, path: Path | None, report: Path | None, reported: str | None
+) -> None:
+    """Raise GliosliceError if the names of mask, case and report are those of different cases.
+
+    A mask may have any name if it does not end in `-mask` or `_seg`, if it lies in the folder of
+    the case, or if the case's report describes it.
+    """
+    named = mask_case(mask)
+    if case and reported and reported != case.name:
+        raise GliosliceError(f"{report}: is the report of {reported}, not of {case.name}")
+    if path and (mask.resolve().parent == path.resolve() or reported):
+        return
+    names = {case.name, case_name(path)} if case and path else {case.name} if case else {reported}
+    if named and names != {None} and named not in names:
+        shown = case.name if case else reported
+        raise GliosliceError(
+            f"{mask}: is by its name the mask of {named}, not of {shown}; rename it if it is not"
+        )
+
+
+def mask_case(mask: Path) -> str | None:
+    """Return the case that a mask is named after, None if its name does not say it."""
+    match = MASK_NAME.fullmatch(mask.name)
+    return match[1] if match else None
+
+
 def case_warnings(found: FinishedCase) -> list[str]:
-    """Return the warnings of the report, or else those of the images if they are known."""
+    """Return the warnings of the report, or else those of the images; a mask outside the brain."""
     reported = found.report.get("warnings")
-    if isinstance(reported, list):
-        return [str(line) for line in reported]
-    return find_warnings(found.case.images, found.case.missing) if found.case else []
+    warnings = [str(line) for line in reported] if isinstance(reported, list) else []
+    if found.case is None:
+        return warnings
+    if not isinstance(reported, list):
+        warnings += find_warnings(found.case.images, found.case.missing)
+    outside = outside_brain_warning(found.labels, brain_mask(found.case.images))
+    return warnings + ([outside] if outside and outside not in warnings else [])
 
 
 def whole_volume(labels: NDArray[np.uint8]) -> Crop:

@@ -1,7 +1,7 @@
 // The page: messages from the WebSocket, and the controls.
 
 import { showBoards } from "./boards.js";
-import { drawLatency, drawProfile, showCase, showNumbers, showState } from "./panel.js";
+import { drawLatency, drawProfile, showCase, showLookAt, showNumbers, showState } from "./panel.js";
 import { VIEWS, Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -41,9 +41,12 @@ async function handle(data) {
   const message = JSON.parse(data);
   if (message.kind === "case") return openCase(message);
   numbers = message;
-  showState(numbers.state, numbers.message);
+  showState(numbers.state, numbers.message, unsure().length);
   showBoards(numbers.boards);
-  if (given) showNumbers(numbers);
+  if (given) {
+    showNumbers(numbers);
+    showLookAt(unsure(), given.first, goToSlice);
+  } else if (numbers.state === "waiting") showHint("Waiting for the board.");
   if (!["waiting", "running"].includes(numbers.state) && $("follow").checked) showLargest();
   paint();
 }
@@ -56,6 +59,9 @@ async function openCase(message) {
   showCase(given);
   await viewer.open(given.grid, given.regions);
   $("slice").max = given.grid[2] - 1;
+  $("follow").parentElement.hidden = given.mode === "finished case";
+  $("expert").hidden = !given.expert;
+  if (given.expert) loadExpert().catch(console.error);
   $("hint").hidden = true;
   choices("modalities", given.modalities.map((name) => [name, NAMES[name]]), shade);
   $("modalities").hidden = !given.modalities.length;
@@ -77,6 +83,11 @@ function addSlice(data) {
   arrivals += 1;
   if ($("follow").checked) follow(index, area);
   paint();
+}
+
+// The indices of the slices to look at, the worst first; the page counts slices from 1.
+function unsure() {
+  return (numbers.quality?.unsure ?? []).map((number) => number - 1 - (given?.first ?? 0));
 }
 
 // Pixels of each region, and the centre of the whole tumour.
@@ -123,12 +134,21 @@ function grey(name) {
   return volumes.get(name);
 }
 
+async function loadExpert() {
+  const response = await fetch("volume/expert");
+  if (response.ok) await viewer.addExpert(new Uint8Array(await response.arrayBuffer()));
+  viewer.showExpert($("expert").firstElementChild.checked);
+}
+
 async function shade(name) {
   modality = name;
+  showHint(`Loading ${NAMES[name]}.`);
   const chosen = document.querySelector(`#modalities input[value="${name}"]`);
   if (chosen) chosen.checked = true;
   const bytes = await grey(name);
-  if (modality === name) viewer.shade(new Uint8Array(bytes));
+  if (modality !== name) return;
+  viewer.shade(new Uint8Array(bytes));
+  $("hint").hidden = true;
 }
 
 // So that the page has every modality when the host has disconnected.
@@ -154,15 +174,15 @@ function paint() {
   painting = true;
   requestAnimationFrame(() => {
     painting = false;
-    drawLatency($("latency"), [...times.values()], given?.grid[2] ?? 1);
+    drawLatency($("latency"), [...times.values()], numbers.state === "finished" ? 0 : given?.grid[2] ?? 1);
     if (!given) return;
     const { z } = viewer.place;
-    const unsure = (numbers.quality?.unsure ?? []).map((place) => place - given.first);
+    const rank = unsure().indexOf(z) + 1;
     $("slice").value = z;
-    $("where").textContent = `Z ${z + given.first} of ${given.deep}${z === newest ? ", newest" : ""}`
-      + (unsure.includes(z) ? ", unsure" : "");
+    $("where").textContent = `${z + given.first + 1} of ${given.deep}`
+      + (rank ? `, look (${rank})` : z === newest && numbers.state === "running" ? ", newest" : "");
     const failed = new Set(numbers.failed ?? []);
-    drawProfile($("profile"), given.grid[2], areas, failed, unsure, given.regions, z);
+    drawProfile($("profile"), given.grid[2], areas, failed, unsure(), given.regions, z);
   });
 }
 viewer.onMoved = () => {
@@ -202,6 +222,18 @@ function toggleMasks() {
   hidden = now || null;
 }
 
+// Window and level of the greys; 255 and 128 show everything.
+function contrast(window = Number($("window").value), level = Number($("level").value)) {
+  $("window").value = window;
+  $("level").value = level;
+  if (given) viewer.setContrast(level - window / 2, level + window / 2);
+}
+
+function nextToLookAt() {
+  const listed = unsure();
+  if (listed.length) goToSlice(listed[(listed.indexOf(viewer.place.z) + 1) % listed.length]);
+}
+
 const KEYS = {
   ArrowUp: () => goToSlice(viewer.place.z + 1),
   ArrowDown: () => goToSlice(viewer.place.z - 1),
@@ -211,6 +243,11 @@ const KEYS = {
   "=": () => fade(Number($("opacity").value) + 10),
   "-": () => fade(Number($("opacity").value) - 10),
   m: toggleMasks,
+  o: () => $("outline").click(),
+  e: () => { if (!$("expert").hidden) $("expert").firstElementChild.click(); },
+  n: nextToLookAt,
+  "[": () => contrast(Number($("window").value) + 24),
+  "]": () => contrast(Number($("window").value) - 24),
   f: () => { $("follow").click(); },
   v: () => {
     const names = Object.keys(VIEWS);
@@ -234,6 +271,11 @@ document.addEventListener("keydown", (event) => {
 }, true);
 
 $("opacity").oninput = ({ target }) => fade(Number(target.value));
+$("outline").onchange = ({ target }) => viewer.setOutline(target.checked);
+$("expert").firstElementChild.onchange = ({ target }) => viewer.expert && viewer.showExpert(target.checked);
+$("window").oninput = () => contrast();
+$("level").oninput = () => contrast();
+$("reset").onclick = () => contrast(255, 128);
 $("slice").oninput = ({ target }) => goToSlice(Number(target.value));
 $("follow").onchange = () => { if ($("follow").checked && newest !== null) follow(newest, areas[newest]); };
 $("keys").onclick = () => $("help").showModal();

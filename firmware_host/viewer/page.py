@@ -27,11 +27,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from firmware_host import interrupts
 from firmware_host.mask_volume import MaskVolume
 from firmware_host.progress import CallbackHandler, Reporter, RunStatus, logging_to
 from firmware_host.viewer.feed import Feed
 from firmware_host.viewer.scene import Scene, to_page_voxels
 from firmware_host.viewer.server import Server
+from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
@@ -132,6 +134,8 @@ class Page:
             "first": scene.crop.z[0],
             "deep": scene.crop.shape[2],
             "modalities": scene.modalities,
+            "expert": scene.truth is not None,
+            "version": __version__,
         }
         self._feed.start_case({**case, **geometry, "regions": regions})
         self._publish()
@@ -160,7 +164,8 @@ class PageObserver:
         if page is None:
             return
         case = {"name": status.case.name, **status.details()}
-        scene = Scene(status.masks.crop, status.case.images, status.case.missing)
+        known = status.case
+        scene = Scene(status.masks.crop, known.images, known.missing, known.truth)
         self._link_numbers, self._shown = status.link_numbers, 0
         self._start = lambda: page.start_case(scene, case, status.numbers)
         self._start()
@@ -225,6 +230,7 @@ def _wait_for_ctrl_c(page: Page, state: str, reason: str, line: str) -> None:
     with suppress(KeyboardInterrupt):
         page.finish(state, reason)
         print(line, file=sys.stderr, flush=True)
+        interrupts.check()  # one that came while files were written
         threading.Event().wait()
 
 

@@ -7,11 +7,14 @@ const STATES = {
 };
 const text = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
-export function showState(state, message) {
+export function showState(state, message, toLookAt = 0) {
   const chip = document.querySelector("#state .chip");
-  if (chip.dataset.state !== state) {
+  const review = ["complete", "finished"].includes(state) ? toLookAt : 0;
+  const words = `${STATES[state] ?? state}${review ? `, ${review} slice${review > 1 ? "s" : ""} to look at` : ""}`;
+  if (chip.textContent !== words) {
     chip.dataset.state = state;
-    chip.textContent = STATES[state] ?? state;
+    chip.toggleAttribute("data-review", review > 0); // amber, not green
+    chip.textContent = words;
   }
   $("message").hidden = !message;
   if ($("message").textContent !== message) $("message").textContent = message;
@@ -25,6 +28,7 @@ export function showCase(given) {
   $("mode").textContent = given.mode ?? "";
   $("port").textContent = given.port ?? "";
   showWarnings(given.warnings ?? []);
+  $("made").textContent = given.version ? `glioslice ${given.version}` : "";
   const rows = given.regions.map(({ name, title, colour }) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
@@ -35,14 +39,17 @@ export function showCase(given) {
     const short = document.createElement("b");
     short.textContent = name;
     head.append(swatch, short, title);
-    row.append(head, cell(`${name}-ml`), cell(`${name}-mm`));
+    row.append(head, cell(`${name}-ml`), cell(`${name}-mm`), cell(`${name}-dice`, "dice"));
     return row;
   });
   $("regions").tBodies[0].replaceChildren(...rows);
 }
 
-// What looks unusual in the input.
+// What a reader must know before the numbers.
 function showWarnings(found) {
+  const text = found.join("\n");
+  if ($("warnings").dataset.text === text) return; // it may have been folded
+  $("warnings").dataset.text = text;
   $("warnings").hidden = !found.length;
   $("warnings").querySelector("summary").textContent = found.length === 1 ? "Warning" : `Warnings: ${found.length}`;
   $("warnings").querySelector("ul").replaceChildren(...found.map((warning) => {
@@ -52,8 +59,10 @@ function showWarnings(found) {
   }));
 }
 
-function cell(id) {
+function cell(id, kind = "") {
   const made = document.createElement("td");
+  made.className = kind;
+  made.hidden = Boolean(kind);
   made.id = id;
   made.textContent = "–";
   return made;
@@ -63,7 +72,17 @@ export function showNumbers(numbers) {
   for (const [region, ml] of Object.entries(numbers.volumes_ml ?? {})) {
     $(`${region}-ml`).textContent = ml.toFixed(1);
     $(`${region}-mm`).textContent = text(numbers.diameters_mm?.[region], 1);
+    $(`${region}-dice`).textContent = text(numbers.dice?.[region], 3);
   }
+  for (const part of document.querySelectorAll(".dice")) part.hidden = !numbers.dice;
+  if (numbers.warnings) showWarnings(numbers.warnings);
+  if (numbers.date) {
+    $("made").textContent = `Made on ${numbers.date.slice(0, 16).replace("T", " ")} with glioslice ${numbers.version}.`;
+  }
+  const running = ["waiting", "running"].includes(numbers.state);
+  $("device").hidden = !running && !numbers.device_ms;
+  $("link").hidden = !running && !numbers.bytes_down;
+  document.querySelector(".progress").hidden = numbers.state === "finished";
   $("sofar").textContent = numbers.state === "running" ? "so far" : "";
   $("progress").max = numbers.slices || 1;
   $("progress").value = numbers.masks ?? 0;
@@ -73,6 +92,7 @@ export function showNumbers(numbers) {
   $("rate").textContent = text(numbers.slices_per_second, 1);
   const link = linkUse(numbers);
   $("use").value = link?.use ?? 0;
+  $("use").hidden = !running && !link?.use;
   $("share").textContent = !link || link.use === null ? "–" : `${Math.round(100 * link.use)} %`;
   $("up").textContent = text(link && link.up / 1000, 1);
   $("down").textContent = text(link && link.down / 1000, 1);
@@ -81,9 +101,9 @@ export function showNumbers(numbers) {
 
 // The current rate of bytes; once the run is over, its average.
 function linkUse({ state, line, bytes_up: up, bytes_down: down, seconds }) {
-  if (!line || state === "running" || !seconds) return line;
+  if (state === "running" || !seconds) return line;
   const mean = { up: up / seconds, down: down / seconds };
-  return { ...mean, use: line.baud ? Math.min(1, (10 * Math.max(mean.up, mean.down)) / line.baud) : null };
+  return { ...mean, use: line?.baud ? Math.min(1, (10 * Math.max(mean.up, mean.down)) / line.baud) : null };
 }
 
 function left({ state, slices, masks, slices_per_second: rate }) {
@@ -107,7 +127,8 @@ function paper(canvas) {
 
 // Device milliseconds in the order of arrival, from 0 up, with the median as a line.
 export function drawLatency(canvas, times, slices) {
-  const sheet = paper(canvas);
+  canvas.hidden = !times.length && slices === 0;
+  const sheet = canvas.hidden ? null : paper(canvas);
   if (!sheet) return;
   const { pen, width, height } = sheet;
   const [left, bottom, top] = [30, height - 16, 6];
@@ -152,8 +173,24 @@ function line(pen, colour, x, y, toX, toY) {
   pen.stroke();
 }
 
-// A column for each slice, feet to head: the area of each region, slices that failed, and a triangle
-// over those of which the network is unsure.
+// Links to the slices of which the network is least sure: `go` is called with a slice's index.
+export function showLookAt(unsure, first, go) {
+  const key = unsure.join();
+  if ($("look").dataset.key === key) return;
+  $("look").dataset.key = key;
+  $("look").hidden = !unsure.length;
+  $("look").querySelector("ol").replaceChildren(...unsure.map((index) => {
+    const [item, button] = [document.createElement("li"), document.createElement("button")];
+    button.type = "button";
+    button.textContent = `slice ${index + first + 1}`;
+    button.onclick = () => go(index);
+    item.append(button);
+    return item;
+  }));
+}
+
+// A column for each slice, feet to head: the area of each region, slices that failed, and the rank
+// of those of which the network is least sure.
 export function drawProfile(canvas, slices, areas, failed, unsure, regions, here) {
   const sheet = paper(canvas);
   if (!sheet) return;
@@ -166,25 +203,28 @@ export function drawProfile(canvas, slices, areas, failed, unsure, regions, here
     pen.fillStyle = area ? "#33404e" : failed.has(index) ? "#ffb454" : "#1d2530";
     pen.fillRect(index * column, base, Math.ceil(column), 3);
     for (const { name, colour } of area ? regions : []) {
-      const tall = ((base - 10) * area[name]) / most;
+      const tall = ((base - 18) * area[name]) / most;
       pen.fillStyle = `rgb(${colour})`; // smaller regions over the larger, as they are nested
       pen.fillRect(index * column, base - tall, Math.ceil(column), tall);
     }
   }
   pen.fillStyle = "#ffdca8";
-  for (const index of unsure) {
+  pen.textAlign = "center";
+  unsure.forEach((index, rank) => {
     const middle = (index + 0.5) * column;
     pen.beginPath();
-    pen.moveTo(middle - 3.5, 1);
-    pen.lineTo(middle + 3.5, 1);
-    pen.lineTo(middle, 7);
+    pen.moveTo(middle - 3.5, 11);
+    pen.lineTo(middle + 3.5, 11);
+    pen.lineTo(middle, 16);
     pen.fill();
-  }
+    pen.fillText(String(rank + 1), middle, 9);
+  });
+  pen.textAlign = "left";
   pen.strokeStyle = "#ffffff";
   pen.strokeRect(Math.floor(here * column) + 0.5, 1.5, Math.max(2, column), base + 1);
   pen.fillStyle = "#a3b1bf";
   pen.fillText("feet", 4, height - 1);
   pen.textAlign = "right";
-  const marks = [unsure.length && "\u25bc: unsure", failed.size && "orange: the board failed"].filter(Boolean);
+  const marks = [unsure.length && "\u25bc: look at first", failed.size && "orange: the board failed"].filter(Boolean);
   pen.fillText(marks.length ? `head (${marks.join(", ")})` : "head", width - 4, height - 1);
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from glioslice.cases import MODALITIES
 from glioslice.montage import BRIGHT, DARK
-from glioslice.preprocessing import Crop, brain_mask, modality_statistics
+from glioslice.preprocessing import Crop, brain_mask, extract_slices, modality_statistics
 from glioslice.volumes import Images
 
 
@@ -21,12 +21,14 @@ from glioslice.volumes import Images
 class Scene:
     """The window `crop` of a volume; `images` (4, X, Y, Z) is None if they are on the board.
 
-    `missing` modalities are not shown.
+    `missing` modalities are not shown. `truth` are the expert's labels (X, Y, Z), None where there
+    are none.
     """
 
     crop: Crop
     images: Images | None = None
     missing: tuple[str, ...] = ()
+    truth: NDArray[np.uint8] | None = None
     _volumes: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -36,6 +38,12 @@ class Scene:
         if self.images is None:
             return ()
         return tuple(modality for modality in MODALITIES if modality not in self.missing)
+
+    @property
+    def expert(self) -> bytes:
+        """The expert's labels as the page's voxels."""
+        assert self.truth is not None
+        return to_page_voxels(extract_slices(self.truth, self.crop))
 
     @property
     def grid(self) -> tuple[int, int, int]:

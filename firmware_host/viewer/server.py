@@ -37,6 +37,7 @@ FILES = {
     "niivue.js": ("vendor/niivue.umd.js", "text/javascript; charset=utf-8"),
 }
 VOLUME = "volume/"
+EXPERT = "volume/expert"
 FEED = "feed"
 
 CLOSE_TIMEOUT = 2.0
@@ -132,6 +133,8 @@ class Server:
         if path.startswith(VOLUME) and scene is not None and modality in scene.modalities:
             content = scene.volume(modality)
             return self._reply(http.HTTPStatus.OK, content, "application/octet-stream")
+        if path == EXPERT and scene is not None and scene.truth is not None:
+            return self._reply(http.HTTPStatus.OK, scene.expert, "application/octet-stream")
         return self._reply(http.HTTPStatus.NOT_FOUND, b"not found")
 
     def _reply(self, status: http.HTTPStatus, body: bytes, kind: str = "text/plain") -> Any:

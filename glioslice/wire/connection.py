@@ -265,6 +265,13 @@ class Connection:
         with self._lock:
             return self._link.rate
 
+    @property
+    def progress(self) -> tuple[int, int, int]:
+        """Changes whenever data arrives at either end, and with each session."""
+        with self._lock:
+            link = self._link
+            return link.session, link.sender.base, link.receiver.expected
+
     def open(self, timeout: float | None = None) -> None:
         """Begin a session, waiting up to `timeout` seconds for the peer (None: for ever).
 

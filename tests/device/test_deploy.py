@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment import payload, service
+from device.deployment import board_state, payload, service
 from device.deployment.board_state import BoardState, find_board_problems, probe_script, read_state
 from device.deployment.payload import Payload
 from device.deployment.remote import Remote
+from glioslice.deployments import (
+    NotedBoard,
+    forget_deployment,
+    last_deployment,
+    note_deployment,
+)
 from glioslice.errors import GliosliceError
 from glioslice.model_card import shipped_folder
 
@@ -22,6 +28,7 @@ PI = {
     "python": "3.11", "venv": "yes", "glibc": "2.36", "free": "20000000000", "systemd": "yes",
     "dialout": "20", "device": "/dev/ttyAMA0", "exists": "yes", "console": "tty1 ",
     "getty": "inactive", "bluetooth": "", "edgetpu": "", "holders": "",
+    "group": "dialout", "mode": "660", "closed": "",
 }  # fmt: skip
 
 
@@ -33,6 +40,7 @@ def problems(port: str = "/dev/serial0", runtime: str = "litert", **changed: str
 def test_a_ready_board_has_nothing_to_change() -> None:
     assert problems() == []
     assert problems(python="3.13") == []
+    assert problems(group="root", mode="666") == []  # all may use it
     assert "Raspberry Pi 4 Model B Rev 1.4, aarch64, Python 3.11, glibc 2.36, 20.0 GB free" in (
         BoardState(PI).title
     )
@@ -59,6 +67,13 @@ def test_a_ready_board_has_nothing_to_change() -> None:
         ({"getty": "active", "holders": "agetty"}, "must: a login prompt uses /dev/serial0"),
         ({"holders": "minicom"}, "must: minicom uses /dev/serial0"),
         ({"bluetooth": "/dev/ttyAMA0"}, "must: Bluetooth uses /dev/serial0"),
+        ({"closed": "/opt"}, "must: the service's user cannot enter /opt: sudo chmod o+x /opt"),
+        (
+            {"closed": "/opt/glioslice/releases /opt/glioslice/current/"},
+            "may: the service's user cannot enter /opt/glioslice/releases and",
+        ),
+        ({"group": "tty", "mode": "620"}, "may: /dev/serial0 belongs to the group tty"),
+        ({"group": "dialout", "mode": "600"}, "may: /dev/serial0 belongs to the group dialout"),
         ({"device": "/dev/ttyS0"}, "may: /dev/serial0 is the mini UART"),
     ],
 )
@@ -92,6 +107,56 @@ def test_the_probe_finds_the_processes_that_hold_a_port() -> None:
     assert "python" in found["holders"] or "pytest" in found["holders"]
     assert found["machine"] == os.uname().machine
     assert int(found["free"]) > 0
+
+
+def test_the_probe_finds_folders_that_the_service_cannot_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(board_state, "ROOT", str(tmp_path / "opt"))
+    (tmp_path / "opt" / "releases").mkdir(parents=True)
+    (tmp_path / "opt" / "releases").chmod(0o700)
+    (tmp_path / "opt").chmod(0o755)
+    printed = subprocess.run(
+        ["sh", "-eu", "-c", probe_script("/dev/null")], capture_output=True, text=True, check=True
+    ).stdout
+    found = read_state(printed).values
+    assert str(tmp_path / "opt" / "releases") in found["closed"].split()
+    assert str(tmp_path / "opt") not in found["closed"].split()
+    assert found["mode"] == "666"
+
+
+def test_a_release_is_open_to_the_service_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "opt"
+    (root / "releases").mkdir(parents=True)
+    for place in (root, root / "releases"):
+        place.chmod(0o700)  # as an earlier version left them
+    script = service.install_script("abc").replace(board_state.ROOT, str(root))
+    made = Payload({"model/m.tflite": b"m", "wheels/a.whl": b"a"}, "model/m.tflite").archive
+    script = script.replace("python3 -m venv venv", "mkdir -p venv/bin")  # pip needs a real wheel
+    script = "\n".join(line for line in script.splitlines() if "pip install" not in line)
+    subprocess.run(["sh", "-euc", f"umask 077\n{script}"], input=made, check=True)
+    release = root / "releases" / "abc"
+    assert (release / "complete").exists()
+    for place in (root, root / "releases", *release.rglob("*"), release):
+        wanted = 0o755 if place.is_dir() else 0o644
+        assert place.stat().st_mode & 0o777 == wanted, place
+
+
+def test_a_deployment_is_noted_for_the_doctor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert last_deployment() is None
+    note_deployment(deployed := NotedBoard("pi@board", "/dev/serial0", "2026-01-02"))
+    assert last_deployment() == deployed
+    forget_deployment("pi@other")
+    assert last_deployment() == deployed
+    forget_deployment("pi@board")
+    assert last_deployment() is None
+    (tmp_path / "glioslice" / "deployed.json").write_text('{"board": 1, "more": 2}')
+    assert last_deployment() is None  # a note that cannot be read is none
 
 
 def test_a_login_that_prints_something_else_is_refused() -> None:

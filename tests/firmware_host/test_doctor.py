@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from firmware_host import discovery, doctor, stream
 from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
+from glioslice.deployments import NotedBoard, note_deployment
 from glioslice.errors import GliosliceError
 from glioslice.wire import packets
 from glioslice.wire.connection import Connection
 from glioslice.wire.framing import encode_frame
+from glioslice.wire.link import Counts
 from glioslice.wire.messages import VERSION
 from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
@@ -87,7 +90,8 @@ def board(behaviour: str) -> Peer:
         with suppress(GliosliceError), Connection(end, active=False) as connection:
             while end.open:
                 with suppress(GliosliceError, AssertionError):
-                    ScriptedBoard(connection, behaviour, lambda: None).open()
+                    scripted = ScriptedBoard(connection, behaviour, lambda: None)
+                    scripted.serve() if behaviour == "serve" else scripted.open()
 
     return work
 
@@ -117,8 +121,8 @@ PEERS: dict[str, tuple[Peer, str, str]] = {
     "loop-back": (replying(lambda data: data), "our own bytes", "loop-back plug"),
     "wrong baud rate": (replying(lambda data: b"\xfe\x80\xf8" * 9), "no valid frame", "--baud"),
     "protocol mismatch": (board("version"), f"uses version {VERSION + 1} of", "same glioslice"),
-    "no hello": (board("mute"), "sends no hello", "restart it"),
-    "healthy": (board("serve"), "a board replies", "stream to it"),
+    "no hello": (board("mute"), "sends no hello", "restart it:"),
+    "healthy": (board("serve"), "3 slices of noise", "stream to it"),
 }
 
 
@@ -233,6 +237,26 @@ def test_every_diagnosis_has_complete_advice() -> None:
         advice = diagnosis(name, "seen", port="P", baud="", rate="R").advice
         assert advice
         assert "{" not in advice
+
+
+def test_the_advice_knows_a_deployed_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert "python -m device --port" in diagnosis("silence", "seen").advice
+    note_deployment(NotedBoard("pi@board", "/dev/serial0", "2026-01-02"))
+    advice = diagnosis("silence", "seen").advice
+    assert "ssh pi@board systemctl status glioslice" in advice
+    assert "python -m device --port" not in advice
+
+
+def test_frames_with_doubled_bytes_are_told_from_a_wrong_rate() -> None:
+    body = packets.to_bytes(Open(7, 0, 512, 32768, rates=0x7FF), False)
+    sent = 9 * encode_frame(body)
+    assert b"\xff" in sent
+    doubled = sent.replace(b"\xff", b"\xff\xff").replace(b"\0", b"")
+    found = discovery.diagnose_silence("P", doubled[-256:], Counts(bytes_received=500))
+    assert found.name == "bytes altered"
+    noise = np.random.default_rng(1).bytes(256)
+    assert discovery.diagnose_silence("P", noise, Counts()).name == "wrong baud rate"
 
 
 def test_the_doctor_command(capsys: pytest.CaptureFixture[str]) -> None:

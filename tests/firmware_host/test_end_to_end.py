@@ -153,6 +153,7 @@ def test_the_device_is_found_healthy() -> None:
     assert done.returncode == 0
     assert "healthy: sim://: a board replies" in done.stdout
     assert "(known here)" in done.stdout
+    assert "256 of 256 byte values up, 256 down" in done.stdout
 
 
 def board_of(tag: Path) -> int | None:

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from firmware_host import outputs
 from firmware_host.mask_files import read_mask
 from firmware_host.report import NOTICE, find_card
+from glioslice import __version__
 from glioslice.files import sha256, write_bytes
 from glioslice.model_card import find_model
 from tests.conftest import Write
@@ -54,9 +57,10 @@ def test_one_page_that_needs_no_network(
     assert "@import" not in page and "url(" not in page
     assert "A &amp; &lt;b&gt;" in page
     assert NOTICE in page
+    assert f"glioslice {__version__}, {report['date'][:10]} {report['date'][11:16]}" in page
     for region in ("WT", "TC", "ET"):
         cells = f"<td>{report['volumes_ml'][region]:.1f}</td>\\s*<td>"
-        cells += f"{report['diameters_mm'][region]:.1f}</td>"
+        cells += f"{report['diameters_mm'][region]:.1f}</td><td>{report['dice'][region]:.3f}</td>"
         assert re.search(cells, page), region
     assert f"{report['device_ms']['p50']:.2f} ms" in page
     assert SHA256 in page
@@ -65,7 +69,7 @@ def test_one_page_that_needs_no_network(
     assert report["labels"] == "brats2018"
     with (out / "slices.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["z"] for row in rows] == [str(z) for z in range(3, 17)]
+    assert [row["slice"] for row in rows] == [str(number) for number in range(4, 18)]
     for region in ("WT", "TC", "ET"):
         total = sum(float(row[f"{region}_ml"]) for row in rows)
         assert total == pytest.approx(report["volumes_ml"][region], abs=1e-6)
@@ -81,7 +85,7 @@ def test_what_an_early_end_leaves(host: Host, write_case: Write, tmp_path: Path)
     page = (out / "r.html").read_text()
     assert "ENDED EARLY" in page
     assert "12 of 14 slices have a mask" in page
-    assert "failed on the slices Z 5, 12" in page
+    assert "failed on slices 6, 13" in page
     assert (out / "s.csv").read_text().count(",failed,") == 2
 
 
@@ -137,4 +141,31 @@ def test_a_full_disk_leaves_no_half_report(
     options = ("--input", write_case(), "--output", out / "m.nii.gz", "--report", out / "r.html")
     assert host("serve", serve, *options).code == 2
     assert "r.html: No space left on device" in capsys.readouterr().err
-    assert listing() == ["m.nii.gz", "m.png"]
+    assert listing() == ["m.partial.nii.gz", "m.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_it_prints_on_one_page_or_says_two(host: Host, write_case: Write, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    assert chromium and shutil.which("pdftotext"), "apt-get install chromium poppler-utils"
+    page = tmp_path / "r.html"
+    options = ("--output", tmp_path / "m.nii.gz", "--report", page)
+    assert host("serve", serve, "--input", write_case(), *options).code == 0
+    text = page.read_text()
+    # As long as reports of shipped models are, with their credits; and one that is longer.
+    credits = '<p class="card">' + 60 * "B. Menze et al., Benchmark, " + "</p>"
+    counted = []
+    for name, more in (("one", credits), ("more", 40 * credits)):
+        (tmp_path / f"{name}.html").write_text(text.replace("</body>", more + "</body>"))
+        pdf = tmp_path / f"{name}.pdf"
+        subprocess.run(
+            [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={pdf}",
+             str(tmp_path / f"{name}.html")], capture_output=True, check=True, timeout=120,
+        )  # fmt: skip
+        printed = subprocess.run(["pdftotext", pdf, "-"], capture_output=True, text=True).stdout
+        counted.append(re.findall(r"page (\d) of (\d)", printed))
+    assert counted[0] == [("1", "1")]
+    pages = len(counted[1])
+    assert pages > 1
+    assert counted[1] == [(str(number), str(pages)) for number in range(1, pages + 1)]

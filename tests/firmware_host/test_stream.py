@@ -23,8 +23,8 @@ Listing = Callable[[], list[str]]
 KEYS = [
     "case", "complete", "mode", "images", "lossless", "slices", "masks", "seconds",
     "slices_per_second", "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml",
-    "diameters_mm", "quality", "model", "mirroring", "missing", "postprocessing",
-    "dice", "labels", "warnings",
+    "diameters_mm", "quality", "model", "mirroring", "missing", "postprocessing", "dice", "labels",
+    "date", "version", "shape", "affine", "warnings",
 ]  # fmt: skip
 
 
@@ -148,8 +148,8 @@ def test_without_a_case_the_phantom_is_streamed(
     monkeypatch.chdir(tmp_path)
     assert host("serve", serve, "--report", "r.json").code == 0
     assert "streaming the phantom" in capsys.readouterr().out
-    assert (tmp_path / "mask.nii.gz").is_file()
-    assert (tmp_path / "mask.png").is_file()
+    assert (tmp_path / "phantom-0-mask.nii.gz").is_file()
+    assert (tmp_path / "phantom-0-mask.png").is_file()
     assert json.loads((tmp_path / "r.json").read_text())["case"] == "phantom-0"
 
 
@@ -167,7 +167,7 @@ def test_outputs_are_named_after_the_case(
 @pytest.mark.parametrize(
     ("behaviour", "masks", "expected"),
     [
-        ("fail", 12, "failed on slice 2, 9 of the case (0 is Z 3): the network failed"),
+        ("fail", 12, "failed on slices 6, 13 of the case: the network failed"),
         ("stop", 4, "the board reports: stopped by its operator"),
         ("short", 4, "ended the run after 4 of 14"),
         ("silent", 4, "masks are kept"),

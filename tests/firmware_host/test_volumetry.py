@@ -96,10 +96,10 @@ def test_a_mask_received_again_replaces_the_first() -> None:
 def test_the_csv_of_slices() -> None:
     masks = received()
     lines = slices_csv(masks, Volumetry().update(masks)).splitlines()
-    assert lines[0] == "z,state,WT_ml,TC_ml,ET_ml,WT_mm,TC_mm,ET_mm,device_ms,quality"
-    assert lines[1] == "3,mask,0.024,0.004,0.004,6.8,2.4,2.4,1.500,"
-    assert lines[2] == "4,failed,,,,,,,,"
-    assert lines[4] == "6,missing,,,,,,,,"
+    assert lines[0] == "slice,state,WT_ml,TC_ml,ET_ml,WT_mm,TC_mm,ET_mm,device_ms,quality"
+    assert lines[1] == "4,mask,0.024,0.004,0.004,6.8,2.4,2.4,1.500,"
+    assert lines[2] == "5,failed,,,,,,,,"
+    assert lines[4] == "7,missing,,,,,,,,"
     assert {line.count(",") for line in lines} == {9}
 
 

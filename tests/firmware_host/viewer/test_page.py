@@ -59,7 +59,10 @@ def test_voxels_and_numbers(command: Start, tab: Open, write_case: Write) -> Non
     early = page.voxels
     started.resume()
     page.until(ENDED)
-    assert page.text("#state") == "complete"
+    report = json.loads((started.out / "r.json").read_text())
+    marked = report["quality"]["unsure"]
+    assert page.text("#state") == f"complete, {len(marked)} slices to look at"
+    assert page.ask("document.querySelector('.chip').hasAttribute('data-review')")  # amber
     wanted = sent(case, started.out / "m.nii.gz")
     assert page.voxels == wanted
     assert len(early) == len(wanted) and early != wanted  # it changed during the run
@@ -199,7 +202,7 @@ def test_a_finished_case(command: Start, tab: Open, write_case: Write) -> None:
     again = command(None, "--open", mask, "--input", case, "--report", run.out / "r.json")
     page = tab(again.url)
     page.until(ENDED)
-    assert page.text("#state") == "finished case"
+    assert page.text("#state").startswith("finished case, ")
     grid = page.ask("glioslice.viewer.grid")
     images = read_case(case).images
     crop = find_crop(brain_mask(images))
@@ -216,15 +219,81 @@ def test_unsure_slices_are_marked(command: Start, tab: Open, write_case: Write) 
     page.until(ENDED)
     report = json.loads((started.out / "r.json").read_text())
     marked = report["quality"]["unsure"]
-    first, last = 3, 16  # Z of the case's slices
+    first, last = 4, 17  # the numbers of the case's slices
     assert first in marked and last not in marked
-    for z in (first, last):
-        page.page.locator("#slice").fill(str(z - first))
-        page.until(f"document.getElementById('where').textContent.startsWith('Z {z} ')")
-        assert (", unsure" in page.text("#where")) is (z in marked)
+    for number in (first, last):
+        page.page.locator("#slice").fill(str(number - first))
+        page.until(f"document.getElementById('where').textContent.startsWith('{number} of 20')")
+        rank = f", look ({marked.index(number) + 1})" if number in marked else ""
+        assert page.text("#where") == f"{number} of 20{rank}"
+    assert page.text("#look ol").split("\n") == [f"slice {number}" for number in marked]
+    page.page.locator("#look button").nth(1).click()  # a link to the second worst
+    page.until(f"document.getElementById('where').textContent.startsWith('{marked[1]} of')")
+    for warning in report["warnings"]:
+        assert warning in page.text("#warnings")
     [odd] = [warning for warning in report["warnings"] if "unlike the brains" in warning]
     assert odd in page.text("#warnings")  # a block of 7 mL is no brain
     assert page.errors == []
+
+
+def test_outlines_the_experts_mask_and_contrast(
+    command: Start, tab: Open, write_case: Write
+) -> None:
+    case = write_case()
+    page = tab(command("serve", "--input", case).url)
+    page.until(ENDED)
+    page.until("glioslice.viewer.base.img.some((voxel) => voxel > 0)")
+    crop = find_crop(brain_mask(read_case(case).images), HELLO.window)
+    truth = read_case(case).labels
+    assert truth is not None
+    page.until("glioslice.viewer.expert !== null")
+    drawn = np.array(page.ask("Array.from(glioslice.viewer.expert.img)"))
+    expert = np.frombuffer(to_page_voxels(extract_slices(truth, crop)), np.uint8)
+    assert set(np.unique(expert[drawn > 0])) == {1, 2, 3}
+    assert 0 < np.count_nonzero(drawn) < np.count_nonzero(expert)  # its surfaces alone
+    assert page.ask("glioslice.viewer.expert.opacity") == 0
+    page.page.keyboard.press("e")
+    page.until("glioslice.viewer.expert.opacity === 1")
+    filled = page.voxels
+    page.ask("{ glioslice.viewer.labels.fill(2); }")  # the rule's masks are noise, all surface
+    page.page.keyboard.press("o")
+    x, y, z = page.ask("glioslice.viewer.grid")
+    surface = x * y * z - (x - 2) * (y - 2) * (z - 2)
+    page.until(f"glioslice.viewer.overlay.img.filter(Boolean).length === {surface}")
+    page.page.keyboard.press("o")
+    page.until(f"glioslice.viewer.overlay.img.filter(Boolean).length === {x * y * z}")
+    assert sum(map(bool, filled)) < x * y * z
+    page.page.locator("#contrast summary").click()
+    page.page.locator("#window").fill("100")
+    page.page.locator("#level").fill("150")
+    assert page.ask("[glioslice.viewer.base.cal_min, glioslice.viewer.base.cal_max]") == [100, 200]
+    page.page.locator("#reset").click()
+    assert page.ask("glioslice.viewer.base.cal_max") >= 255
+    for region in ("WT", "TC", "ET"):
+        dice = page.ask(f"glioslice.numbers.dice.{region}")
+        assert page.text(f"#{region}-dice") == f"{dice:.3f}"
+    assert page.errors == []
+
+
+def test_the_planes_fill_the_window_and_the_tools_one_row(
+    command: Start, tab: Open, write_case: Write
+) -> None:
+    page = tab(command("serve", "--input", write_case()).url)
+    page.until(ENDED)
+    page.page.set_viewport_size({"width": 1440, "height": 900})
+    assert page.ask("document.querySelector('.tools').offsetHeight") < 60
+    for width, height in ((1440, 900), (390, 844)):
+        page.page.set_viewport_size({"width": width, "height": height})
+        assert page.ask("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        arranged = """import('./viewer.js').then(({ arrange }) => {
+            const { width, height } = document.getElementById('volume').getBoundingClientRect();
+            return [width, height, ...arrange(width, height, [160, 192, 140])];
+        })"""
+        wide, tall, *tiles = page.ask(arranged)
+        assert {0, 1, 2} <= {tile[0] for tile in tiles}  # no plane vanishes
+        axial = next(tile for tile in tiles if tile[0] == 0)
+        shown = min(axial[3] * wide / 160, axial[4] * tall / 192)
+        assert shown > 0.75 * min(wide / 160, tall / 192)  # nearly as large as alone
 
 
 def test_keys(command: Start, tab: Open, write_case: Write) -> None:
