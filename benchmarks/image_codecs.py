@@ -207,6 +207,10 @@ def is_default(one: Point) -> bool:
     return (one.family, one.setting) == (WIRE_CODEC, DEFAULT)
 
 
+MEASURED_AT = "the networks of commit 005ee93, folds over 39 patients"
+"""Which networks the committed rows belong to; --data measures today's."""
+
+
 def make_page(points: Sequence[Point], machine: str) -> str:
     """Return the figures of docs/wire.md."""
     [whole] = [one for one in points if is_default(one) and one.every == 1]
@@ -216,8 +220,8 @@ def make_page(points: Sequence[Point], machine: str) -> str:
     lossless = [one for one in points if not one.gains]
     return "\n\n".join([
         f"{len(whole.gains)} patients, each segmented by the compact network of the fold that was "
-        "not trained on it. Every fourth slice; bytes are the mean of a slice, the last columns "
-        "the change in Dice against exact slices. Times are processor times of one thread, "
+        f"not trained on it ({MEASURED_AT}). Every fourth slice; bytes are the mean of a slice, "
+        "the last columns the change in Dice against exact slices. Times are processor times of one thread, "
         f"{machine}. A container that is the same for each slice is not counted.",
         table(head, lossy),
         f"The default through all slices, {WIRE_CODEC} at {DEFAULT}: {whole.size:,.0f} bytes; "
