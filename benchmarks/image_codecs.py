@@ -221,8 +221,8 @@ def make_page(points: Sequence[Point], machine: str) -> str:
     return "\n\n".join([
         f"{len(whole.gains)} patients, each segmented by the compact network of the fold that was "
         f"not trained on it ({MEASURED_AT}). Every fourth slice; bytes are the mean of a slice, "
-        "the last columns the change in Dice against exact slices. Times are processor times of one thread, "
-        f"{machine}. A container that is the same for each slice is not counted.",
+        "the last columns the change in Dice against exact slices. Times are processor times of "
+        f"one thread, {machine}. A container that is the same for each slice is not counted.",
         table(head, lossy),
         f"The default through all slices, {WIRE_CODEC} at {DEFAULT}: {whole.size:,.0f} bytes; "
         + ", ".join(f"{r} {g:+.4f}" for r, g in zip(REGIONS, whole.regions, strict=True))
