@@ -193,6 +193,7 @@ def make_readme(content: dict[str, Any]) -> str:
         f"Trained on {len(training['cases'])} patients, {training['epochs']} epochs of "
         f"{training['steps']} batches of {training['batch']}, seed {training['seed']}"
         f"{extra_data_phrase(training)}.",
+        *fine_tuning_section(content),
         *(held_out_section(content) if content["held_out"]["cases"] else folds_section(content)),
         "## Data",
         "Each case by the SHA-256 of its images:",
@@ -211,6 +212,19 @@ def masks_section(output: dict[str, Any]) -> list[str]:
     if not output.keys() & {"mirroring", "postprocessing"}:
         return []
     return [f"Masks: {describe_masks(output)} ([docs/accuracy.md](../../docs/accuracy.md))."]
+
+
+def fine_tuning_section(content: dict[str, Any]) -> list[str]:
+    """Return what a model was fine-tuned on, if it was."""
+    if "fine_tuning" not in content:
+        return []
+    settings = content["fine_tuning"]
+    return [
+        f"Then fine-tuned on the same data and {settings['phantoms']} phantoms, most of them "
+        f"healthy, for {settings['epochs'] * settings['steps']} batches of {settings['batch']} at "
+        f"a peak rate of {settings['rate']:g}. The networks of the folds were not "
+        "([docs/training.md](../../docs/training.md#shipped-models))."
+    ]
 
 
 def extra_data_phrase(training: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from glioslice.cases import CaseFiles, case_digest, find_cases, read_case
 from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, read_json, write_json
+from glioslice.phantom.head import make_phantom
 from glioslice.preprocessing import CLIP, WINDOW, brain_mask, extract_slices, find_crop, z_scores
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,9 @@ BRATS_2023_CASE = re.compile(r"(BraTS-[A-Za-z]+-\d+)-\d{3}")
 
 IGNORE = 255
 """The label of pixels whose true label is unknown."""
+
+PHANTOMS = range(9100, 9200)
+"""Seeds of the synthetic heads that train; tests use low ones, calibration others."""
 
 LOW, UNKNOWN = "low", "unknown"
 """Grades of a glioma, as in the column `grade` of the patients' table."""
@@ -98,6 +102,11 @@ def load_slices(files: CaseFiles, cache: Path) -> CaseSlices:
     )
 
 
+def load_phantoms(count: int, cache: Path) -> list[CaseSlices]:
+    """Return the slices of `count` synthetic heads from `cache`; three of four are healthy."""
+    return [_load_phantom(seed, seed % 4 == 0, cache) for seed in PHANTOMS[:count]]
+
+
 def load_split(
     data: Path, hold_out: str, seed: int, cache: Path
 ) -> tuple[list[CaseSlices], list[CaseSlices]]:
@@ -129,6 +138,19 @@ def with_grades(cases: Sequence[CaseSlices], grades: dict[str, str]) -> list[Cas
 def random_index(below: int, generator: torch.Generator) -> int:
     """Return a random index from 0 to `below` - 1."""
     return int(torch.randint(below, (), generator=generator))
+
+
+def _load_phantom(seed: int, tumour: bool, cache: Path) -> CaseSlices:
+    name = f"phantom-{seed}" if tumour else f"phantom-{seed}-healthy"
+    images, labels = (cache / f"{name}{end}" for end in (".npy", "-labels.npy"))
+    if not labels.is_file():  # it is written last
+        logger.info("preparing the slices of %s", name)
+        phantom = make_phantom(seed, tumour=tumour)
+        brain = brain_mask(phantom.images)
+        crop = find_crop(brain)
+        _save(images, extract_slices(z_scores(phantom.images, brain), crop).astype(np.float16))
+        _save(labels, extract_slices(phantom.labels, crop))
+    return CaseSlices(name, "", np.load(images, mmap_mode="r"), np.load(labels, mmap_mode="r"))
 
 
 def _cache_key(files: CaseFiles) -> str:

@@ -33,7 +33,9 @@ from training.config import FINE_TUNING_RATE, TrainingConfig, learning_rate, par
 from training.data_parallel import DistributedContext, distributed_context
 from training.dataset import (
     LOW,
+    PHANTOMS,
     CaseSlices,
+    load_phantoms,
     load_split,
     read_grades,
     with_grades,
@@ -110,6 +112,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="patients to leave out: a number, or names with commas",
     )
     parser.add_argument("--lesions", type=Path, metavar="NPZ", help="lesion cubes to train on too")
+    parser.add_argument(
+        "--phantoms", type=int, default=0, metavar="N",
+        help=f"synthetic heads to train on too, most of them healthy; at most {len(PHANTOMS)}",
+    )  # fmt: skip
     parser.add_argument("--slices", type=Path, metavar="NPZ", help="single slices to train on too")
     parser.add_argument(
         "--patients", type=Path, metavar="CSV",
@@ -178,12 +184,16 @@ def train_command(arguments: argparse.Namespace) -> None:
         cases = with_grades(cases, read_grades(arguments.patients))
     if started:
         check_unseen("--from", arguments.start, started[1], held_out, arguments.patients)
+    if not 0 <= arguments.phantoms <= len(PHANTOMS):
+        raise GliosliceError(f"--phantoms {arguments.phantoms}: must be from 0 to {len(PHANTOMS)}")
+    phantoms = load_phantoms(arguments.phantoms, arguments.cache)
     left_out = same_patients(arguments, held_out)
     lesions = load_lesion_cubes(arguments.lesions, left_out) if arguments.lesions else None
     slices = load_single_slices(arguments.slices, left_out) if arguments.slices else None
     teachers = load_teachers(arguments.teacher, held_out, arguments.patients)
     settings = asdict(config) | {
         "size": size,
+        "phantoms": len(phantoms),
         "low_grade_cases": sum(case.grade == LOW for case in cases),
         "cubes": extra_entry(lesions, left_out),
         "single_slices": extra_entry(slices, left_out),
@@ -193,7 +203,9 @@ def train_command(arguments: argparse.Namespace) -> None:
     }
     inherited = started[1].content["training"]["cases"] if started else []
     card = make_card(network, size, settings, held_out, [*inherited, *teachers.training_cases])
-    run = TrainingRun(config, settings, card, cases, lesions, slices, held_out, teachers, out)
+    run = TrainingRun(
+        config, settings, card, cases + phantoms, lesions, slices, held_out, teachers, out
+    )
     with distributed_context() as context:
         trainer, position = start_run(run, network, context, arguments)
         log = RunLog(out, position.rows, arguments.wandb, settings) if context.is_main else None

@@ -9,6 +9,7 @@ from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from tests.conftest import BRATS_2023, Write
 from training.dataset import (
+    load_phantoms,
     load_slices,
     load_split,
     patient_name,
@@ -70,3 +71,13 @@ def test_grades_come_from_the_table(write_case: Write, tmp_path: Path) -> None:
     assert with_grades(cases, read_grades(table))[0].grade == "unknown"
     with pytest.raises(GliosliceError, match="no such file"):
         read_grades(tmp_path / "none.csv")
+
+
+@pytest.mark.slow
+def test_phantoms_are_cached_and_mostly_healthy(tmp_path: Path) -> None:
+    phantoms = load_phantoms(2, tmp_path)
+    assert [p.case for p in phantoms] == ["phantom-9100", "phantom-9101-healthy"]
+    assert [bool(p.labels.any()) for p in phantoms] == [True, False]
+    assert all(p.images.shape[1:] == (160, 192, 4) and p.images.any() for p in phantoms)
+    again = load_phantoms(2, tmp_path)
+    np.testing.assert_array_equal(again[1].images, phantoms[1].images)

@@ -44,7 +44,7 @@ def arguments(data: Path, out: Path, **others: Any) -> argparse.Namespace:
         "data": data, "out": out, "size": "nano", "epochs": 3, "steps": 2, "batch": 2,
         "rate": 3e-3, "seed": 5, "hold_out": "1", "start": None, "resume": False,
         "cache": data.parent / "cache", "wandb": False, "lesions": None, "slices": None,
-        "patients": None, "set": ["judge_every=2"], "teacher": [],
+        "patients": None, "phantoms": 0, "set": ["judge_every=2"], "teacher": [],
     }  # fmt: skip
     return argparse.Namespace(**(given | others))
 
