@@ -52,7 +52,7 @@ def test_the_tables_hold_every_patient() -> None:
     assert {(one.case, one.missing) for one in cases} == {
         (name, missing) for name in names for missing in ("", *MODALITIES)
     }
-    # The faults of images were measured on the 39 patients of the earlier folds, and without a network.
+    # The faults of images were measured on the 39 patients of the earlier folds, without a network.
     seen = [one["case"] for one in unusual_inputs.read_table("seen")]
     phantoms = {f"phantom-{seed}" for seed in SEEDS}
     assert phantoms < set(seen) and len(seen) == len(set(seen)) == 39 + len(phantoms)
