@@ -251,7 +251,7 @@ def test_slices_that_fail_make_a_bad_case(
 
     assert stream_folder(script=fail_once).code == 2
     printed = capsys.readouterr()
-    assert "Ada: the board failed on slice 3, 10" in printed.err
+    assert "Ada: the board failed on slices 6, 13 of the case" in printed.err
     assert "12 of 14 masks are kept in" in printed.err
     out = tmp_path / "out"
     assert states(out) == {"Ada": "failed", "Ben": "complete", "Cleo": "complete"}
