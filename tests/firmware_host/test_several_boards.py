@@ -217,7 +217,7 @@ def test_boards_that_never_reply_are_named_and_the_others_work(
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_the_pool_and_keeps_what_is_done(
+def test_a_full_disk_fails_a_case_and_keeps_its_masks(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(path: Path, content: bytes) -> None:
@@ -227,10 +227,11 @@ def test_a_full_disk_ends_the_pool_and_keeps_what_is_done(
 
     monkeypatch.setattr(outputs, "write_bytes", full)
     options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path)
-    assert "Case_02-mask.png: No space left on device" in refused(capsys, *options)
+    assert refused(capsys, *options) == "error: 1 of 5 cases failed; see the table"
     found = states(tmp_path)
-    assert found["Case_02"] == "ended" and "failed" not in found.values()
-    complete = {f"{case}-mask.nii.gz" for case, state in found.items() if state == "complete"}
+    assert found.pop("Case_02") == "failed" and set(found.values()) == {"complete"}
+    assert (tmp_path / "Case_02-mask.partial.nii.gz").is_file()
+    complete = {f"{case}-mask.nii.gz" for case in found}
     assert complete <= set(masks(tmp_path)) and not list(tmp_path.glob(".*"))
     monkeypatch.undo()
     stream.main([str(option) for option in options])
