@@ -20,7 +20,9 @@ def test_the_page_shows_the_shipped_reports(part: str) -> None:
 def test_the_page_shows_the_checks_for_targets() -> None:
     wanted = conversion_tables.targets_table()
     rows = wanted.splitlines()[2:]
-    assert len(rows) == 2 * len(TARGETS) and all("| compatible |" in row for row in rows)
+    assert len(rows) == 2 * len(TARGETS)
+    # No Edge TPU compiler is installed.
+    assert all(("| not verified |" if "`coral`" in r else "| compatible |") in r for r in rows)
     assert f"<!-- figures: targets -->\n{wanted}\n<!-- end of targets -->" in PAGE
 
 
