@@ -244,7 +244,7 @@ def measure(model: str, core: Core, kernels: str, form: Form) -> NetworkFigures:
     Raises GliosliceError if a logit or a label differs from the reference kernels.
     """
     file = shipped_folder(model) / f"{model}-int8.tflite"
-    engine = Engine(file, reference=True)
+    engine = Engine(file, reference=True, mirroring=False)
     slices = golden_slices(engine)
     with tempfile.TemporaryDirectory(prefix="glioslice-") as name:
         tables = Path(name)
