@@ -20,13 +20,11 @@ from statistics import fmean
 
 from benchmarks import ROOT
 from benchmarks.accuracy_tables import SHOWN_SIZES, bootstrap_interval
-from benchmarks.folds import FOLDS, FoldRun, find_run, held_out_cases
+from benchmarks.folds import FOLDS, FoldRun, find_run
 from benchmarks.pages import fill, table
-from benchmarks.scores import BOTH, RAW, RULES, segment_all_ways
+from benchmarks.scores import BOTH, RAW, RULES, fold_cases, segment_all_ways
 from glioslice import cli
-from glioslice.cases import MODALITIES, Case, find_cases, read_case
-from glioslice.cli import track
-from glioslice.errors import GliosliceError
+from glioslice.cases import MODALITIES, Case
 from glioslice.files import write_bytes
 from glioslice.labels import REGIONS
 from glioslice.metrics import region_dice
@@ -80,13 +78,9 @@ def write_missing(arguments: argparse.Namespace) -> None:
 
 def score_runs(runs: Sequence[FoldRun], data: Path) -> None:
     """Write `missing.csv` of each run; raises GliosliceError if a patient is not in `data`."""
-    found = {files.name: files for files in find_cases(data)}
     scores: dict[FoldRun, list[SubsetScore]] = {run: [] for run in runs}
     for fold in sorted({run.fold for run in runs}):
-        for name in track(held_out_cases(fold), f"missing modalities, fold {fold}"):
-            if name not in found:
-                raise GliosliceError(f"{data}: lacks {name} of fold {fold}")
-            case = read_case(found[name])
+        for case in fold_cases(fold, data, "missing modalities"):
             for run in (one for one in runs if one.fold == fold):
                 scores[run] += score_subsets(run, case)
     for run, made in scores.items():

@@ -66,7 +66,7 @@ def run_benchmark(arguments: argparse.Namespace) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Measure and write the result, after each way anew; `folder` is for files."""
+    """Measure and write the result again after each way; `folder` is for files."""
     case, model = folder / "phantom", ROOT / "models" / "compact" / "compact-int8.tflite"
     run_python("-m", "benchmarks.pipeline", "--phantom", str(case))
     places = {"CASE": str(case), "OUT": str(folder), "MODEL": str(model)}

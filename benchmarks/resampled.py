@@ -25,13 +25,11 @@ from numpy.typing import NDArray
 
 from benchmarks import ROOT
 from benchmarks.accuracy_tables import bootstrap_interval
-from benchmarks.folds import FOLDS, FoldRun, held_out_cases, patients
+from benchmarks.folds import FOLDS, FoldRun, patients
 from benchmarks.pages import fill, table
-from benchmarks.scores import BOTH, RULES, segment_all_ways
+from benchmarks.scores import BOTH, RULES, fold_cases, segment_all_ways
 from glioslice import cli
-from glioslice.cases import Case, find_cases, read_case
-from glioslice.cli import track
-from glioslice.errors import GliosliceError
+from glioslice.cases import Case
 from glioslice.files import write_bytes
 from glioslice.labels import REGIONS
 from glioslice.metrics import region_dice
@@ -82,13 +80,10 @@ def write_resampled(arguments: argparse.Namespace) -> None:
 
 def score_runs(runs: Sequence[FoldRun], data: Path) -> None:
     """Write `resampled.csv` of each run; raises GliosliceError if a patient is not in `data`."""
-    found = {files.name: files for files in find_cases(data)}
     for run in runs:
         scores: list[ResampledScore] = []
-        for name in track(held_out_cases(run.fold), f"resampled, fold {run.fold}"):
-            if name not in found:
-                raise GliosliceError(f"{data}: lacks {name} of fold {run.fold}")
-            scores += score_case(run, read_case(found[name]))
+        for case in fold_cases(run.fold, data, "resampled"):
+            scores += score_case(run, case)
         write_bytes(run.folder / FILE, scores_csv(scores).encode())
 
 

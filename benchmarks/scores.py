@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.folds import FoldRun
+from benchmarks.folds import FoldRun, held_out_cases
 from device.engine import Engine
 from device.segment import segment
-from glioslice.cases import Case
+from glioslice.cases import Case, find_cases, read_case
 from glioslice.cli import track
+from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import dice, hd95
@@ -113,6 +114,15 @@ def score_mask(case: Case, labels: NDArray[np.uint8], precision: str, masks: str
 def _triple(values: list[float]) -> tuple[float, float, float]:
     wt, tc, et = values
     return wt, tc, et
+
+
+def fold_cases(fold: int, data: Path, title: str) -> Iterator[Case]:
+    """Yield the patients of a fold; raises GliosliceError if one is not in `data`."""
+    found = {files.name: files for files in find_cases(data)}
+    for name in track(held_out_cases(fold), f"{title}, fold {fold}"):
+        if name not in found:
+            raise GliosliceError(f"{data}: lacks {name} of fold {fold}")
+        yield read_case(found[name])
 
 
 def write_scores(run: FoldRun, scores: list[Score]) -> None:

@@ -31,8 +31,8 @@ that do no harm, the lower one."""
 class TrainingConfig:
     """All hyper-parameters of a run; `--set NAME=VALUE` changes any of them."""
 
-    epochs: int = 40  # 20,000 steps: 80 minutes of one core for a compact network
-    steps: int = 500  # batches per epoch; volumes are resampled anew for each
+    epochs: int = 40  # 20,000 steps
+    steps: int = 500  # batches per epoch; volumes are resampled before each epoch
     batch: int = 16
     crop: int = 128  # pixels; the part of a 160 x 192 slice around the tumour teaches most
     tumour: float = 0.6  # share of slices that must hold tumour; about half of a brain's do

@@ -1,8 +1,8 @@
 """Slices in the memory of the device that trains, from which batches are sampled by a seed.
 
 A pool holds the slices of all patients as int8, as a network receives them: 60 volumes take 1 GB. A
-pool of volumes holds each volume a second time, resampled (`training.resampling`), anew for each
-epoch.
+pool of volumes holds each volume a second time, resampled (`training.resampling`), again
+for each epoch.
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ def pool_of_cases(cases: Sequence[CaseSlices], device: torch.device, resampled: 
 
 
 def resample_volumes(pool: SlicePool, config: TrainingConfig, generator: Generator) -> None:
-    """Resample each volume of the pool anew, each in its own way."""
+    """Resample each volume of the pool again, each in its own way."""
     if pool.resampled is None:
         return
     for indices in pool.patients:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import missing_modalities
+from benchmarks import scores
 from benchmarks.folds import FOLDS_FOLDER, FoldRun
 from benchmarks.missing_modalities import (
     FILE,
@@ -57,11 +57,11 @@ def test_a_run_is_scored_by_its_own_network(
     shutil.copytree(FOLDS_FOLDER / "nano-1", folds_folder / "nano-1")
     folder = write_case("a", folder=tmp_path / "cases")
     run = FoldRun("nano", 1)
-    monkeypatch.setattr(missing_modalities, "held_out_cases", lambda fold: ["a"])
+    monkeypatch.setattr(scores, "held_out_cases", lambda fold: ["a"])
     score_runs([run], tmp_path / "cases")
-    scores = read_subset_scores(run)
-    found = {one.missing: one for one in scores if one.masks == "mirrored, rules"}
-    assert list(found) == list(SUBSETS) and len(scores) == 2 * len(found)
+    made = read_subset_scores(run)
+    found = {one.missing: one for one in made if one.masks == "mirrored, rules"}
+    assert list(found) == list(SUBSETS) and len(made) == 2 * len(found)
     case = read_case(folder)
     engine = Engine(next(run.folder.glob("*-int8.tflite")), mirroring=True)
     for missing in ((), ("t1ce",)):
@@ -70,6 +70,6 @@ def test_a_run_is_scored_by_its_own_network(
         assert case.labels is not None
         dice = region_dice(labels, case.labels)
         np.testing.assert_allclose(found[missing].dice, [dice[r] for r in REGIONS], atol=1e-5)
-    monkeypatch.setattr(missing_modalities, "held_out_cases", lambda fold: ["b"])
+    monkeypatch.setattr(scores, "held_out_cases", lambda fold: ["b"])
     with pytest.raises(GliosliceError, match="lacks b of fold 1"):
         score_runs([run], tmp_path / "cases")
