@@ -116,7 +116,8 @@ def statistics_of(voxels: NDArray[np.float32]) -> tuple[np.float32, np.float32]:
         mean, deviation = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
         limit = WILD * deviation
         if max(voxels.max() - mean, mean - voxels.min()) <= limit:
-            return np.float32(mean), np.float32(deviation)
+            with np.errstate(under="ignore"):  # less than the smallest float32 is 0
+                return np.float32(mean), np.float32(deviation)
         voxels = voxels[np.abs(voxels - mean) <= limit]
     return np.float32(0), np.float32(0)
 
