@@ -108,11 +108,12 @@ def quote_folds(content: dict[str, Any]) -> dict[str, Any]:
     Raises GliosliceError if a fold was not scored, or was trained with another configuration.
     """
     figures = {}
+    first = trainings(content)[0]  # the folds were not fine-tuned
     for fold in FOLDS:
         run = FoldRun(content["name"], fold)
         training = read_card(run.folder).content["training"]
         for field in fields(TrainingConfig):
-            theirs, mine = training.get(field.name), content["training"].get(field.name)
+            theirs, mine = training.get(field.name), first.get(field.name)
             if theirs != mine:
                 raise GliosliceError(
                     f"{run.name}: was trained with {field.name} {theirs}, the model with {mine}; "
@@ -190,10 +191,7 @@ def make_readme(content: dict[str, Any]) -> str:
         f"channels a level {', '.join(map(str, network['widths']))}.",
         table(("file", "precision", "bytes", "sha256"), files),
         *masks_section(content["output"]),
-        f"Trained on {len(training['cases'])} patients, {training['epochs']} epochs of "
-        f"{training['steps']} batches of {training['batch']}, seed {training['seed']}"
-        f"{extra_data_phrase(training)}.",
-        *fine_tuning_section(content),
+        *training_section(content),
         *(held_out_section(content) if content["held_out"]["cases"] else folds_section(content)),
         "## Data",
         "Each case by the SHA-256 of its images:",
@@ -214,17 +212,27 @@ def masks_section(output: dict[str, Any]) -> list[str]:
     return [f"Masks: {describe_masks(output)} ([docs/accuracy.md](../../docs/accuracy.md))."]
 
 
-def fine_tuning_section(content: dict[str, Any]) -> list[str]:
-    """Return what a model was fine-tuned on, if it was."""
-    if "fine_tuning" not in content:
-        return []
-    settings = content["fine_tuning"]
-    return [
-        f"Then fine-tuned on the same data and {settings['phantoms']} phantoms, most of them "
-        f"healthy, for {settings['epochs'] * settings['steps']} batches of {settings['batch']} at "
-        f"a peak rate of {settings['rate']:g}. The networks of the folds were not "
-        "([docs/training.md](../../docs/training.md#shipped-models))."
+def trainings(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of all trainings of a model, the oldest first."""
+    return [*content.get("earlier_training", []), content["training"]]
+
+
+def training_section(content: dict[str, Any]) -> list[str]:
+    """Return what a model was trained and, if it was, fine-tuned on."""
+    first, *later = trainings(content)
+    paragraphs = [
+        f"Trained on {len(content['training']['cases'])} patients, {first['epochs']} epochs of "
+        f"{first['steps']} batches of {first['batch']}, seed {first['seed']}"
+        f"{extra_data_phrase(first)}."
     ]
+    for settings in later:
+        paragraphs.append(
+            f"Then fine-tuned{extra_data_phrase(settings)}, for "
+            f"{settings['epochs'] * settings['steps']} batches of {settings['batch']} at a peak "
+            f"rate of {settings['rate']:g}; the networks of the folds were not "
+            "([docs/training.md](../../docs/training.md#shipped-models))."
+        )
+    return paragraphs
 
 
 def extra_data_phrase(training: dict[str, Any]) -> str:
@@ -234,7 +242,10 @@ def extra_data_phrase(training: dict[str, Any]) -> str:
         for key, what in (("cubes", "lesion cubes"), ("single_slices", "single slices"))
         if training.get(key)
     ]
-    return f", with {' and '.join(parts)}" if parts else ""
+    if training.get("phantoms"):
+        parts.append(f"{training['phantoms']} phantoms, most of them healthy")
+    *others, last = parts or [""]
+    return f", with {', '.join(others)}{' and ' * bool(others)}{last}" if parts else ""
 
 
 def held_out_section(content: dict[str, Any]) -> list[str]:

@@ -203,6 +203,8 @@ def train_command(arguments: argparse.Namespace) -> None:
     }
     inherited = started[1].content["training"]["cases"] if started else []
     card = make_card(network, size, settings, held_out, [*inherited, *teachers.training_cases])
+    if started:
+        card["earlier_training"] = earlier_training(started[1].content)
     run = TrainingRun(
         config, settings, card, cases + phantoms, lesions, slices, held_out, teachers, out
     )
@@ -214,6 +216,12 @@ def train_command(arguments: argparse.Namespace) -> None:
         finally:
             if log is not None:
                 log.close()
+
+
+def earlier_training(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of all trainings of a model, the oldest first, without their cases."""
+    last = {key: value for key, value in card["training"].items() if key != "cases"}
+    return [*card.get("earlier_training", []), last]
 
 
 def same_patients(arguments: argparse.Namespace, held_out: list[CaseSlices]) -> set[str]:

@@ -236,6 +236,10 @@ def test_fine_tuning_keeps_weights_and_training_cases(
         if name.endswith("weight"):
             torch.testing.assert_close(tuned[name], before, atol=1e-6, rtol=1e-6)
     seen = read_card(tmp_path / "tuned").trained_on
+    first, last = (read_card(tmp_path / r).content["training"] for r in ("base", "tuned"))
+    earlier = read_card(tmp_path / "tuned").content["earlier_training"]
+    assert earlier == [{key: value for key, value in first.items() if key != "cases"}]
+    assert (earlier[0]["rate"], last["rate"]) == (first["rate"], 1e-9)
     assert read_card(tmp_path / "base").trained_on < seen
     with pytest.raises(GliosliceError, match="is nano, but --size is compact"):
         train.train_command(
