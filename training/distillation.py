@@ -17,10 +17,10 @@ from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from glioslice.model_card import Card
 from training.checkpoint import load_model
-from training.data_parallel import DistributedContext
 from training.dataset import CaseSlices, patient_name
-from training.lesion_patches import read_lesion_patients
+from training.extra_images import read_lesion_patients
 from training.network import Network, fold_batch_norms
+from training.trainer import DistributedContext
 
 VALIDATION_BATCH = 16
 """Slices of a volume per forward pass."""

@@ -9,14 +9,23 @@ as seen and left out of the mean. Masks are post-processed by the rules in the m
 `--raw`. `--json` writes: model, postprocessing (the rules), mean {WT, TC, ET, mean}, cases [{case,
 seen, missing, dice {WT, TC, ET, mean}}]. dice is null without a ground truth, mean if no case
 counts.
-With --lesion-wise a case with a ground truth also has lesion_wise {WT, TC, ET: {dice, hd95, ...}}.
+
+With --lesion-wise a case with a ground truth also has lesion_wise {WT, TC, ET: {dice, hd95, ...}}:
+the scores of the official package of the BraTS challenges, `brats-evaluation`. Each connected part
+of a region is a lesion. The package pairs those of prediction and ground truth and reports mean
+Dice and HD95 of the pairs, and how many lesions were found, missed or invented. Its label numbers
+are ours. It is an extra of its own (AGPL-3.0), and nothing else here needs it.
 """
 
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
+from io import StringIO
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +38,13 @@ from glioslice import cli
 from glioslice.cases import Case, CaseFiles, case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
-from glioslice.labels import to_labels, to_scheme
+from glioslice.labels import REGIONS, to_labels, to_scheme
 from glioslice.metrics import region_dice
 from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import CARD, Card, find_model, read_card
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import NO_RULES, postprocess
 from glioslice.preprocessing import restore_volume, slice_volume
-from training.lesion_wise import format_lesion_wise, lesion_wise_scorer
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +54,18 @@ CHECKPOINT = ".safetensors"
 
 BATCH = 8
 """Slices that a checkpoint takes at once: torch is fastest there on one core."""
+
+Labels = NDArray[np.uint8]
+
+RegionScores = dict[str, dict[str, float | None]]
+"""For WT, TC and ET: dice and hd95 (mm), None where there is no pair; found, missed, invented; and
+volume_dice, the package's own Dice of the whole region, None where both are empty."""
+
+FIELDS = {
+    "dice": "sq_dsc", "hd95": "sq_hd95", "found": "tp", "missed": "fn", "invented": "fp",
+    "volume_dice": "global_bin_dsc",
+}  # fmt: skip
+"""What panoptica calls them."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -209,6 +229,56 @@ def format_row(row: dict[str, Any]) -> str:
         return f"{row['case']:30} {'not scored: no ground truth':27}"
     numbers = " ".join(f"{value:6.3f}" for value in row["dice"].values())
     return f"{row['case']:30} {numbers}{'  seen in training' if row['seen'] else ''}"
+
+
+def lesion_wise_scorer() -> Callable[[Labels, Labels], RegionScores]:
+    """Return a function that scores predicted labels (X, Y, Z) against true ones, at 1 mm.
+
+    Raises GliosliceError if the package is not installed.
+    """
+    try:
+        with redirect_stdout(StringIO()), warnings.catch_warnings(action="ignore"):
+            import brats_evaluation
+            from panoptica import Panoptica_Evaluator
+            from panoptica.utils.citation_reminder import disable_citation_reminder
+
+            disable_citation_reminder()  # docs/accuracy.md cites it
+            config = str(brats_evaluation.config_path("gli"))
+            evaluator: Any = Panoptica_Evaluator.load_from_config(config)
+    except ImportError as error:
+        raise GliosliceError(
+            f"--lesion-wise needs the package brats-evaluation ({error}): pip install "
+            "'glioslice[brats]'"
+        ) from None
+
+    def score(labels: Labels, truth: Labels) -> RegionScores:
+        with redirect_stdout(StringIO()), warnings.catch_warnings(action="ignore"):
+            results = evaluator.evaluate(labels, truth)
+            of = {region: results[region.lower()].to_dict(True) for region in REGIONS}
+        return {
+            region: {name: _number(of[region].get(key)) for name, key in FIELDS.items()}
+            for region in REGIONS
+        }
+
+    return score
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number; nan and inf, which JSON lacks, mean that there is no pair."""
+    return float(value) if value is not None and isfinite(value) else None
+
+
+def format_lesion_wise(scores: RegionScores) -> str:
+    """Return the scores of a case as one line for each region."""
+    return "\n".join(
+        f"  {region} lesion-wise: Dice {_text(of['dice'], 3)}, HD95 {_text(of['hd95'], 1)} mm; "
+        f"{of['found']:.0f} found, {of['missed']:.0f} missed, {of['invented']:.0f} invented"
+        for region, of in scores.items()
+    )
+
+
+def _text(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -27,43 +27,42 @@ from torch.nn.parallel import DistributedDataParallel
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.model_card import CARD
-from training.augment import augment
+from training.augment import augment, warp
 from training.checkpoint import STATE, load_model, make_card, write_model
 from training.config import FINE_TUNING_RATE, TrainingConfig, learning_rate, parse_config
-from training.data_parallel import DistributedContext, distributed_context
 from training.dataset import (
     LOW,
     PHANTOMS,
     CaseSlices,
+    SlicePool,
     load_phantoms,
     load_split,
+    make_pool,
+    pool_of_cases,
     read_grades,
+    resample_volumes,
+    sample_slices,
     with_grades,
 )
 from training.distillation import Ensemble, check_unseen, load_teachers, volume_dice
-from training.geometry import warp
-from training.lesion_patches import (
+from training.extra_images import (
     LesionCubes,
+    SingleSlices,
     load_lesion_cubes,
+    load_single_slices,
     make_canvases,
     read_lesion_patients,
 )
-from training.loss import RegionLoss
 from training.network import SIZES, Network, build_network, find_config
 from training.progress import SAVE_EVERY, BatchProgress, Ticker, deferred_interrupt
-from training.single_slices import SingleSlices, load_single_slices
-from training.slice_pool import (
-    SlicePool,
-    make_pool,
-    pool_of_cases,
-    resample_volumes,
-    sample_slices,
-)
 from training.trainer import (
+    DistributedContext,
     EpochRow,
     Position,
+    RegionLoss,
     RunLog,
     Trainer,
+    distributed_context,
     new_trainer,
     record_cuda_graphs,
     restore_state,

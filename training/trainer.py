@@ -1,28 +1,115 @@
-"""The state of a training run and its log.
+"""What a training process works with: its place, its loss, its state and its log.
 
-State: network, averaged weights and optimiser, in memory and on disk. Log: a CSV file, TensorBoard
-and, on request, Weights & Biases.
+Place: device, precision and the rank under torchrun. Loss: batch Dice plus cross-entropy, for each
+region separately. State: network, averaged weights and optimiser, in memory and on disk. Log: a CSV
+file, TensorBoard and, on request, Weights & Biases.
 """
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.losses.dice import DiceLoss
 from tensorboard.summary import Writer
-from torch import Tensor
+from torch import Tensor, distributed, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
+from glioslice.labels import CORE, ENHANCING
 from training.checkpoint import STATE, load_state, save_tensors
 from training.config import TrainingConfig
-from training.data_parallel import DistributedContext
+from training.dataset import IGNORE
 from training.network import Network
+
+
+@dataclass(frozen=True)
+class DistributedContext:
+    """One of `world_size` processes; only rank 0 writes files and the log.
+
+    `mixed_precision` runs the network in bfloat16, which needs no loss scaling.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    mixed_precision: bool
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+
+@contextmanager
+def distributed_context() -> Iterator[DistributedContext]:
+    """Yield the context of this process; join torchrun's process group if there is one.
+
+    Mixed precision is used where the device computes bfloat16 natively.
+    """
+    world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        mixed_precision = torch.cuda.is_bf16_supported()
+    else:
+        device = torch.device("cpu")
+        mixed_precision = torch.cpu._is_avx512_bf16_supported()
+    if world_size > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield DistributedContext(rank, world_size, device, mixed_precision)
+    finally:
+        if world_size > 1:
+            distributed.destroy_process_group()
+
+
+class RegionLoss(nn.Module):
+    """Loss of logits (B, 3, H, W) against labels (B, H, W); pixels labelled IGNORE do not count.
+
+    Dice is computed over the whole batch, because a slice without tumour has no Dice of its own. It
+    has the form that is minimal where the output equals a soft target (Wang et al., "Dice
+    Semimetric Losses", MICCAI 2023); for hard labels that is the usual Dice loss.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = DiceLoss(batch=True, soft_label=True)
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        teachers: Tensor | None = None,
+        teacher_weight: float = 0.0,
+    ) -> Tensor:
+        """Return Dice loss plus cross-entropy, in float32 whatever the type of the logits.
+
+        If `teachers` are given, probabilities (B, 3, H, W), the target is the mean of them and the
+        labels, weighted by `teacher_weight`.
+        """
+        known = (labels != IGNORE)[:, None]
+        wt = (labels > 0)[:, None] & known
+        target = torch.stack(
+            [wt[:, 0], (labels == CORE) | (labels == ENHANCING), labels == ENHANCING], 1
+        ).float()
+        if teachers is not None:
+            target = torch.lerp(target, teachers * known, teacher_weight)
+        logits = logits.float()
+        loss: Tensor = self.dice(torch.sigmoid(logits) * known, target)
+        counted = known.sum() * logits.shape[1]
+        entropy = binary_cross_entropy_with_logits(
+            logits, target, weight=known.float(), reduction="sum"
+        )
+        return loss + entropy / counted.clamp(min=1)
+
 
 EpochRow = dict[str, float]
 

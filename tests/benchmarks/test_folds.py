@@ -19,7 +19,7 @@ from benchmarks.folds import (
 from benchmarks.scores import RAW, WAYS, read_scores
 from glioslice.errors import GliosliceError
 from glioslice.model_card import CARD, read_card, read_verified_card
-from training.lesion_patches import read_lesion_patients
+from training.extra_images import read_lesion_patients
 
 TRAINED = [run for run in PLAN if (run.folder / CARD).is_file()]
 SCORED = [run for run in PLAN if read_scores(run)]

@@ -1,19 +1,33 @@
-"""Cases are split by patient and cached; grades come from a table."""
+"""Cases are split by patient and cached; grades come from a table.
+
+Slices in memory: sampled by seed, grade and tumour, cropped inside the window, resampled.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from tests.conftest import BRATS_2023, Write
+from training.config import TrainingConfig
 from training.dataset import (
+    IGNORE,
+    STEP,
+    SlicePool,
     load_phantoms,
     load_slices,
     load_split,
+    make_pool,
     patient_name,
+    pool_of_cases,
+    random_patient,
     read_grades,
+    resample_volumes,
+    sample_slices,
     split_cases,
     with_grades,
 )
@@ -81,3 +95,120 @@ def test_phantoms_are_cached_and_mostly_healthy(tmp_path: Path) -> None:
     assert all(p.images.shape[1:] == (160, 192, 4) and p.images.any() for p in phantoms)
     again = load_phantoms(2, tmp_path)
     np.testing.assert_array_equal(again[1].images, phantoms[1].images)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pool(write_case: Write, tmp_path: Path) -> SlicePool:
+    """One case of 14 slices, ten of them with tumour."""
+    cases, _ = load_split(write_case(), "0", 0, tmp_path / "cache")
+    return pool_of_cases(cases, CPU, resampled=True)
+
+
+def small_volume(mean: float, tumour: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Return five slices of a brain of `mean`, and labels: slices 1 and 2 hold `tumour`."""
+    images = np.zeros((5, 160, 192, 4), np.float16)
+    images[:, 40:120, 40:150] = mean
+    labels = np.zeros((5, 160, 192), np.uint8)
+    labels[1:3, 60:70, 60:70] = tumour
+    return images, labels
+
+
+def test_sampling_is_reproducible_and_favours_tumour(pool: SlicePool) -> None:
+    def sample(seed: int) -> tuple[torch.Tensor, ...]:
+        config = TrainingConfig(resampled=0.5)
+        return sample_slices(pool, 200, config, torch.Generator().manual_seed(seed))
+
+    first, again, other = sample(1), sample(1), sample(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[1], other[1])
+    share = first[1].flatten(1).any(dim=1).float().mean()
+    expected = TrainingConfig.tumour + (1 - TrainingConfig.tumour) * 10 / 14
+    assert abs(float(share) - expected) < 0.06
+
+
+def test_crops_are_inside_the_window_on_tumour(pool: SlicePool) -> None:
+    on_tumour = TrainingConfig(crop=64, centred=1.0)
+    _, labels, centres = sample_slices(pool, 100, on_tumour, torch.Generator().manual_seed(0))
+    low, high = centres - 31.5, centres + 31.5
+    assert (low >= 0).all()
+    assert (high <= torch.tensor([159, 191])).all()
+    for mask, (top, left) in zip(labels, low.round().int().tolist(), strict=True):
+        assert not mask.any() or mask[top : top + 64, left : left + 64].any()
+    assert centres.std(dim=0).min() > 3  # not always the same place
+    anywhere = TrainingConfig(crop=64, centred=0.0)
+    _, _, wide = sample_slices(pool, 100, anywhere, torch.Generator().manual_seed(0))
+    assert (wide.std(dim=0) > 1.5 * centres.std(dim=0)).all()
+
+
+def test_low_grade_patients_have_their_share_of_the_draws() -> None:
+    grades = ["high"] * 7 + ["low"] * 2 + ["unknown"]
+    uniform = np.random.default_rng(0).random((3000, 2))
+    drawn = [random_patient(grades, 1 / 3, *pair) for pair in uniform]
+    low = [index for index in drawn if index in (7, 8)]
+    assert len(low) / 3000 == pytest.approx(1 / 3, abs=0.03)
+    assert set(drawn) == set(range(10))
+    assert drawn.count(7) / len(low) == pytest.approx(1 / 2, abs=0.06)
+    equal = [random_patient(grades, 0.0, *pair) for pair in uniform]
+    assert sum(index in (7, 8) for index in equal) / 3000 == pytest.approx(0.2, abs=0.03)
+    assert {random_patient(["high"] * 3, 1 / 3, *pair) for pair in uniform} == {0, 1, 2}
+    assert {random_patient(["low"] * 3, 1 / 3, *pair) for pair in uniform} == {0, 1, 2}
+
+
+def test_values_are_int8_steps_and_labels_stay(pool: SlicePool) -> None:
+    config = TrainingConfig(resampled=0.0)
+    images, labels, _ = sample_slices(pool, 20, config, torch.Generator().manual_seed(0))
+    assert images.shape == (20, 4, 160, 192)
+    torch.testing.assert_close(images / STEP, (images / STEP).round(), atol=1e-3, rtol=0)
+    pairs = {
+        (image.numpy().tobytes(), mask.numpy().tobytes())
+        for image, mask in zip(pool.images, pool.labels, strict=True)
+    }
+    steps = (images / STEP).round().to(torch.int8).permute(0, 2, 3, 1).contiguous()
+    for image, mask in zip(steps, labels, strict=True):
+        assert (image.numpy().tobytes(), mask.numpy().tobytes()) in pairs
+
+
+def test_resampled_slices_are_used_and_made_anew(pool: SlicePool) -> None:
+    config = TrainingConfig(resampled=1.0, thick=1.0)
+    assert pool.resampled is not None
+    assert torch.equal(pool.resampled, pool.images)
+    resample_volumes(pool, config, torch.Generator().manual_seed(0))
+    first = pool.resampled.clone()
+    assert not torch.equal(first, pool.images)
+    images, _, _ = sample_slices(pool, 5, config, torch.Generator().manual_seed(0))
+    made = {slice_.float().mul(STEP).numpy().tobytes() for slice_ in first}
+    assert all(i.permute(1, 2, 0).contiguous().numpy().tobytes() in made for i in images)
+    resample_volumes(pool, config, torch.Generator().manual_seed(1))
+    assert not torch.equal(pool.resampled, first)
+
+
+def test_patients_without_tumour_and_ignored_pixels() -> None:
+    volumes = [small_volume(1, 0), small_volume(2, IGNORE), small_volume(3, 2)]
+    pool = make_pool([v[0] for v in volumes], [v[1] for v in volumes], ["high"] * 3, CPU)
+    assert [len(indices) for indices in pool.with_tumour] == [0, 0, 2]
+    config = TrainingConfig(tumour=1.0, centred=1.0, crop=64)
+    drawn, masks, centres = sample_slices(pool, 200, config, torch.Generator().manual_seed(0))
+    level = drawn.amax((1, 2, 3)).round()
+    assert set(level.tolist()) == {1, 2, 3}
+    assert (masks[level == 3] == 2).flatten(1).any(1).all()
+    near = (centres[level == 3] - torch.tensor([64.5, 64.5])).abs()
+    assert near.max() <= 5 + 64 / 4
+
+
+def test_jitter_changes_level_and_spread_but_not_the_background() -> None:
+    images, labels = small_volume(1, 2)
+    config = TrainingConfig()
+
+    def levels(jitter: float) -> torch.Tensor:
+        pool = make_pool([images], [labels], ["low"], CPU, jitter=jitter)
+        drawn, _, _ = sample_slices(pool, 60, config, torch.Generator().manual_seed(0))
+        assert not drawn[:, :, :40].any()
+        return drawn[:, :, 80, 80]
+
+    assert levels(0.0).std() == pytest.approx(0, abs=1e-4)
+    changed = levels(0.15)
+    assert 0.05 < changed.std() < 0.15 * 2
+    assert changed.std(dim=1).min() > 0  # each modality by itself

@@ -11,10 +11,10 @@ from glioslice.errors import GliosliceError
 from glioslice.labels import to_labels
 from glioslice.metrics import region_dice
 from glioslice.model_card import Card
-from training.data_parallel import DistributedContext
 from training.dataset import CaseSlices
 from training.distillation import Ensemble, check_unseen, volume_dice
 from training.network import Network, NetworkConfig, build_network
+from training.trainer import DistributedContext
 
 CONTEXT = DistributedContext(0, 1, torch.device("cpu"), mixed_precision=False)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.dataset import IGNORE
-from training.loss import RegionLoss
+from training.trainer import RegionLoss
 
 
 def test_perfect_and_wrong_predictions() -> None:

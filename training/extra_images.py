@@ -1,13 +1,19 @@
-"""Patches of lesion cubes: tumours of hundreds of patients without whole slices.
+"""Images beside the whole volumes: lesion cubes and single slices, which add patients to a batch.
 
 `cubes.npz` (see the data's README) holds cubes of 32 voxels of z-scores around tumours, 1.875 mm in
-plane. Four of their slices, resampled to 1 mm, form a canvas of the size of a crop. Pixels between
-patches or outside a cube are unknown, not background: they are labelled IGNORE.
+plane. Four of their slices, resampled to 1 mm, form a canvas of the size of a crop.
+
+`slices.npz` holds axial slices of 240 x 240 pixels with their own z-scores: over the brain of the
+slice, not of the volume, so their level and spread differ a little.
+
+Pixels whose label is unknown, such as those between patches or outside a cube, are not background:
+they are labelled IGNORE.
 """
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,8 +25,9 @@ from torch.nn.functional import pad
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import ENHANCING
+from glioslice.preprocessing import CLIP, WINDOW, extract_slices, find_crop
+from training.augment import warp
 from training.dataset import IGNORE, random_index
-from training.geometry import warp
 
 INT8_STEP = 0.08
 """Standard deviations of the brain per int8 step of the file."""
@@ -30,6 +37,9 @@ ZOOM = 1.875
 
 PATCHES_PER_SIDE, MARGIN = 2, 2
 """Patches along each side of a canvas, and empty pixels around each patch."""
+
+OUTSIDE = -128
+"""The value of pixels outside the brain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +60,7 @@ def load_lesion_cubes(file: Path, left_out: set[str]) -> LesionCubes:
 
     Raises GliosliceError if the file is missing or malformed, or no patient is left.
     """
-    try:
-        with np.load(file) as arrays:
-            images, labels, valid, patient = (
-                arrays[key] for key in ("images", "labels", "valid", "patient")
-            )
-    except FileNotFoundError:
-        raise GliosliceError(
-            f"{file}: no such file; omit --lesions to train without cubes"
-        ) from None
-    except (KeyError, ValueError, OSError, BadZipFile) as error:
-        raise GliosliceError(f"{file}: not a file of lesion cubes ({error})") from None
-    labels = np.where(labels == 4, np.uint8(ENHANCING), labels)
-    labels[~np.unpackbits(valid, axis=-1).astype(bool)] = IGNORE
+    images, labels, patient = _load_arrays(file, "lesions", "lesion cubes", "patient")
     # (N, 4, X, Y, Z) to (N * Z, 4, X, Y): every axial slice by itself.
     images = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:4])
     labels = np.moveaxis(labels, -1, 1).reshape(-1, *labels.shape[1:3])
@@ -74,6 +72,28 @@ def load_lesion_cubes(file: Path, left_out: set[str]) -> LesionCubes:
     if not patients:
         raise GliosliceError(f"{file}: no cube is left without those of held-out patients")
     return LesionCubes(images, labels, patients, sha256(file))
+
+
+def _load_arrays(file: Path, option: str, what: str, *keys: str) -> list[NDArray[Any]]:
+    """Return images, labels (ours, IGNORE where they are not valid) and the arrays `keys`.
+
+    Raises GliosliceError, which names `what` is expected and the option, if the file is missing or
+    malformed.
+    """
+    try:
+        with np.load(file) as arrays:
+            images, labels, valid, *others = (
+                arrays[key] for key in ("images", "labels", "valid", *keys)
+            )
+    except FileNotFoundError:
+        raise GliosliceError(
+            f"{file}: no such file; omit --{option} to train without {what}"
+        ) from None
+    except (KeyError, ValueError, OSError, BadZipFile) as error:
+        raise GliosliceError(f"{file}: not a file of {what} ({error})") from None
+    labels = np.where(labels == 4, np.uint8(ENHANCING), labels)
+    labels[~np.unpackbits(valid, axis=-1).astype(bool)] = IGNORE
+    return [images, labels, *others]
 
 
 def read_lesion_patients(table: Path) -> dict[str, str]:
@@ -128,3 +148,43 @@ def _tile(patches: Tensor) -> Tensor:
     n, (_, channels, height, width) = PATCHES_PER_SIDE, patches.shape
     grid = patches.reshape(-1, n, n, channels, height, width)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, n * height, n * width)
+
+
+@dataclass(frozen=True, eq=False)
+class SingleSlices:
+    """Each patient's images (N, 160, 192, 4) float16 and labels (N, 160, 192), ours or IGNORE."""
+
+    patients: tuple[str, ...]
+    images: tuple[NDArray[np.float16], ...]
+    labels: tuple[NDArray[np.uint8], ...]
+    grades: tuple[str, ...]
+    sha256: str
+
+
+def load_single_slices(file: Path, left_out: set[str]) -> SingleSlices:
+    """Return the slices of all patients except `left_out`, cut to the window as volumes are.
+
+    Raises GliosliceError if the file is missing or malformed, or no patient is left.
+    """
+    given, labels, patient, grade = _load_arrays(
+        file, "slices", "single slices", "patient", "grade"
+    )
+    brain = given != OUTSIDE
+    scores = np.clip(given * np.float32(INT8_STEP), -CLIP, CLIP) * brain
+    images = np.empty((len(given), *WINDOW, given.shape[1]), np.float16)
+    windows = np.empty((len(given), *WINDOW), np.uint8)
+    for i in range(len(given)):
+        crop = find_crop(brain[i].any(axis=0)[..., None])
+        images[i] = extract_slices(scores[i, ..., None], crop)[0]
+        windows[i] = extract_slices(labels[i, ..., None], crop)[0]
+    names = [name for name in np.unique(patient) if name not in left_out]
+    if not names:
+        raise GliosliceError(f"{file}: no slice is left without those of held-out patients")
+    indices = [np.flatnonzero(patient == name) for name in names]
+    return SingleSlices(
+        tuple(str(name) for name in names),
+        tuple(images[i] for i in indices),
+        tuple(windows[i] for i in indices),
+        tuple(str(grade[i[0]]) for i in indices),
+        sha256(file),
+    )
