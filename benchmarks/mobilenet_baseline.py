@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convert.export import INPUT, OUTPUT, convert_onnx
 from convert.pack import pack
-from convert.quantize.strategies import calibrate, quantize_file
+from convert.quantization import calibrate, quantize_file
 from glioslice import cli
 from glioslice.files import write_bytes
 

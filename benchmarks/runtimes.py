@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.tflite.editor import serialize
 from convert.tflite.reader import read_model
+from convert.tflite.writer import serialize
 from glioslice.preprocessing import quantize
 
 

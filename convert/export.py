@@ -1,6 +1,6 @@
 """Export a torch network to float TFLite files: torch to ONNX, ONNX to TensorFlow, to TFLite.
 
-The int8 file is made from the float one (`convert.quantize.strategies`).
+The int8 file is made from the float one (`convert.quantization`).
 """
 
 import tempfile
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from convert.log_capture import capture_output
-from convert.quantize.strategies import calibrate, quantize_file
-from convert.tflite.editor import serialize
+from convert.quantization import calibrate, quantize_file
 from convert.tflite.reader import list_of, read_model
+from convert.tflite.writer import serialize
 from glioslice.errors import GliosliceError
 from training.network import Network, fold_batch_norms
 

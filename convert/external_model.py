@@ -19,11 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convert.artifacts import ModelFile
-from convert.calibration import spread
+from convert.calibration import (
+    SPLIT,
+    Floats,
+    SampleImages,
+    Shape,
+    extended_images,
+    spread,
+    usual_images,
+)
 from convert.export import convert_onnx, export_onnx
-from convert.onnx_model import Floats, Shape, make_runner, onnx_steps, prepare_onnx, read_onnx
+from convert.onnx_model import make_runner, onnx_steps, prepare_onnx, read_onnx
 from convert.onnx_rewrites import ChannelsLast, rewrite
-from convert.sample_images import SPLIT, SampleImages, extended_images, usual_images
 from convert.tflite.interpreter import output_values, snr
 from convert.tflite.reader import PORTABLE_CUSTOM
 from convert.verify.acceptance import Evaluation, Limits

@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from convert.calibration import Floats, Shape
 from convert.export import INPUT, OUTPUT
 from convert.verify.parity import Step, merge_steps
 from glioslice.errors import GliosliceError
-
-Floats = NDArray[np.float32]
-Shape = tuple[int, int, int]
-"""Channels, rows, columns."""
 
 WEIGHTED_NODES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 SILENT = 4

@@ -9,7 +9,7 @@ from typing import Any
 from convert.artifacts import ModelFile, stage_files
 from convert.calibration import Roles, calibration_slices, extended_slices, probe_slices
 from convert.export import export_float_files, fold_thresholds
-from convert.quantize.strategies import Slices
+from convert.quantization import Slices
 from convert.verify.acceptance import Evaluation, evaluate_files
 from convert.verify.graph_checks import check_graph, check_layers, check_ops
 from convert.verify.parity import check_parity, match_blocks, torch_steps

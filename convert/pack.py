@@ -2,7 +2,7 @@
 
     python convert/pack.py FILE [OUT]                     # default: FILE-packed.tflite
 
-Equal tables, vectors and constants are stored once (`convert.tflite.deduplication`). Dropped are
+Equal tables, vectors and constants are stored once (`convert.tflite.writer`). Dropped are
 descriptions, metadata that no runtime reads and files appended to it, the names of subgraphs and of
 tensors inside the network, the calibration's minimum and maximum beside a scale, and shape
 signatures that equal the shape. Everything else is kept, also signatures and unknown metadata.
@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.tflite.deduplication import DeduplicatingBuilder, Ref
-from convert.tflite.layout import build_flatbuffer
 from convert.tflite.reader import IDENTIFIER, list_of, read_model
+from convert.tflite.writer import DeduplicatingBuilder, Ref, build_flatbuffer
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes

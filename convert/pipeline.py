@@ -1,7 +1,7 @@
 """The steps of a conversion: make the files, evaluate them, and try int8 again another way.
 
 A `Source` is the network to convert. `run_conversion` makes its float files, quantizes them by one
-strategy after the other (`convert.quantize.strategies`) and stops at the first int8 file that
+strategy after the other (`convert.quantization`) and stops at the first int8 file that
 passes the acceptance gate (`convert.verify.acceptance`).
 """
 
@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any, Protocol
 
 from convert.artifacts import ModelFile, describe_excess, pack_files
-from convert.quantize.strategies import (
+from convert.quantization import (
     Attempt,
     Int8Candidate,
     Slices,

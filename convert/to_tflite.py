@@ -11,7 +11,7 @@ with `report.json` and `report.svg`; files for comparison lie in OUT/compare/. W
 int8 ranges are calibrated on phantoms, and the files are evaluated on other phantoms.
 
 If the int8 file falls too far below fp32, the next quantization strategy is tried
-(`convert.quantize.strategies`). If none passes, int8 is dropped and the other products are written.
+(`convert.quantization`). If none passes, int8 is dropped and the other products are written.
 If int8 was requested by name, nothing is written and the exit code is 2. The same holds if the int8
 file is not compatible with a requested target (`convert.targets`).
 
@@ -37,7 +37,7 @@ from convert.artifacts import (
     publish,
     write_files,
 )
-from convert.calibration import assign_roles
+from convert.calibration import SampleImages, Shape, assign_roles, check_images, read_images
 from convert.external_model import (
     ExternalModel,
     import_module_network,
@@ -45,11 +45,9 @@ from convert.external_model import (
     make_external_model,
     wrap_module,
 )
-from convert.onnx_model import Shape
 from convert.own_model import OwnModel, thresholds_of
 from convert.pipeline import Conversion, ConversionResult, Source, run_conversion
 from convert.report import draw_layers, file_table, layer_table, make_conversion_report
-from convert.sample_images import SampleImages, check_images, read_images
 from convert.targets import TARGETS, choose_targets
 from convert.targets.result import TargetResult
 from convert.verify.acceptance import STANDARD, Limits

@@ -16,19 +16,19 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.editor import (
+from convert.tflite.interpreter import decibels, is_real, output_values, scale_of, tensor_values
+from convert.tflite.ops import (
     QUANTIZE_OPS,
     SAME_SCALE,
     constant,
     non_constant,
     op_name,
-    serialize,
+    ops_of,
     set_constant,
     shape_of,
 )
-from convert.tflite.interpreter import decibels, is_real, output_values, scale_of, tensor_values
-from convert.tflite.ops import ops_of
 from convert.tflite.reader import list_of, read_model
+from convert.tflite.writer import serialize
 from glioslice.errors import GliosliceError
 
 QUANTIZE_VERSION = 2

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from convert.tflite.editor import non_constant
 from convert.tflite.interpreter import snr, tensor_values
+from convert.tflite.ops import non_constant
 from convert.tflite.reader import list_of, read_model
 from glioslice.errors import GliosliceError
 

@@ -8,8 +8,9 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.editor import constant, serialize, set_constant
+from convert.tflite.ops import constant, set_constant
 from convert.tflite.reader import read_model
+from convert.tflite.writer import serialize
 from training.network import Network, UNet, fold_batch_norms
 
 RELU, NONE = schema.ActivationFunctionType.RELU, schema.ActivationFunctionType.NONE

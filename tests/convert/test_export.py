@@ -11,8 +11,8 @@ from convert import export as module
 from convert.export import REDUCED_PRECISION, export, fold_thresholds
 from convert.pack import pack
 from convert.targets import TARGETS
-from convert.tflite.editor import serialize
 from convert.tflite.reader import read_model
+from convert.tflite.writer import serialize
 from convert.verify.graph_checks import check_graph, read_graph
 from glioslice.errors import GliosliceError
 from tests.convert.conftest import WINDOW, random_network

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from convert.calibration import SPLIT
 from convert.pack import pack
-from convert.sample_images import SPLIT
 from convert.tflite.interpreter import output_values
 from convert.to_tflite import convert
 from convert.verify.acceptance import Limits

@@ -11,10 +11,10 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from convert.calibration import check_images
 from convert.external_model import load_onnx, make_external_model
 from convert.onnx_model import make_runner, prepare_onnx, read_onnx
 from convert.onnx_rewrites import ChannelsLast, rewrite
-from convert.sample_images import check_images
 from convert.to_tflite import convert
 from convert.verify.acceptance import STANDARD, Limits
 from glioslice.errors import GliosliceError

@@ -9,9 +9,8 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from convert.pack import main, pack
-from convert.tflite import layout
-from convert.tflite.deduplication import DeduplicatingBuilder
 from convert.tflite.reader import read_model
+from convert.tflite.writer import DeduplicatingBuilder, build_flatbuffer
 from glioslice.errors import GliosliceError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,7 +193,7 @@ def test_the_result_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
         buffers=[schema.BufferT(), schema.BufferT(data=np.arange(1, 10, dtype=np.uint8))],
         subgraphs=[graph],
     )
-    build = layout.build_flatbuffer
+    build = build_flatbuffer
     wrong = lambda *parts: build(*parts).replace(bytes(range(1, 10)), bytes(range(2, 11)))  # noqa: E731
     monkeypatch.setattr("convert.pack.build_flatbuffer", wrong)
     with pytest.raises(AssertionError, match="differs"):

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from convert import own_model
-from convert.tflite.editor import serialize
 from convert.tflite.reader import read_model
+from convert.tflite.writer import serialize
 from convert.to_tflite import convert
 from convert.verify.acceptance import (
     STANDARD,

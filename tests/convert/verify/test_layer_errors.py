@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convert.quantize.strategies import calibrate, quantize_file
+from convert.quantization import calibrate, quantize_file
 from convert.tflite.interpreter import decibels, output_values, snr, tensor_values
 from convert.tflite.reader import read_model
 from convert.verify.layer_errors import Layer, matching_tensors, measure_layers

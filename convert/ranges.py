@@ -1,5 +1,10 @@
-"""Equalize the ranges of a tensor's channels without changing what the float network computes.
+"""Better int8 ranges: clipped by squared error, and channels equalised before quantization.
 
+`fit_ranges` chooses the range of each tensor by squared error instead of by its extremes. A few
+large values make the step coarse for all others. Clipping them costs the square of what is clipped;
+the best range is where the two costs balance.
+
+`equalize` evens the ranges of a tensor's channels without changing what the float network computes.
 int8 has one step for all channels of a tensor. If one channel is fifty times wider than the others,
 five steps are left for those. A factor s in the convolution that computes a channel and 1 / s in
 the one that reads it cancel: positive factors commute with ReLU, pooling, resizing and
@@ -12,17 +17,27 @@ al., "SmoothQuant" (ICML 2023), with strength 1/2. The factors are powers of two
 commutes with them exactly, so the float file computes the same bits.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.editor import constant, non_constant, op_name, serialize, set_constant, shape_of
 from convert.tflite.interpreter import tensor_values
+from convert.tflite.ops import SAME_SCALE, constant, non_constant, op_name, set_constant, shape_of
 from convert.tflite.reader import list_of, read_model
+from convert.tflite.writer import serialize
+
+STEPS = 255
+BINS = 2048
+CANDIDATES = np.linspace(1, 0.02, 99)
+"""Fractions of an extreme at which a range may end."""
+
+Range = tuple[float, float]
 
 ROUNDS = 8
+
 PASSING = frozenset(
     {"MAX_POOL_2D", "AVERAGE_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "RELU", "ADD"}
 )
@@ -31,7 +46,119 @@ PASSING = frozenset(
 HOMOGENEOUS = (schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU)
 """Activations that commute with a positive factor."""
 
-Floats = NDArray[np.float64]
+Doubles = NDArray[np.float64]
+
+
+@dataclass
+class Histogram:
+    """Counts of values in [low, high]; exact zeros, which cost nothing, are left out."""
+
+    low: float
+    high: float
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values; one outside the extremes counts as the extreme."""
+        clipped = values[values != 0].clip(self.low, self.high)
+        self.counts += np.histogram(clipped, BINS, (self.low, self.high))[0]
+
+
+def fit_ranges(calibrated: bytes, slices: NDArray[np.float32]) -> bytes:
+    """Return a calibrated file with the ranges of least squared error over `slices` (N, X, Y, C).
+
+    Tensors that must share a scale share a range. The input keeps its range, the clip range.
+    """
+    model = read_model(calibrated)
+    tensors = model.subgraphs[0].tensors
+    groups = [group for group in scale_groups(model) if _may_change(model, group)]
+    sources = {group: sorted(set(group) & _computed(model)) for group in groups}
+    histograms = {
+        group: Histogram(
+            min(0.0, *(float(tensors[i].quantization.min[0]) for i in sources[group])),
+            max(0.0, *(float(tensors[i].quantization.max[0]) for i in sources[group])),
+        )
+        for group in groups
+    }
+    for values in tensor_values(calibrated, slices):
+        for group, histogram in histograms.items():
+            for index in sources[group]:
+                histogram.add(values[index])
+    for group, histogram in histograms.items():
+        low, high = best_range(histogram)
+        for index in group:
+            tensors[index].quantization.min = np.array([low], np.float32)
+            tensors[index].quantization.max = np.array([high], np.float32)
+    return serialize(model)
+
+
+def best_range(histogram: Histogram) -> Range:
+    """Return the range of least squared error; the extremes if no other candidate is better."""
+    lows = histogram.low * CANDIDATES if histogram.low < 0 else np.zeros(1)
+    highs = histogram.high * CANDIDATES if histogram.high > 0 else np.zeros(1)
+    _, low, high = min(
+        ((clipping_cost(histogram, low, high), low, high) for low in lows for high in highs),
+        key=lambda candidate: candidate[0],
+    )
+    return float(low), float(high)
+
+
+def clipping_cost(histogram: Histogram, low: float, high: float) -> float:
+    """Return the squared error of values clipped to [low, high] and rounded to int8 steps.
+
+    The step is (high - low) / 255, and 0 is one of its multiples. A bin's error is that of its
+    middle, clipped and rounded, plus width^2 / 12 for its spread. Where a bin is wider than a step,
+    it is the clipping error plus step^2 / 12, the variance of rounding.
+    """
+    step, width = (high - low) / STEPS, (histogram.high - histogram.low) / BINS
+    centres = histogram.low + width * (np.arange(BINS) + 0.5)
+    clipped = centres.clip(low, high)
+    if step > width:
+        errors = (centres - step * np.rint(clipped / step)) ** 2 + width**2 / 12
+    else:
+        errors = (centres - clipped) ** 2 + step**2 / 12
+    return float(errors @ histogram.counts)
+
+
+def scale_groups(model: Any) -> list[tuple[int, ...]]:
+    """Return the tensors that are not constants, grouped by the scale that they must share."""
+    roots: dict[int, int] = {}
+
+    def root(index: int) -> int:
+        while roots.setdefault(index, index) != index:
+            index = roots[index]
+        return index
+
+    for operator in model.subgraphs[0].operators:
+        read = non_constant(model, operator.inputs)
+        computed = non_constant(model, operator.outputs)
+        for index in (*read, *computed):
+            root(index)
+        if op_name(model, operator) in SAME_SCALE:
+            for index in (*read[1:], *computed):
+                roots[root(index)] = root(read[0])
+    groups: dict[int, list[int]] = {}
+    for index in sorted(roots):
+        groups.setdefault(root(index), []).append(index)
+    return [tuple(group) for group in groups.values()]
+
+
+def _may_change(model: Any, group: tuple[int, ...]) -> bool:
+    main = model.subgraphs[0]
+    known = all(
+        main.tensors[i].quantization is not None and main.tensors[i].quantization.min is not None
+        for i in group
+    )
+    return known and not set(group) & {*list_of(main.inputs)}
+
+
+def _computed(model: Any) -> set[int]:
+    """Return the tensors with new values, not copied from another under the same scale."""
+    return {
+        index
+        for operator in model.subgraphs[0].operators
+        if op_name(model, operator) not in SAME_SCALE
+        for index in non_constant(model, operator.outputs)
+    }
 
 
 def equalize(fp32: bytes, slices: NDArray[np.float32]) -> bytes:
@@ -76,7 +203,7 @@ class _Channels:
         """Return the class of each channel of a tensor."""
         return self.roots[self._own(index)]
 
-    def factors(self, model: Any, peaks: dict[int, Floats]) -> Floats:
+    def factors(self, model: Any, peaks: dict[int, Doubles]) -> Doubles:
         """Return a factor for each class, a power of two.
 
         Let x be the class's largest value relative to its tensor's, and w its largest weight
@@ -149,9 +276,9 @@ def _along_channels(tensors: Any, operator: Any) -> bool:
     return bool(operator.builtinOptions.axis in (-1, rank - 1))
 
 
-def _channel_peaks(fp32: bytes, slices: NDArray[np.float32]) -> dict[int, Floats]:
+def _channel_peaks(fp32: bytes, slices: NDArray[np.float32]) -> dict[int, Doubles]:
     """Return the largest absolute value of each channel of each tensor."""
-    peaks: dict[int, Floats] = {}
+    peaks: dict[int, Doubles] = {}
     for values in tensor_values(fp32, slices):
         for index, of_tensor in values.items():
             if of_tensor.ndim:
@@ -160,7 +287,7 @@ def _channel_peaks(fp32: bytes, slices: NDArray[np.float32]) -> dict[int, Floats
     return peaks
 
 
-def _rescale(model: Any, operator: Any, channels: _Channels, factors: Floats) -> None:
+def _rescale(model: Any, operator: Any, channels: _Channels, factors: Doubles) -> None:
     """Scale the weights and bias of a convolution by the factors of its channels."""
     tensors = model.subgraphs[0].tensors
     input_factors = factors[channels.of(int(operator.inputs[0]))]

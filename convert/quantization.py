@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from convert.artifacts import ModelFile
 from convert.calibration import spread
 from convert.log_capture import capture_output
-from convert.quantize.equalization import equalize
-from convert.quantize.ranges import fit_ranges
+from convert.ranges import equalize, fit_ranges
 from convert.tflite.reader import read_model
 from convert.verify.acceptance import Evaluation, GateResult
 from glioslice.errors import GliosliceError

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from convert.quantize import strategies
-from convert.quantize.strategies import (
+from convert import quantization
+from convert.quantization import (
     STRATEGIES,
     Attempt,
     Int8Candidate,
@@ -85,7 +85,7 @@ def test_the_first_candidate_that_passes_is_the_last_that_is_made(
         return call
 
     for name in ("calibrate", "quantize_file", "fit_ranges", "equalize"):
-        monkeypatch.setattr(strategies, name, tool(name))
+        monkeypatch.setattr(quantization, name, tool(name))
     calls_of_extended: list[int] = []
 
     def more() -> Slices:
@@ -127,9 +127,9 @@ def test_the_number_of_inspected_slices_is_limited(monkeypatch: pytest.MonkeyPat
         return call
 
     for name in ("calibrate", "quantize_file", "fit_ranges", "equalize"):
-        monkeypatch.setattr(strategies, name, tool(name))
+        monkeypatch.setattr(quantization, name, tool(name))
     few, many = (np.zeros((n, 1, 1, 1), np.float32) for n in (8, 500))
     made: Iterator[Int8Candidate] = int8_candidates(b"", few, lambda: many)
     assert len(list(made)) == len(STRATEGIES)
     assert seen["calibrate"] == 500
-    assert seen["fit_ranges"] == seen["equalize"] == strategies.MAX_INSPECTED
+    assert seen["fit_ranges"] == seen["equalize"] == quantization.MAX_INSPECTED
