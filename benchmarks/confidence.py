@@ -27,17 +27,15 @@ from benchmarks.confidence_tables import (
     read_slice_rows,
     write_rows,
 )
-from benchmarks.folds import FoldRun, patients
+from benchmarks.folds import FOLDS, FoldRun
 from benchmarks.pages import fill
+from benchmarks.scores import check_held_out, fold_cases
 from device.confidence import mask_confidence
 from device.engine import Engine
 from glioslice import cli
-from glioslice.cases import MODALITIES, Case, case_digest, find_cases, read_case
-from glioslice.cli import track
-from glioslice.errors import GliosliceError
+from glioslice.cases import MODALITIES, Case
 from glioslice.labels import to_labels, to_regions
 from glioslice.metrics import dice
-from glioslice.model_card import read_card
 from glioslice.preprocessing import extract_slices, slice_volume
 
 PAGE = ROOT / "docs" / "confidence.md"
@@ -68,28 +66,19 @@ def measure_confidence(data: Path) -> None:
 
     Raises GliosliceError if a patient is missing in `data`, or was in the training set.
     """
-    found = {files.name: files for files in find_cases(data)}
     slices: list[SliceConfidence] = []
     cases: list[CaseConfidence] = []
-    for patient in track(patients(), "patients"):
-        if patient.case not in found:
-            raise GliosliceError(f"{data}: lacks {patient.case} of fold {patient.fold}")
-        case, run = read_case(found[patient.case]), FoldRun("compact", patient.fold)
-        if case_digest(case) in read_card(run.folder).trained_on:
-            raise GliosliceError(
-                f"{run.name}: was trained on {patient.case}, which belongs to its fold"
-            )
+    for run in (FoldRun("compact", fold) for fold in FOLDS):
         engine = Engine(run.folder / "compact-int8.tflite")
-        rows = slice_rows(case, engine)
-        slices += rows
-        whole = case_byte((row.pixels, row.bytes[BYTE]) for row in rows)
-        cases.append(CaseConfidence(case.name, "", *whole))
-        for place, modality in enumerate(MODALITIES):
-            cases.append(
-                CaseConfidence(
-                    case.name, modality, *case_byte(without_modality(case, place, engine))
-                )
-            )
+        for case in fold_cases(run.fold, data, "measuring confidence"):
+            check_held_out(run, case)
+            rows = slice_rows(case, engine)
+            slices += rows
+            whole = case_byte((row.pixels, row.bytes[BYTE]) for row in rows)
+            cases.append(CaseConfidence(case.name, "", *whole))
+            for place, modality in enumerate(MODALITIES):
+                lacking = case_byte(without_modality(case, place, engine))
+                cases.append(CaseConfidence(case.name, modality, *lacking))
     write_rows(slices, cases)
 
 

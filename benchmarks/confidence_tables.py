@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from benchmarks import ROOT
-from benchmarks.accuracy_tables import COLOURS, GRADES, save
+from benchmarks.accuracy import COLOURS, GRADES, save
 from benchmarks.folds import FoldRun, patients
 from benchmarks.missing_modalities import read_subset_scores
 from benchmarks.pages import table

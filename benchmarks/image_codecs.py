@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks import ROOT
-from benchmarks.folds import FOLDS, FoldRun, held_out_cases
+from benchmarks.folds import FOLDS, FoldRun
 from benchmarks.image_baselines import (
     LOSSLESS_SETTING,
     WIRE_CODEC,
@@ -30,11 +30,11 @@ from benchmarks.image_baselines import (
     codec_settings,
 )
 from benchmarks.pages import fill, processor, table
+from benchmarks.scores import fold_cases
 from convert.report import svg
 from device.engine import Engine
 from glioslice import cli
-from glioslice.cases import Case, find_cases, read_case
-from glioslice.cli import track
+from glioslice.cases import Case
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, read_json, write_bytes, write_json
 from glioslice.labels import REGIONS, to_labels, to_regions
@@ -288,14 +288,11 @@ def compare_codecs(arguments: argparse.Namespace) -> None:
 
 def score_codecs(data: Path) -> Iterator[ImageRow]:
     """Yield the rows of all patients; raises GliosliceError if one is missing in `data`."""
-    found = {files.name: files for files in find_cases(data)}
     for fold in FOLDS:
         [file] = FoldRun("compact", fold).folder.glob("*-int8.tflite")
         engine = Engine(file)
-        for name in track(held_out_cases(fold), f"fold {fold}"):
-            if name not in found:
-                raise GliosliceError(f"{data}: lacks {name} of fold {fold}")
-            yield from score_patient(prepare_patient(read_case(found[name]), engine), engine)
+        for case in fold_cases(fold, data, "segmenting"):
+            yield from score_patient(prepare_patient(case, engine), engine)
 
 
 def prepare_patient(case: Case, engine: Engine) -> PatientSlices:

@@ -47,8 +47,8 @@ from glioslice.wire.packets import Data
 from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import BAUD
-from tools import mask_vectors
 from tools.context_tables import Samples, collect_samples, learn
+from tools.wire_vectors import MASK_FILE, mask_vectors
 
 PACES = ("time for a mask", "bytes, mean", "max.", "s on the link, mean", "max.", "over 0.8 s")
 
@@ -210,7 +210,7 @@ def measure_codec(arguments: argparse.Namespace) -> None:
         if arguments.learn:
             volumes = [volume for fold in FOLDS for volume in folds[fold]]
             write_bytes(PATH, learn([collect_samples(volume) for volume in volumes]).to_bytes())
-            write_json(mask_vectors.FILE, mask_vectors.vectors())
+            write_json(MASK_FILE, mask_vectors())
             print(f"{PATH.name}: {PATH.stat().st_size:,} bytes, sha256 {sha256(PATH)}")
             return
         write_json(RESULT, score_mask_codec(folds))

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks import ROOT
-from benchmarks.accuracy_tables import SHOWN_SIZES, bootstrap_interval
+from benchmarks.accuracy import SHOWN_SIZES, bootstrap_interval
 from benchmarks.folds import FOLDS, FoldRun, find_run
 from benchmarks.pages import fill, table
 from benchmarks.scores import BOTH, RAW, RULES, fold_cases, segment_all_ways

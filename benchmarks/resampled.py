@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from benchmarks import ROOT
-from benchmarks.accuracy_tables import bootstrap_interval
+from benchmarks.accuracy import bootstrap_interval
 from benchmarks.folds import FOLDS, FoldRun, patients
 from benchmarks.pages import fill, table
 from benchmarks.scores import BOTH, RULES, fold_cases, segment_all_ways

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from benchmarks.folds import FoldRun, held_out_cases
 from device.engine import Engine
 from device.segment import segment
-from glioslice.cases import Case, find_cases, read_case
+from glioslice.cases import Case, case_digest, find_cases, read_case
 from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import dice, hd95
+from glioslice.model_card import read_card
 from glioslice.phantom.head import SEEDS, make_phantom
 from glioslice.postprocessing import STANDARD_RULES, postprocess
 
@@ -123,6 +124,12 @@ def fold_cases(fold: int, data: Path, title: str) -> Iterator[Case]:
         if name not in found:
             raise GliosliceError(f"{data}: lacks {name} of fold {fold}")
         yield read_case(found[name])
+
+
+def check_held_out(run: FoldRun, case: Case) -> None:
+    """Raise GliosliceError if a run was trained on a patient of the fold that it holds out."""
+    if case_digest(case) in read_card(run.folder).trained_on:
+        raise GliosliceError(f"{run.name}: was trained on {case.name}, which belongs to its fold")
 
 
 def write_scores(run: FoldRun, scores: list[Score]) -> None:

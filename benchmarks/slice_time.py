@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.accuracy_tables import SHOWN_SIZES
+from benchmarks.accuracy import SHOWN_SIZES
 from benchmarks.folds import FOLDS, FOLDS_FOLDER, FoldRun
 from benchmarks.pages import processor
 from device.engine import Engine

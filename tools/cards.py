@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_tables import VALUES, interval, mean, pooled_scores
+from benchmarks.accuracy import VALUES, interval, mean, pooled_scores
 from benchmarks.folds import FOLDS, FoldRun, patients
 from benchmarks.pages import table
 from benchmarks.scores import MIRRORED, RAW, RULES

@@ -1,24 +1,32 @@
-"""Write docs/wire-vectors.json: test vectors for other implementations of the protocol.
+"""Write the test vectors for other implementations of the protocol and of its mask codec.
 
-    python tools/wire_vectors.py            # docs/wire-vectors.json
-    python tools/wire_vectors.py --check    # exit code 2 if the file is not what the code writes
+    python tools/wire_vectors.py            # docs/wire-vectors.json and docs/mask-vectors.json
+    python tools/wire_vectors.py --check    # exit code 2 if a file is not what the code writes
 
-Bytes are hexadecimal. `refused` are bodies and messages that a reader has to reject.
+Bytes are hexadecimal. `refused` are bodies and messages that a reader has to reject. Masks are runs
+of equal labels (codec 1 of docs/wire.md), those of a phantom and synthetic ones, not of patients.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks import ROOT
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import write_json
+from glioslice.files import sha256, write_json
+from glioslice.phantom.head import make_phantom
+from glioslice.preprocessing import brain_mask, extract_slices, find_crop
 from glioslice.wire import packets
 from glioslice.wire.baud_negotiation import pattern
+from glioslice.wire.codecs import RUNS, encode_mask
+from glioslice.wire.context_coder import encode_change
+from glioslice.wire.context_model import PATH, MaskArray
 from glioslice.wire.framing import MAX_BODY, encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import (
@@ -36,8 +44,16 @@ from glioslice.wire.messages import (
     Volume,
 )
 from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
+from glioslice.wire.range_coder import RangeEncoder
 
-FILE = Path(__file__).parents[1] / "docs" / "wire-vectors.json"
+WIRE_FILE = ROOT / "docs" / "wire-vectors.json"
+MASK_FILE = ROOT / "docs" / "mask-vectors.json"
+PHANTOM_SLICES = 5
+FIRST_SLICES = 2
+
+Vector = tuple[str, MaskArray, MaskArray | None]
+"""Name, mask (X, Y) and the mask before it."""
+
 TAG = 0x44CC
 DIGITS = "00112233445566778899aabbccddeeff" * 2
 
@@ -156,8 +172,8 @@ def packet_vector(packet: Packet, active: bool) -> dict[str, Any]:
     return {**head, "body": body.hex(), "frame": encode_frame(body).hex()}
 
 
-def vectors() -> dict[str, Any]:
-    """Return the whole file."""
+def wire_vectors() -> dict[str, Any]:
+    """Return the content of wire-vectors.json."""
     return {
         "frames": [{"body": body.hex(), "frame": encode_frame(body).hex()} for body in BODIES],
         "packets": [packet_vector(packet, active) for packet, active in PACKETS],
@@ -170,23 +186,110 @@ def vectors() -> dict[str, Any]:
     }
 
 
+def mask_vectors() -> dict[str, Any]:
+    """Return the content of mask-vectors.json, for the present tables of the codec."""
+    return {
+        "tables": sha256(PATH),
+        "range_coder": range_coder(),
+        "masks": [
+            {
+                "name": name,
+                "shape": list(mask.shape),
+                "previous": None if previous is None else encode_mask(RUNS, previous).hex(),
+                "mask": encode_mask(RUNS, mask).hex(),
+                "content": encode_change(mask, previous).hex(),
+            }
+            for name, mask, previous in (*synthetic_masks(), *phantom_masks())
+        ],
+    }
+
+
+def range_coder() -> list[dict[str, Any]]:
+    """Return lists of decisions, [bit, probability], and numbers, [value, count], with their bytes.
+
+    Halves fill whole bytes; the rare decision makes the interval end on both sides of a carry.
+    """
+    halves = [(int(bit), 1 << 14) for bit in "0111000011111111000000011"]
+    rare = [(0, 32767)] * 3 + [(1, 1), (0, 1), (1, 32767), (0, 16384)] * 3
+    numbers = [(6, 7), (0, 1), (30719, 30720), (0, 30720), (1 << 23, 1 << 24)]
+    carry = [(0, 16384)] * 30 + [(0, 1)] + [(1, 3)] * 2 + [(0, 12345)] * 9
+    lists: list[tuple[str, list[tuple[int, int]]]] = [
+        ("decisions", halves),
+        ("decisions", rare),
+        ("decisions", carry),
+        ("numbers", numbers),
+        ("decisions", []),
+    ]
+    made = []
+    for kind, items in lists:
+        coder = RangeEncoder()
+        for first, second in items:
+            if kind == "decisions":
+                coder.bits([first], [second])
+            else:
+                coder.number(first, second)
+        made.append({kind: [list(item) for item in items], "bytes": coder.finish().hex()})
+    return made
+
+
+def synthetic_masks() -> Iterator[Vector]:
+    """Yield small masks that exercise every part of the codec."""
+    empty = np.zeros((12, 20), np.uint8)
+    yield "empty", empty, None
+    yield "empty after empty", empty, empty
+    pixel = empty.copy()
+    pixel[11, 19] = 3
+    yield "one pixel, alone", pixel, None
+    yield "one pixel after an empty slice", pixel, empty
+    yield "the same again", pixel, pixel
+    box = empty.copy()
+    box[2:10, 3:15], box[4:8, 5:12], box[5:7, 6:9] = 2, 1, 3
+    yield "a box, alone", box, None
+    yield "a box moved", np.roll(box, (1, -2), (0, 1)), box
+    yield "a box vanishes but for a pixel", pixel, box
+    holes = box.copy()
+    holes[5, 13], holes[9, 4] = 0, 0
+    holes[0, 0], holes[0, 17] = 1, 2
+    yield "holes and specks", holes, box
+    yield "full, alone", np.full((12, 20), 3, np.uint8), None
+    chequered = np.indices((12, 20)).sum(axis=0).astype(np.uint8) % 2 * 3
+    yield "two bits a pixel", chequered, box
+    yield "two bits a pixel, odd size", chequered[:5, :7].copy(), None
+
+
+def phantom_masks() -> Iterator[Vector]:
+    """Yield slices of a phantom's tumour: its first ones, and some around its middle."""
+    head = make_phantom(0)
+    masks = extract_slices(head.labels, find_crop(brain_mask(head.images)))
+    labelled = np.flatnonzero(masks.any(axis=(1, 2)))
+    middle = int(labelled[len(labelled) // 2])
+    chosen = [
+        *range(labelled[0], labelled[0] + FIRST_SLICES),
+        *range(middle, middle + PHANTOM_SLICES),
+    ]
+    for place, index in enumerate(chosen):
+        alone = place in (0, FIRST_SLICES)
+        name = f"phantom, slice {index}" + (", alone" if alone else "")
+        yield name, masks[index], None if alone else masks[index - 1]
+
+
 def write_vectors(arguments: argparse.Namespace) -> None:
-    """Write the file, or compare it."""
-    made = vectors()
-    if not arguments.check:
-        write_json(arguments.out, made)
-    elif json.loads(arguments.out.read_text(encoding="utf-8")) != made:
-        raise GliosliceError(
-            f"{arguments.out}: differs from what the code writes; run this command without --check"
-        )
+    """Write the files, or compare them."""
+    for path, made in ((WIRE_FILE, wire_vectors()), (MASK_FILE, mask_vectors())):
+        if not arguments.check:
+            write_json(path, made)
+        elif json.loads(path.read_text(encoding="utf-8")) != made:
+            raise GliosliceError(
+                f"{path}: differs from what the code writes; run this command without --check"
+            )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = cli.parser(
-        "Write the test vectors of the serial protocol.", "python tools/wire_vectors.py"
+        "Write the test vectors of the serial protocol and of its mask codec.",
+        "python tools/wire_vectors.py",
     )
-    parser.add_argument("--out", type=Path, default=FILE, metavar="JSON")
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     cli.run(write_vectors, parser.parse_args(argv))
 

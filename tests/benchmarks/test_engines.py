@@ -13,13 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks import engines, mobilenet_baseline, runtimes
-from benchmarks.engine_networks import (
-    TimedNetwork,
-    correlation,
-    logit_dice,
-    reference_network,
-    shipped_network,
-)
 from benchmarks.engines import (
     BOARD_ENGINE,
     GOAL,
@@ -27,9 +20,14 @@ from benchmarks.engines import (
     QUICK,
     TIMES,
     Entry,
+    TimedNetwork,
+    correlation,
     goal_line,
     load_entries,
+    logit_dice,
     machine_line,
+    reference_network,
+    shipped_network,
     summarize,
     time_entries,
     times_table,

@@ -28,7 +28,7 @@ from glioslice.wire import context_coder
 from glioslice.wire.context_model import LEAF, PATH, REGION_COUNT, Tables
 from tools import context_tables
 from tools.context_tables import candidates, collect_samples, cost, learn, tally, words
-from tools.mask_vectors import FILE, vectors
+from tools.wire_vectors import MASK_FILE, mask_vectors
 
 Masks = NDArray[np.uint8]
 
@@ -133,7 +133,7 @@ def test_the_committed_figures_are_of_the_shipped_tables_and_on_the_page() -> No
 
 @pytest.mark.slow
 def test_the_vectors_are_what_the_code_writes() -> None:
-    assert json.loads(Path(FILE).read_text(encoding="utf-8")) == vectors()
+    assert json.loads(Path(MASK_FILE).read_text(encoding="utf-8")) == mask_vectors()
 
 
 def test_learning_needs_patients() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.accuracy_tables import int8_scores
+from benchmarks.accuracy import int8_scores
 from benchmarks.folds import FoldRun, held_out_cases
 from device.segment import segment
 from glioslice.cases import case_digest, read_case

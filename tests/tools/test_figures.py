@@ -4,21 +4,21 @@ import pytest
 
 from convert.targets import TARGETS
 from tests.conftest import ROOT
-from tools import conversion_tables
+from tools import figures
 
 PAGE = (ROOT / "docs" / "conversion.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("part", ["files", "gate", "layers"])
 def test_the_page_shows_the_shipped_reports(part: str) -> None:
-    wanted = getattr(conversion_tables, f"{part}_table")()
+    wanted = getattr(figures, f"{part}_table")()
     assert wanted.count("\n") > 2
     assert f"<!-- figures: {part} -->\n{wanted}\n<!-- end of {part} -->" in PAGE
 
 
 @pytest.mark.slow
 def test_the_page_shows_the_checks_for_targets() -> None:
-    wanted = conversion_tables.targets_table()
+    wanted = figures.targets_table()
     rows = wanted.splitlines()[2:]
     assert len(rows) == 2 * len(TARGETS)
     # No Edge TPU compiler is installed.
@@ -27,7 +27,7 @@ def test_the_page_shows_the_checks_for_targets() -> None:
 
 
 def test_every_shipped_product_passed() -> None:
-    for report in conversion_tables.reports():
+    for report in figures.reports():
         assert all(report["gate"][f["precision"]] for f in report["files"] if f["product"])
-    rows = conversion_tables.gate_table().splitlines()[2:]
-    assert len(rows) == sum(f["product"] for r in conversion_tables.reports() for f in r["files"])
+    rows = figures.gate_table().splitlines()[2:]
+    assert len(rows) == sum(f["product"] for r in figures.reports() for f in r["files"])
