@@ -7,7 +7,6 @@ not empty. For an empty mask all give the byte itself: the distance of the neare
 A mask is poor if its Dice, the mean over the regions in mask or ground truth, is under POOR.
 """
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,11 @@ from benchmarks import ROOT
 from benchmarks.accuracy import COLOURS, GRADES, save
 from benchmarks.folds import FoldRun, patients
 from benchmarks.missing_modalities import read_subset_scores
-from benchmarks.pages import table
+from benchmarks.pages import read_csv, table, write_csv
 from benchmarks.scores import RAW
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, border_strips
 from firmware_host.confidence import MOST_MARKED, worst_slices
 from glioslice.cases import MODALITIES
-from glioslice.files import atomic_path
 from glioslice.labels import REGIONS
 
 Floats = NDArray[np.float32]
@@ -175,10 +173,10 @@ def write_rows(slices: Sequence[SliceConfidence], cases: Sequence[CaseConfidence
          *(r.bytes[name] for name in NAMES))
         for r in slices
     ]  # fmt: skip
-    _write(FOLDER / "slices.csv", head, lines)
+    write_csv(FOLDER / "slices.csv", head, lines)
     head = ("case", "missing", "pixels", "byte")
     rows = [(r.case, r.missing, r.pixels, f"{r.byte:.1f}") for r in cases]
-    _write(FOLDER / "cases.csv", head, rows)
+    write_csv(FOLDER / "cases.csv", head, rows)
 
 
 def read_slice_rows() -> list[SliceConfidence]:
@@ -192,7 +190,7 @@ def read_slice_rows() -> list[SliceConfidence]:
             tuple(float(row[r]) if row[r] else None for r in REGIONS),
             {name: int(row[name]) for name in NAMES},
         )
-        for row in _read(FOLDER / "slices.csv")
+        for row in read_csv(FOLDER / "slices.csv")
     ]
 
 
@@ -200,20 +198,8 @@ def read_case_rows() -> list[CaseConfidence]:
     """Return the committed rows of cases."""
     return [
         CaseConfidence(row["case"], row["missing"], int(row["pixels"]), float(row["byte"]))
-        for row in _read(FOLDER / "cases.csv")
+        for row in read_csv(FOLDER / "cases.csv")
     ]
-
-
-def _write(path: Path, head: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(lines)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
+from benchmarks.pages import read_csv, write_csv
 from convert.artifacts import pack_files, stage_files
 from convert.calibration import assign_roles, calibration_slices
 from convert.export import export, fold_thresholds
 from convert.own_model import thresholds_of
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path, read_json, write_bytes, write_json
+from glioslice.files import read_json, write_bytes, write_json
 from glioslice.model_card import CARD
 from training.checkpoint import STATE, load_model
 
@@ -113,8 +114,8 @@ PLAN = (
 @cache
 def patients() -> tuple[Patient, ...]:
     """Return the committed list of folds."""
-    with (FOLDS_FOLDER / "folds.csv").open(newline="") as file:
-        return tuple(Patient(r["case"], r["grade"], int(r["fold"])) for r in csv.DictReader(file))
+    rows = read_csv(FOLDS_FOLDER / "folds.csv")
+    return tuple(Patient(row["case"], row["grade"], int(row["fold"])) for row in rows)
 
 
 def held_out_cases(fold: int) -> tuple[str, ...]:
@@ -160,17 +161,12 @@ def train_folds(arguments: argparse.Namespace) -> None:
 def deal(table: Path) -> None:
     """Write `folds.csv`: all patients of a table; those that it lists already keep their folds."""
     with table.open(newline="", encoding="utf-8") as file:
-        rows = [(row["case"], row["grade"]) for row in csv.DictReader(file)]
+        given = [(row["case"], row["grade"]) for row in csv.DictReader(file)]
     dealt = sorted(
-        assign_folds(rows, {p.case: p.fold for p in patients()}), key=lambda p: (p.fold, p.case)
+        assign_folds(given, {p.case: p.fold for p in patients()}), key=lambda p: (p.fold, p.case)
     )
-    with (
-        atomic_path(FOLDS_FOLDER / "folds.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case", "grade", "fold"])
-        writer.writerows((p.case, p.grade, p.fold) for p in dealt)
+    rows = [(p.case, p.grade, p.fold) for p in dealt]
+    write_csv(FOLDS_FOLDER / "folds.csv", ("case", "grade", "fold"), rows)
 
 
 def assign_folds(rows: Iterable[tuple[str, str]], earlier: Mapping[str, int]) -> list[Patient]:

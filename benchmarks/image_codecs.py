@@ -10,10 +10,9 @@ each patient and codec.
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +28,14 @@ from benchmarks.image_baselines import (
     Image,
     codec_settings,
 )
-from benchmarks.pages import fill, processor, table
+from benchmarks.pages import fill, processor, read_csv, table, write_csv
 from benchmarks.scores import fold_cases
 from convert.report import svg
 from device.engine import Engine
 from glioslice import cli
 from glioslice.cases import Case
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path, read_json, write_bytes, write_json
+from glioslice.files import read_json, write_bytes, write_json
 from glioslice.labels import REGIONS, to_labels, to_regions
 from glioslice.metrics import dice
 from glioslice.preprocessing import brain_mask, extract_slices, find_crop, quantize, z_scores
@@ -88,16 +87,12 @@ class ImageRow:
 
 def write_rows(rows: Sequence[ImageRow]) -> None:
     """Write the rows atomically."""
-    with atomic_path(RESULT) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(ImageRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(one) for one in rows)
+    write_csv(RESULT, [f.name for f in fields(ImageRow)], map(astuple, rows))
 
 
 def read_rows() -> list[ImageRow]:
     """Return the committed rows."""
-    with RESULT.open(newline="") as file:
-        return [_parse_row(row) for row in csv.DictReader(file)]
+    return [_parse_row(row) for row in read_csv(RESULT)]
 
 
 def _parse_row(row: dict[str, str]) -> ImageRow:

@@ -11,26 +11,23 @@ volume is the first patient of ../shared/data/brats, or the phantom; only counts
 """
 
 import argparse
-import csv
-import io
 import math
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
 from benchmarks import ROOT
-from benchmarks.pages import fill, processor, table
+from benchmarks.pages import fill, processor, read_csv, table, write_csv
 from glioslice import cli
 from glioslice.cases import MODALITIES, find_cases, phantom_case
 from glioslice.cli import track
 from glioslice.errors import GliosliceError
-from glioslice.files import write_bytes
 from glioslice.wire.capture import Kind, records
 from glioslice.wire.messages import Empty, End, HostHello, Mask, Slice, Start, parse
 from glioslice.wire.simulator.line import BITS_PER_BYTE
@@ -215,7 +212,7 @@ def measure_links(arguments: argparse.Namespace) -> None:
         print(rates_table([asdict(one) for one in found]), *check_goals(found), sep="\n")
         if arguments.quick:
             return
-        write_bytes(RATES_FILE, figures_csv(found).encode())
+        write_figures(RATES_FILE, found)
     write_pages()
 
 
@@ -254,13 +251,9 @@ def check_goals(found: Sequence[LinkFigures]) -> list[str]:
     return lines
 
 
-def figures_csv(found: Sequence[LinkFigures]) -> str:
-    """Return figures as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [one.name for one in fields(LinkFigures)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(one) for one in found)
-    return text.getvalue()
+def write_figures(path: Path, found: Sequence[LinkFigures]) -> None:
+    """Write figures as a table."""
+    write_csv(path, [one.name for one in fields(LinkFigures)], map(astuple, found))
 
 
 def write_phantom(folder: Path) -> Path:
@@ -311,8 +304,7 @@ def rate_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def write_pages(path: Path = RATES_FILE, root: Path = ROOT) -> None:
     """Write the measured rates into docs/wire.md and README.md."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     slices, machine = rows[0]["slices"], rows[0]["machine"]
     on = f"A volume of {slices} slices, board and host on one machine ({machine})."
     fill(root / "docs" / "wire.md", {"line": f"{on}\n\n{rates_table(rows)}"})

@@ -11,8 +11,6 @@ shipped model of that size.
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +19,10 @@ from statistics import fmean
 from benchmarks import ROOT
 from benchmarks.accuracy import SHOWN_SIZES, bootstrap_interval
 from benchmarks.folds import FOLDS, FoldRun, find_run
-from benchmarks.pages import fill, table
+from benchmarks.pages import fill, read_csv, table, write_csv
 from benchmarks.scores import BOTH, RAW, RULES, fold_cases, segment_all_ways
 from glioslice import cli
 from glioslice.cases import MODALITIES, Case
-from glioslice.files import write_bytes
 from glioslice.labels import REGIONS
 from glioslice.metrics import region_dice
 from glioslice.missing_modalities import MODALITY_TITLES, in_order
@@ -84,7 +81,7 @@ def score_runs(runs: Sequence[FoldRun], data: Path) -> None:
             for run in (one for one in runs if one.fold == fold):
                 scores[run] += score_subsets(run, case)
     for run, made in scores.items():
-        write_bytes(run.folder / FILE, scores_csv(made).encode())
+        write_scores(run, made)
 
 
 def score_subsets(run: FoldRun, case: Case) -> Iterator[SubsetScore]:
@@ -101,30 +98,23 @@ def score_subsets(run: FoldRun, case: Case) -> Iterator[SubsetScore]:
             yield SubsetScore(case.name, missing, way, values)
 
 
-def scores_csv(scores: Sequence[SubsetScore]) -> str:
-    """Return the scores as CSV."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["case", "missing", "masks", *REGIONS])
-    writer.writerows([one.case, " ".join(one.missing), one.masks, *one.dice] for one in scores)
-    return file.getvalue()
+def write_scores(run: FoldRun, scores: Sequence[SubsetScore]) -> None:
+    """Write the scores of a run."""
+    rows = ((one.case, " ".join(one.missing), one.masks, *one.dice) for one in scores)
+    write_csv(run.folder / FILE, ("case", "missing", "masks", *REGIONS), rows)
 
 
 def read_subset_scores(run: FoldRun) -> list[SubsetScore]:
     """Return the scores of a run; an empty list if it has not been scored."""
-    path = run.folder / FILE
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [
-            SubsetScore(
-                row["case"],
-                tuple(row["missing"].split()),
-                row["masks"],
-                tuple(float(row[region]) for region in REGIONS),
-            )
-            for row in csv.DictReader(file)
-        ]
+    return [
+        SubsetScore(
+            row["case"],
+            tuple(row["missing"].split()),
+            row["masks"],
+            tuple(float(row[region]) for region in REGIONS),
+        )
+        for row in read_csv(run.folder / FILE)
+    ]
 
 
 def subset_table() -> str:

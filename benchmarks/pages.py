@@ -1,16 +1,17 @@
-"""Write generated figures into a page of docs/, and name the processor they were measured on.
+"""Keep figures in CSV files, write them into pages of docs/, and name the processor.
 
-Figures stand between two marks with their name. A processor is named by its family: model names are
-less informative.
+Figures of a page stand between two marks with their name. A processor is named by its family:
+model names are less informative.
 """
 
+import csv
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from glioslice.errors import GliosliceError
-from glioslice.files import write_bytes
+from glioslice.files import atomic_path, write_bytes
 
 CPUINFO = Path("/proc/cpuinfo")
 FAMILIES = {"x86_64": "x86-64", "AMD64": "x86-64", "arm64": "aarch64"}
@@ -57,3 +58,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; an empty list if nothing was measured, so that it is missing."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -11,9 +11,7 @@ of BraTS. `resampled.csv` of a run holds a row for each patient and thickness.
 """
 
 import argparse
-import csv
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +24,10 @@ from numpy.typing import NDArray
 from benchmarks import ROOT
 from benchmarks.accuracy import bootstrap_interval
 from benchmarks.folds import FOLDS, FoldRun, patients
-from benchmarks.pages import fill, table
+from benchmarks.pages import fill, read_csv, table, write_csv
 from benchmarks.scores import BOTH, RULES, fold_cases, segment_all_ways
 from glioslice import cli
 from glioslice.cases import Case
-from glioslice.files import write_bytes
 from glioslice.labels import REGIONS
 from glioslice.metrics import region_dice
 from glioslice.model_card import read_card, shipped_folder
@@ -84,7 +81,7 @@ def score_runs(runs: Sequence[FoldRun], data: Path) -> None:
         scores: list[ResampledScore] = []
         for case in fold_cases(run.fold, data, "resampled"):
             scores += score_case(run, case)
-        write_bytes(run.folder / FILE, scores_csv(scores).encode())
+        write_scores(run, scores)
 
 
 def score_case(run: FoldRun, case: Case) -> Iterator[ResampledScore]:
@@ -140,27 +137,18 @@ def resample_series(
     return resampled
 
 
-def scores_csv(scores: Sequence[ResampledScore]) -> str:
-    """Return the scores as CSV."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["case", "thickness", *REGIONS])
-    writer.writerows([one.case, one.thickness, *one.dice] for one in scores)
-    return file.getvalue()
+def write_scores(run: FoldRun, scores: Sequence[ResampledScore]) -> None:
+    """Write the scores of a run."""
+    rows = ((one.case, one.thickness, *one.dice) for one in scores)
+    write_csv(run.folder / FILE, ("case", "thickness", *REGIONS), rows)
 
 
 def read_resampled_scores(run: FoldRun) -> list[ResampledScore]:
     """Return the scores of a run; an empty list if it has not been scored."""
-    path = run.folder / FILE
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [
-            ResampledScore(
-                row["case"], int(row["thickness"]), tuple(float(row[r]) for r in REGIONS)
-            )
-            for row in csv.DictReader(file)
-        ]
+    return [
+        ResampledScore(row["case"], int(row["thickness"]), tuple(float(row[r]) for r in REGIONS))
+        for row in read_csv(run.folder / FILE)
+    ]
 
 
 def resampled_table(size: str = "compact") -> str:

@@ -5,21 +5,20 @@ holds a row for each healthy phantom and way: the volume in mL that the int8 fil
 Rules are those of every shipped model, whatever the card of a run says.
 """
 
-import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.folds import FoldRun, held_out_cases
+from benchmarks.pages import read_csv, write_csv
 from device.engine import Engine
 from device.segment import segment
 from glioslice.cases import Case, case_digest, find_cases, read_case
 from glioslice.cli import track
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import dice, hd95
 from glioslice.model_card import read_card
@@ -134,25 +133,20 @@ def check_held_out(run: FoldRun, case: Case) -> None:
 
 def write_scores(run: FoldRun, scores: list[Score]) -> None:
     """Write the run's `scores.csv` atomically."""
-    with (
-        atomic_path(run.folder / "scores.csv") as temporary,
-        temporary.open("w", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for score in scores:
-            values = asdict(score)
-            triples = [number for name in TRIPLES for number in values[name]]
-            writer.writerow([score.case, score.precision, score.masks, *triples, score.outside])
+    rows = (
+        (
+            *(score.case, score.precision, score.masks),
+            *(number for name in TRIPLES for number in getattr(score, name)),
+            score.outside,
+        )
+        for score in scores
+    )
+    write_csv(run.folder / "scores.csv", COLUMNS, rows)
 
 
 def read_scores(run: FoldRun) -> list[Score]:
     """Return the run's scores; an empty list if it has not been scored."""
-    path: Path = run.folder / "scores.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [_parse_row(row) for row in csv.DictReader(file)]
+    return [_parse_row(row) for row in read_csv(run.folder / "scores.csv")]
 
 
 def _parse_row(row: dict[str, str]) -> Score:
@@ -174,19 +168,10 @@ def score_healthy(runs: list[FoldRun]) -> None:
                 millilitres = int(np.count_nonzero(labels)) / 1000  # voxels of 1 mm
                 volumes[run].append((seed, masks, millilitres))
     for run, found in volumes.items():
-        with (
-            atomic_path(run.folder / HEALTHY_FILE) as temporary,
-            temporary.open("w", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["seed", "masks", "mL"])
-            writer.writerows(found)
+        write_csv(run.folder / HEALTHY_FILE, ("seed", "masks", "mL"), found)
 
 
 def read_healthy(run: FoldRun, masks: str = RAW) -> list[float]:
     """Return the volumes in mL; an empty list if the run has not been scored."""
-    path: Path = run.folder / HEALTHY_FILE
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [float(row["mL"]) for row in csv.DictReader(file) if row["masks"] == masks]
+    rows = read_csv(run.folder / HEALTHY_FILE)
+    return [float(row["mL"]) for row in rows if row["masks"] == masks]

@@ -8,8 +8,7 @@ number of them that raise a warning with each fault.
 """
 
 import argparse
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -17,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import ROOT
-from benchmarks.pages import fill, table
+from benchmarks.pages import fill, read_csv, table, write_csv
 from glioslice import cli
 from glioslice.cases import MODALITIES, find_cases, phantom_case, read_case
 from glioslice.cli import track
-from glioslice.files import atomic_path
 from glioslice.missing_modalities import MODALITY_TITLES
 from glioslice.phantom.head import SEEDS
 from glioslice.preprocessing import brain_mask
@@ -36,7 +34,8 @@ from glioslice.sanity_checks import (
     shape_warnings,
 )
 
-FOLDER = ROOT / "benchmarks" / "inputs"
+SEEN = ROOT / "benchmarks" / "inputs" / "seen.csv"
+FAULTS = SEEN.with_name("faults.csv")
 PAGE = ROOT / "docs" / "confidence.md"
 GROUPS = ("patients", "phantoms")
 GAP = 4
@@ -85,8 +84,8 @@ def measure_cases(data: Path) -> None:
         for fault, warned in faults(sample, crop_to_brain(brain)):
             count = counts.setdefault(fault, dict.fromkeys(GROUPS, 0))
             count[group] += warned
-    write_table("seen", ("case", *columns()), seen)
-    write_table("faults", ("fault", *GROUPS), [(f, *by.values()) for f, by in counts.items()])
+    write_csv(SEEN, ("case", *columns()), seen)
+    write_csv(FAULTS, ("fault", *GROUPS), [(f, *by.values()) for f, by in counts.items()])
 
 
 def faults(sample: Sample, brain: Brain) -> Iterator[tuple[str, bool]]:
@@ -152,28 +151,13 @@ def row_cells(shape: BrainShape, seen: Contrasts) -> tuple[str, ...]:
     return (f"{shape.millilitres:.0f}", *map(str, shape.sides), *(f"{n:.4f}" for n in shares))
 
 
-def write_table(name: str, head: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Write one of the tables atomically."""
-    path = FOLDER / f"{name}.csv"
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(head)
-        writer.writerows(lines)
-
-
-def read_table(name: str) -> list[dict[str, str]]:
-    """Return the committed rows of `seen` or `faults`."""
-    with (FOLDER / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def make_table() -> str:
     """Return the table of faults for docs/confidence.md."""
-    rows = read_table("seen")
+    rows = read_csv(SEEN)
     phantoms = sum(row["case"].startswith("phantom-") for row in rows)
     sizes = len(rows) - phantoms, phantoms
     head = ("fault", *(f"of {n} {group}" for n, group in zip(sizes, GROUPS, strict=True)))
-    return table(head, [list(row.values()) for row in read_table("faults")])
+    return table(head, [list(row.values()) for row in read_csv(FAULTS)])
 
 
 if __name__ == "__main__":

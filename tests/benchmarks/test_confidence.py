@@ -20,6 +20,7 @@ from benchmarks.confidence_tables import (
     threshold,
 )
 from benchmarks.folds import patients
+from benchmarks.pages import read_csv
 from device.confidence import MAX_DISTANCE, mask_confidence
 from glioslice import sanity_checks
 from glioslice.cases import MODALITIES
@@ -53,7 +54,7 @@ def test_the_tables_hold_every_patient() -> None:
         (name, missing) for name in names for missing in ("", *MODALITIES)
     }
     # The faults of images were measured on the 39 patients of the earlier folds, without a network.
-    seen = [one["case"] for one in unusual_inputs.read_table("seen")]
+    seen = [one["case"] for one in read_csv(unusual_inputs.SEEN)]
     phantoms = {f"phantom-{seed}" for seed in SEEDS}
     assert phantoms < set(seen) and len(seen) == len(set(seen)) == 39 + len(phantoms)
     assert set(seen) - phantoms <= names
@@ -112,7 +113,7 @@ def test_definitions_rate_a_steep_border_above_a_faint_one() -> None:
 
 
 def test_limits_leave_room_on_both_sides_of_what_was_seen() -> None:
-    seen = unusual_inputs.read_table("seen")
+    seen = read_csv(unusual_inputs.SEEN)
 
     def of(*names: str) -> list[float]:
         return [float(one[name]) for name in names for one in seen]
@@ -129,7 +130,7 @@ def test_limits_leave_room_on_both_sides_of_what_was_seen() -> None:
         kept, turned = (pair(seen, near, name) for name in (usual, other))
         assert max(np.subtract(turned, kept)) < sanity_checks.ORDER_TOLERANCE / 2
     assert max(np.subtract(of("bright_t1"), of("bright_t1ce"))) < sanity_checks.ORDER_TOLERANCE / 2
-    [clean] = [one for one in unusual_inputs.read_table("faults") if one["fault"] == "nothing"]
+    [clean] = [one for one in read_csv(unusual_inputs.FAULTS) if one["fault"] == "nothing"]
     assert {clean[group] for group in unusual_inputs.GROUPS} == {"0"}
 
 

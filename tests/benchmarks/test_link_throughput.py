@@ -10,9 +10,9 @@ from benchmarks.link_throughput import (
     LinkFigures,
     check_goals,
     departures,
-    figures_csv,
     measure_recording,
     measure_run,
+    write_figures,
     write_pages,
 )
 from glioslice.cases import find_cases, read_case
@@ -148,7 +148,7 @@ def test_pages_hold_what_the_file_holds(tmp_path: Path) -> None:
         for baud in link_throughput.BAUDS
         for way in link_throughput.WAYS
     ]
-    (tmp_path / "rates.csv").write_text(figures_csv(found))
+    write_figures(tmp_path / "rates.csv", found)
     with (tmp_path / "rates.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 9
     write_pages(tmp_path / "rates.csv", tmp_path)

@@ -9,13 +9,12 @@ import pytest
 from benchmarks import scores
 from benchmarks.folds import FOLDS_FOLDER, FoldRun
 from benchmarks.missing_modalities import (
-    FILE,
     SUBSETS,
     SubsetScore,
     read_subset_scores,
     score_runs,
-    scores_csv,
     subset_table,
+    write_scores,
 )
 from device.engine import Engine
 from device.segment import segment
@@ -42,7 +41,7 @@ def test_the_table_is_paired_by_patient(folds_folder: Path) -> None:
             for missing, loss in (((), 0.0), (("t1", "t2"), 0.03 * fold))
             for masks, enhancing in (("raw", 0.2), ("rules", 0.5))
         ]
-        (run.folder / FILE).write_text(scores_csv(scores))
+        write_scores(run, scores)
         assert read_subset_scores(run) == scores
     head, _, whole, some = subset_table().splitlines()
     assert head.startswith("| int8 | masks | patients | sequences |")

@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 
 from benchmarks.folds import FoldRun, held_out_cases
 from benchmarks.resampled import (
-    FILE,
     THICKNESSES,
     ResampledScore,
     head_position,
     read_resampled_scores,
     resample_series,
     resampled_table,
-    scores_csv,
+    write_scores,
 )
 
 IDENTITY = sitk.Euler3DTransform()
@@ -67,7 +66,7 @@ def test_the_loss_is_paired_and_grades_stand_apart(folds_folder: Path) -> None:
             for case in held_out_cases(fold)
             for thickness in THICKNESSES
         ]
-        (run.folder / FILE).write_text(scores_csv(scores))
+        write_scores(run, scores)
         assert read_resampled_scores(run) == scores
     _, _, whole, *_, five = resampled_table().splitlines()
     assert whole.startswith("| as BraTS has it | 2 | 0.900 | 0.800 | 0.525 | 0.742 | 0.683 |")
