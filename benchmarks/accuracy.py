@@ -9,7 +9,6 @@ and pictures are made of them.
 """
 
 import argparse
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -29,7 +28,7 @@ from benchmarks.folds import (
     find_run,
     patients,
 )
-from benchmarks.pages import fill, table
+from benchmarks.pages import fill, read_csv, table
 from benchmarks.scores import (
     BOTH,
     RAW,
@@ -360,10 +359,11 @@ def seed_spread() -> float | None:
 
 def ablation_table() -> str:
     """Return the committed figures of the ablation study, with the commit of each experiment."""
-    with ABLATION.open(newline="", encoding="utf-8") as file:
-        _, *rows = csv.reader(file)
-    head = ("experiment", "folds", "mean Dice", "baseline", "gain", "decision", "code in commit")
-    return table(head, rows)
+    head = (
+        *("experiment", "folds", "mean Dice", "baseline", "gain", "95 % interval"),
+        *("decision", "code in commit"),
+    )
+    return table(head, [list(row.values()) for row in read_csv(ABLATION)])
 
 
 def save(figure: Figure, path: Path) -> None:

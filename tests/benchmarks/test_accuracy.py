@@ -177,9 +177,9 @@ def test_an_experiment_is_a_row_with_the_commit_of_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accuracy, "ABLATION", tmp_path / "ablation.csv")
-    columns = "experiment,folds,mean,baseline,gain,decision,commit"
-    row = "fade,1-2,0.7812,0.7801,+0.0011,rejected,abc1234"
+    columns = "experiment,folds,mean,baseline,gain,interval,decision,commit"
+    row = "fade,1-2,0.7812,0.7801,+0.0011,-0.001 to +0.003,rejected,abc1234"
     accuracy.ABLATION.write_text(f"{columns}\n{row}\n")
     assert cells(accuracy.ablation_table()) == [
-        ["fade", "1-2", "0.7812", "0.7801", "+0.0011", "rejected", "abc1234"]
+        [*("fade", "1-2", "0.7812", "0.7801", "+0.0011"), "-0.001 to +0.003", "rejected", "abc1234"]
     ]
