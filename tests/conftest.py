@@ -1,5 +1,6 @@
 """What tests share: options, tiers, the rule for skips, small made-up cases, the real patients."""
 
+import gc
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -60,6 +61,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     marks = MODULE_MARKS.findall(collection_path.read_text(encoding="utf-8"))
     excluded = EXCLUDED.findall(expression)
     return True if set(excluded) & set(MARK.findall("".join(marks))) else None
+
+
+def pytest_sessionstart() -> None:
+    """Collect no garbage while test modules are imported: torch and TensorFlow make none."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports made out of every later garbage collection."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -50,6 +50,7 @@ def test_the_table_is_paired_by_patient(folds_folder: Path) -> None:
     assert some.endswith("-0.015 (-0.020 to -0.010) | 0.585 |")
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_by_its_own_network(
     folds_folder: Path, write_case: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

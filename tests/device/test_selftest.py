@@ -77,6 +77,7 @@ def test_the_runtime_of_boards_passes(command: Command, tmp_path: Path) -> None:
     assert {"temperature_c", "clock_mhz", "throttled"} <= set(report)
 
 
+@pytest.mark.slow
 def test_tflite_runtime_passes_by_the_reference_kernels(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

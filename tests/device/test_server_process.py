@@ -23,6 +23,8 @@ from glioslice.wire.simulator.port import SimPort
 from tests.conftest import ROOT
 from tests.device.conftest import MODEL, RUNNER, Host, SharedPort, Slab, play, serve
 
+pytestmark = pytest.mark.slow  # every test starts a process
+
 StartServer = Callable[..., SimPort]
 
 
@@ -63,7 +65,6 @@ def test_the_server_is_ready_soon_and_stops_at_once(number: signal.Signals) -> N
     os.close(far)
 
 
-@pytest.mark.slow
 def test_a_run_over_a_link_and_sigterm_within_the_next(
     start_server: StartServer, patient: Slab
 ) -> None:
@@ -82,7 +83,6 @@ def test_a_run_over_a_link_and_sigterm_within_the_next(
         line.read(5.0) or line.read(5.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--input",)])
 def test_a_case_on_the_board(
     options: tuple[str, ...], stored_case: Path, start_server: StartServer, patient: Slab
@@ -94,7 +94,6 @@ def test_a_case_on_the_board(
     np.testing.assert_array_equal(patient.volume(masks), patient.labels)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["idle", "within a run"])
 def test_a_hang_up_ends_the_process(
     moment: str,

@@ -220,6 +220,7 @@ def test_a_model_folder_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "model").glob("*.*")}
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_weights_and_training_cases(
     data: Path, tmp_path: Path, write_case: Write
 ) -> None:
@@ -271,6 +272,7 @@ def test_distillation_from_a_teacher(three: Path, tmp_path: Path) -> None:
     assert not torch.equal(ignoring["head.weight"], taught["head.weight"])
 
 
+@pytest.mark.slow
 def test_a_students_card_lists_its_teachers_cases(three: Path, tmp_path: Path) -> None:
     train.train_command(arguments(three, tmp_path / "teacher", hold_out="0", epochs=1))
     (few := tmp_path / "few").mkdir()
