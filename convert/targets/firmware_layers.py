@@ -13,8 +13,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.ops import NAMES
-from convert.tflite.reader import list_of
+from convert.tflite.reader import NAMES, list_of
 from glioslice.errors import GliosliceError
 
 Kind = Literal["input", "convolution", "pool", "resize", "add"]

@@ -8,10 +8,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.reader import list_of
+from convert.tflite.reader import NAMES, TYPE_NAMES, list_of
 from glioslice.errors import GliosliceError
 
-NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items()}
 DTYPES: dict[int, np.dtype[Any]] = {
     schema.TensorType.FLOAT32: np.dtype("<f4"),
     schema.TensorType.INT8: np.dtype("<i1"),
@@ -29,8 +28,6 @@ SAME_SCALE = frozenset(
 
 QUANTIZE_OPS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 """Ops that only change the representation of a value."""
-
-TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
 
 NUMPY = {name: np.dtype(name.lower()) for name in ("INT8", "UINT8", "INT32", "INT64")}
 

@@ -19,6 +19,12 @@ PORTABLE_CUSTOM = b"Flex"
 """Custom ops whose names begin like this hold a TensorFlow node, which may move within the file.
 Others may not: those that a compiler makes for an accelerator refer to offsets and names."""
 
+NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items()}
+"""Names of the ops by their numbers."""
+
+TYPE_NAMES = {number: name for name, number in vars(schema.TensorType).items()}
+"""Names of the tensors' types by their numbers."""
+
 UNIONS = {
     "BuiltinOptions": schema.BuiltinOptions,
     "BuiltinOptions2": schema.BuiltinOptions2,
