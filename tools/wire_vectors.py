@@ -172,7 +172,7 @@ def packet_vector(packet: Packet, active: bool) -> dict[str, Any]:
     return {**head, "body": body.hex(), "frame": encode_frame(body).hex()}
 
 
-def wire_vectors() -> dict[str, Any]:
+def vectors() -> dict[str, Any]:
     """Return the content of wire-vectors.json."""
     return {
         "frames": [{"body": body.hex(), "frame": encode_frame(body).hex()} for body in BODIES],
@@ -275,7 +275,7 @@ def phantom_masks() -> Iterator[Vector]:
 
 def write_vectors(arguments: argparse.Namespace) -> None:
     """Write the files, or compare them."""
-    for path, made in ((WIRE_FILE, wire_vectors()), (MASK_FILE, mask_vectors())):
+    for path, made in ((WIRE_FILE, vectors()), (MASK_FILE, mask_vectors())):
         if not arguments.check:
             write_json(path, made)
         elif json.loads(path.read_text(encoding="utf-8")) != made:

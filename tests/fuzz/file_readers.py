@@ -110,9 +110,9 @@ def read_recording(data: bytes) -> None:
 def recording_inputs() -> list[bytes]:
     """Return a recording of frames and one of a volume, as the recorder writes them."""
     from glioslice.wire.capture import MAGIC, VERSION, Kind, pack_record
-    from tools.wire_vectors import wire_vectors
+    from tools.wire_vectors import vectors
 
-    published = wire_vectors()
+    published = vectors()
     frames = [bytes.fromhex(packet["frame"]) for packet in published["packets"]]
     volumes = [bytes.fromhex(m["bytes"]) for m in published["messages"]]
     inputs = []

@@ -25,7 +25,7 @@ import pytest
 from glioslice.wire.codecs import IMAGES, MASKS, encode_image, encode_mask
 from tests.conftest import ROOT
 from tests.fuzz.readers import IMAGE_SHAPE, PREVIOUS
-from tools.wire_vectors import wire_vectors
+from tools.wire_vectors import vectors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
@@ -67,7 +67,7 @@ class Figures:
 
 def first_inputs() -> list[bytes]:
     """Return what the fuzzer starts from: the test vectors, for each reader."""
-    published = wire_vectors()
+    published = vectors()
     bodies = [bytes.fromhex(packet["body"]) for packet in published["packets"]]
     inputs = [b"\0" + bytes.fromhex(f["frame"]) for f in published["frames"] + published["packets"]]
     inputs += [b"\1" + body for body in bodies]

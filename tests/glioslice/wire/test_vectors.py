@@ -11,13 +11,13 @@ from glioslice.wire.layout import varint
 from glioslice.wire.messages import MessageError
 from glioslice.wire.packets import PacketError
 from glioslice.wire.receiver import read_length
-from tools.wire_vectors import WIRE_FILE, fields, wire_vectors
+from tools.wire_vectors import WIRE_FILE, fields, vectors
 
 VECTORS: dict[str, Any] = json.loads(WIRE_FILE.read_text(encoding="utf-8"))
 
 
 def test_the_file_is_what_the_code_writes() -> None:
-    assert wire_vectors() == VECTORS
+    assert vectors() == VECTORS
 
 
 @pytest.mark.parametrize("vector", VECTORS["frames"])
