@@ -30,7 +30,6 @@ QUANTIZE_OPS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 """Ops that only change the representation of a value."""
 
 NUMPY = {name: np.dtype(name.lower()) for name in ("INT8", "UINT8", "INT32", "INT64")}
-
 WEIGHTED_OPS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 
@@ -133,7 +132,7 @@ def ops_of(model: Any) -> tuple[Op, ...]:
         code = model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         custom = number == schema.BuiltinOperator.CUSTOM
-        name = (code.customCode or b"").decode() if custom else NAMES[number]
+        name = (code.customCode or b"").decode(errors="replace") if custom else NAMES[number]
         inputs = tuple(None if i == -1 else tensors[i] for i in list_of(operator.inputs))
         outputs = tuple(tensors[i] for i in list_of(operator.outputs))
         options = operator.builtinOptions or operator.builtinOptions2

@@ -142,8 +142,12 @@ def _newer(what: str) -> str:
 
 
 def _check(model: Any) -> None:
-    """Check that every index is valid and that nothing lies outside the flatbuffer."""
+    """Check that ops and types are known, indices valid, and nothing outside the flatbuffer."""
     _check_inside(model)
+    for code in list_of(model.operatorCodes):
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        if number not in NAMES:
+            raise GliosliceError(_newer(f"op {number}"))
     if model.buffers[0].data is not None and len(model.buffers[0].data):
         raise ValueError("buffer 0 is not empty")
     users = [*(t for graph in model.subgraphs for t in graph.tensors), *list_of(model.metadata)]
@@ -159,6 +163,11 @@ def _check(model: Any) -> None:
 
 
 def _check_graph(model: Any, graph: Any) -> None:
+    for tensor in graph.tensors:
+        if tensor.type not in TYPE_NAMES:
+            raise GliosliceError(_newer(f"tensor type {tensor.type}"))
+        if any(size < 0 for size in list_of(tensor.shape)):
+            raise ValueError("a tensor has a negative size")
     tensors = range(len(graph.tensors))
     if any(index not in tensors for index in [*list_of(graph.inputs), *list_of(graph.outputs)]):
         raise ValueError("an input or output is not a tensor")

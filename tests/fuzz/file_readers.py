@@ -25,11 +25,15 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class FileReader:
-    """A reader: the modules that atheris instruments, a function, and first inputs."""
+    """A reader: the modules that atheris instruments, a function, and first inputs.
+
+    Of files that are JSON the values are changed rather than the bytes.
+    """
 
     instrumented: tuple[str, ...]
     read: Callable[[bytes], None]
     first_inputs: Callable[[], list[bytes]]
+    json: bool = False
 
 
 def read_nifti(data: bytes) -> None:
@@ -152,7 +156,7 @@ def dataset_inputs() -> list[bytes]:
 
 READERS = {
     "nifti": FileReader(("glioslice.nifti", "nibabel"), read_nifti, nifti_inputs),
-    "card": FileReader(("glioslice.model_card", "glioslice.files"), read_card, card_inputs),
+    "card": FileReader(("glioslice.model_card", "glioslice.files"), read_card, card_inputs, True),
     "tflite": FileReader(
         ("convert.tflite", "ai_edge_litert.schema_py_generated"), read_tflite, tflite_inputs
     ),
@@ -161,6 +165,7 @@ READERS = {
         ("glioslice.cases", "glioslice.dataset_layouts", "glioslice.files"),
         read_dataset,
         dataset_inputs,
+        json=True,
     ),
 }
 
