@@ -38,9 +38,8 @@ from glioslice.model_card import Card, find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import Postprocessed, postprocess
-from glioslice.preprocessing import iterate_slices, restore_volume
+from glioslice.preprocessing import Images, iterate_slices, restore_volume
 from glioslice.sanity_checks import case_warnings
-from glioslice.volumes import Images
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.missing_modalities import missing_warnings
 from glioslice.nifti import Space
-from glioslice.preprocessing import Crop, iterate_slices, quantize
+from glioslice.preprocessing import Crop, Images, iterate_slices, quantize
 from glioslice.sanity_checks import find_warnings
-from glioslice.volumes import Images
 from glioslice.wire.messages import BoardHello, MessageError, Volume
 
 PHANTOM = "phantom-0"

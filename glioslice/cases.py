@@ -43,8 +43,7 @@ from glioslice.nifti import (
     same_space,
     zero_volumes,
 )
-from glioslice.phantom.head import make_phantom
-from glioslice.volumes import Images, StoredVolumes
+from glioslice.preprocessing import Images, StoredVolumes
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +198,8 @@ def read_case(
 
 def phantom_case(seed: int, missing: Collection[str] = ()) -> Case:
     """Return the synthetic head of `seed`, without `missing`, as a case with its ground truth."""
+    from glioslice.phantom.head import make_phantom  # its anatomy loads longer than a case needs
+
     phantom = make_phantom(seed)
     for modality in missing:
         phantom.images[MODALITIES.index(modality)] = 0

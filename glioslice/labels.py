@@ -97,7 +97,7 @@ def whole_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def label_values(mask: NDArray[np.uint8]) -> set[int]:
     """Return the values of a mask but 0; `np.unique` would sort all voxels."""
-    return {value for value in range(1, int(mask.max(initial=0)) + 1) if (mask == value).any()}
+    return set(np.flatnonzero(np.bincount(mask[occupied_box(mask != 0)].ravel())).tolist()) - {0}
 
 
 def occupied_box(occupied: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
@@ -125,12 +125,20 @@ def from_scheme(mask: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint
     table[list(scheme.values)] = (CORE, EDEMA, ENHANCING)
     for value, label in scheme.others:
         table[value] = label
-    return table[mask]
+    return _look_up(table, mask)
 
 
 def to_scheme(labels: NDArray[np.uint8], scheme: LabelScheme) -> NDArray[np.uint8]:
     """Convert our labels (0 to 3) to the values of `scheme`."""
-    return np.array((0, *scheme.values), np.uint8)[labels]
+    return _look_up(np.array((0, *scheme.values), np.uint8), labels)
+
+
+def _look_up(table: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `table[labels]`, of which the first entry is 0: looks at the tumour alone."""
+    result = np.zeros_like(labels)
+    box = occupied_box(labels != 0)
+    result[box] = table[labels[box]]
+    return result
 
 
 def to_regions(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -179,8 +187,8 @@ def _exposed_share(labels: NDArray[np.uint8], label: int) -> float:
         along = np.moveaxis(labels, axis, 0)
         for inner, outer in ((along[:-1], along[1:]), (along[1:], along[:-1])):
             boundary = (inner == label) & (outer != label)
-            faces += int(boundary.sum())
-            exposed += int((boundary & (outer == 0)).sum())
+            faces += np.count_nonzero(boundary)
+            exposed += np.count_nonzero(boundary & (outer == 0))
     if faces:
         return exposed / faces
     return 1.0 if label == EDEMA else 0.0

@@ -16,8 +16,7 @@ from glioslice.cases import Case
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.labels import occupied_box
 from glioslice.missing_modalities import MODALITY_TITLES, missing_warnings
-from glioslice.preprocessing import WILD, brain_mask, statistics_of
-from glioslice.volumes import Images, voxels_in
+from glioslice.preprocessing import WILD, Images, brain_mask, modality_statistics, voxels_in
 
 FLAIR, T1, T1CE, T2 = range(4)
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
@@ -55,7 +54,7 @@ MAX_RIM = 0.1
 MIN_NEGATIVE, MAX_NEGATIVE = 0.001, 0.25
 """Shares of negative voxels that are unusual; images as z-scores have more, others none."""
 
-SAMPLE_SIZE = 200_000
+SAMPLE_SIZE = 100_000
 """Approximate number of brain voxels from which modalities are compared."""
 
 
@@ -123,31 +122,33 @@ def find_warnings(images: Images, missing: Collection[str] = ()) -> list[str]:
     brain = brain_mask(images)
     if not brain.any():
         return ["Every voxel of the images is 0: there is no brain."]
-    found = [
-        warning
-        for index, modality in enumerate(MODALITIES)
-        for warning in intensity_warnings(modality, measure_intensities(images, index, brain))
-    ]
-    contrasts = measure_contrasts(sample_voxels(images, brain))
+    found, sampled = [], []
+    for index, modality in enumerate(MODALITIES):
+        values = voxels_in(images, index, brain)
+        statistics = modality_statistics(images, index, brain)
+        found += intensity_warnings(modality, measure_intensities(values, *statistics))
+        sampled.append(values[:: sample_step(brain)])
+    contrasts = measure_contrasts(np.asarray(sampled, np.float64))
     return found + contrast_warnings(contrasts, missing) + shape_warnings(measure_shape(brain))
 
 
-def measure_intensities(images: Images, index: int, brain: NDArray[np.bool_]) -> Intensities:
-    """Return what is known of the values of one modality of images (4, X, Y, Z)."""
-    values = voxels_in(images, index, brain)
-    mean, deviation = statistics_of(values)
+def measure_intensities(
+    values: NDArray[np.float32], mean: np.float32, deviation: np.float32
+) -> Intensities:
+    """Return what is known of the values of one modality in the brain, with their statistics."""
     lowest, highest = float(values.min()), float(values.max())
     wildest = lowest if mean - lowest > highest - mean else highest
     wild = 0
     if abs(wildest - mean) > WILD * deviation:
         wild = int(np.count_nonzero(np.abs(values - mean) > WILD * deviation))
-    below, above = values[values < 0], values[values > 0]
+    below = values[values < 0] if lowest < 0 else values[:0]
+    above = values[values > 0] if len(below) else values[:0]
     return Intensities(
         lowest=lowest,
         highest=highest,
         negative=len(below) / len(values),
         dip=float(np.median(-below)) if len(below) else 0.0,
-        median=float(np.median(above)) if len(below) and len(above) else 0.0,
+        median=float(np.median(above)) if len(above) else 0.0,
         wild=wild,
         wildest=wildest,
     )
@@ -196,14 +197,15 @@ def contrast_warnings(contrasts: Contrasts, missing: Collection[str] = ()) -> li
     return found or _order_warnings(contrasts)
 
 
+def sample_step(brain: NDArray[np.bool_]) -> int:
+    """Return of how many voxels of the brain (X, Y, Z) one is sampled."""
+    return max(1, int(np.count_nonzero(brain)) // SAMPLE_SIZE)
+
+
 def sample_voxels(images: Images, brain: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return evenly spaced voxels of the brain (X, Y, Z), as (4, N)."""
-    box = occupied_box(brain)
-    cropped = brain[box]
-    indices = np.flatnonzero(cropped)
-    chosen = np.unravel_index(indices[:: max(1, len(indices) // SAMPLE_SIZE)], cropped.shape)
-    places = [axis + side.start for axis, side in zip(chosen, box, strict=True)]
-    sampled = [images[(index, *places)] for index in range(len(images))]
+    step = sample_step(brain)
+    sampled = [voxels_in(images, index, brain)[::step] for index in range(len(images))]
     return np.asarray(sampled, np.float64)
 
 
@@ -265,12 +267,20 @@ def _mode(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _enclosed_voxels(brain: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the voxels outside a brain that lie between two of its voxels along every axis."""
-    enclosed = ~brain
-    for axis in range(3):
-        for flipped in (brain, np.flip(brain, axis)):
-            reached = np.logical_or.accumulate(flipped, axis=axis)
-            enclosed &= reached if flipped is brain else np.flip(reached, axis)
-    return enclosed
+    planes = np.ascontiguousarray(brain.T)  # (Z, Y, X), as files are in memory
+    enclosed = ~planes
+    for axis in (0, 1):
+        along, inside = np.moveaxis(planes, axis, 0), np.moveaxis(enclosed, axis, 0)
+        for order in (slice(None), slice(None, None, -1)):
+            passed = np.zeros_like(along[0])
+            for plane, found in zip(along[order], inside[order], strict=True):
+                found &= passed
+                passed |= plane
+    rows = enclosed.any(axis=2)  # few, unless something is wrong
+    left = np.logical_or.accumulate(planes[rows], axis=1)
+    right = np.logical_or.accumulate(planes[rows][:, ::-1], axis=1)[:, ::-1]
+    enclosed[rows] &= left & right
+    return enclosed.T
 
 
 def _constant_warnings(contrasts: Contrasts, missing: Collection[str]) -> list[str]:

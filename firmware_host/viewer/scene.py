@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from glioslice.cases import MODALITIES
 from glioslice.montage import BRIGHT, DARK
-from glioslice.preprocessing import Crop, brain_mask, extract_slices, modality_statistics
-from glioslice.volumes import Images
+from glioslice.preprocessing import Crop, Images, brain_mask, extract_slices, modality_statistics
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,12 @@ from glioslice.montage import COLOURS, COLUMNS, ZOOM, choose_slices, write_monta
 from glioslice.preprocessing import WINDOW
 
 
+def pixels_of(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
 def colours_in(path: Path) -> set[tuple[int, ...]]:
-    pixels = np.asarray(Image.open(path))[: 2 * WINDOW[1] * ZOOM]  # without the legend
+    pixels = pixels_of(path)[: 2 * WINDOW[1] * ZOOM]  # without the legend
     return {tuple(int(v) for v in colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0)}
 
 
@@ -40,7 +44,7 @@ def test_front_is_on_top_and_the_patients_left_on_the_right(
     corner = np.zeros_like(labels)
     corner[20:24, 5:9, 5:15] = 3  # to the left (high X), in front (low Y)
     write_montage(tmp_path / "m.png", images, corner)
-    tile = np.asarray(Image.open(tmp_path / "m.png"))[: WINDOW[1] * ZOOM, : WINDOW[0] * ZOOM]
+    tile = pixels_of(tmp_path / "m.png")[: WINDOW[1] * ZOOM, : WINDOW[0] * ZOOM]
     y, x = np.nonzero((tile == COLOURS["ET"]).all(axis=-1))
     assert x.mean() > WINDOW[0] * ZOOM / 2
     assert y.mean() < WINDOW[1] * ZOOM / 2
@@ -81,7 +85,7 @@ def test_tiles_are_numbered_and_have_a_right_and_a_left(
     for shift in (0, 1):  # another number is another picture
         moved = np.roll(labels, shift, axis=2)
         write_montage(tmp_path / "m.png", np.roll(images, shift, axis=3), moved)
-        pictures.append(np.asarray(Image.open(tmp_path / "m.png")))
+        pictures.append(pixels_of(tmp_path / "m.png"))
     width, height = WINDOW[0] * ZOOM, WINDOW[1] * ZOOM
     first, other = (picture[:height, :width] for picture in pictures)
     assert (first[:24, width - 80 :] != other[:24, width - 80 :]).any()
