@@ -15,7 +15,7 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, open_reporter, reporting_end
 from firmware_host.viewer.page import PageObserver, open_page
-from glioslice.cases import Case, case_paths, read_case
+from glioslice.case_options import read_source
+from glioslice.cases import Case, case_paths
 from glioslice.cli import one_line
 from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
@@ -209,7 +210,7 @@ def _stream_one(
     Raises CaseFailed, one of LINK_ERRORS, and what `finish_stream` raises.
     """
     try:
-        case = read_planned(plan, arguments.missing)
+        case = read_planned(plan, arguments)
         job = run.start_stream(connection, hello, case, arguments, reporter)
     except LINK_ERRORS:
         raise
@@ -222,12 +223,19 @@ def _stream_one(
     ).report
 
 
-def read_planned(plan: CasePlan, missing: Collection[str]) -> Case:
+def read_planned(plan: CasePlan, arguments: argparse.Namespace) -> Case:
     """Return a case; raises CaseFailed or another GliosliceError if it cannot be read."""
     try:
-        return read_case(plan.path, missing)
+        return read_source(plan.path, arguments)
+    except GliosliceError:
+        raise
     except OSError as error:  # no permission to read it, for example
         raise CaseFailed(one_line(error)) from error
+    except Exception as error:  # a batch never ends because of one case
+        if arguments.debug:
+            raise
+        name, reason = type(error).__name__, one_line(error)
+        raise CaseFailed(f"unexpected {name}: {reason}; --debug shows where") from error
 
 
 @contextmanager

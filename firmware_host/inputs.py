@@ -1,5 +1,6 @@
 """The case of a run: cut into slices on the host, or described by a board that plays it."""
 
+import argparse
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.cases import MODALITIES, Case, phantom_case, read_case
+from glioslice.case_options import chosen_source, read_source
+from glioslice.cases import MODALITIES, Case, CaseFiles, phantom_case
 from glioslice.dataset_layouts import CHANNEL_NAME, without_ending
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
@@ -47,14 +49,28 @@ class StreamedCase:
         return [*self.notes, *find_warnings(self.images, self.missing)]
 
 
-def load_case(path: Path | None, missing: Collection[str] = ()) -> Case:
-    """Return the case at `path`, or the phantom if it is None; raises GliosliceError."""
-    return phantom_case(0, missing) if path is None else read_case(path, missing)
+def given_source(arguments: argparse.Namespace) -> CaseFiles | Path | None:
+    """Return the case that the options of `stream` name, None for the phantom.
+
+    Raises GliosliceError if they contradict each other.
+    """
+    source = chosen_source(arguments.case, arguments)
+    if isinstance(source, CaseFiles) and arguments.play:
+        raise GliosliceError("--play needs CASE, which the board reads, not files by modality")
+    return source
 
 
-def case_name(path: Path) -> str:
-    """Return the name of the folder or file that holds a case, without its ending."""
-    path = path.resolve()
+def load_case(arguments: argparse.Namespace) -> Case:
+    """Return the case that the options name, or the phantom; raises GliosliceError."""
+    source = given_source(arguments)
+    return phantom_case(0, arguments.missing) if source is None else read_source(source, arguments)
+
+
+def case_name(source: CaseFiles | Path) -> str:
+    """Return the name of a case: that of its folder or file, without the ending."""
+    if isinstance(source, CaseFiles):
+        return source.name
+    path = source.resolve()
     if match := CHANNEL_NAME.fullmatch(path.name):
         return match["case"]
     return without_ending(path)

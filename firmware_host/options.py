@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glioslice import cli
+from glioslice.case_options import add_case_options
 from glioslice.missing_modalities import add_missing_option
 
 CODECS = ("lossy", "lossless", "webp", "zlib", "raw")
@@ -42,6 +43,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--play", action="store_true", help="sim://: the board reads CASE itself")
     add_missing_option(parser)
+    add_case_options(parser)
     _add_boards(parser)
     _add_outputs(parser)
     _add_recordings(parser)

@@ -149,7 +149,7 @@ class FolderWorkload:
         handshake.make_host_hello(hello, Mode.SERVE, self._arguments.images)
         try:
             with self._reading:
-                case = batch.read_planned(plan, self._arguments.missing)
+                case = batch.read_planned(plan, self._arguments)
                 job = run.start_stream(connection, hello, case, self._arguments, reporter)
         except batch.LINK_ERRORS:
             raise
@@ -231,12 +231,13 @@ def _run_pool(
 
 def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Reporter) -> None:
     """Stream one case on all boards; a run that ends early keeps its masks as partial."""
-    name = inputs.case_name(arguments.case) if arguments.case else None
+    source = inputs.given_source(arguments)
+    name = inputs.case_name(source) if source else None
     mask = arguments.output or outputs.default_mask(name)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)
     addresses = find_boards(arguments)
-    case = inputs.load_case(arguments.case, arguments.missing)
+    case = inputs.load_case(arguments)
     with open_page(arguments.view, reporter) as page, reporting_end(reporter):
         observer = PageObserver(page)
         shared = SharedCase(case, arguments, observer)

@@ -78,11 +78,12 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     """Stream the case that the options name; check first what can be checked without a board."""
     started = time.monotonic()
     with open_reporter(arguments) as reporter:
-        name = inputs.case_name(arguments.case) if arguments.case else None
+        source = inputs.given_source(arguments)
+        name = inputs.case_name(source) if source else None
         paths = choose_outputs(arguments, name) if name or arguments.output else None
-        if arguments.case:
-            reporter.waiting(f"reading {arguments.case}")
-        case = inputs.load_case(arguments.case, arguments.missing) if arguments.case else None
+        if source:
+            reporter.waiting(f"reading {arguments.case or name}")
+        case = inputs.load_case(arguments) if source else None
         reporter.waiting(f"waiting for the board on {arguments.port}, agreeing on a baud rate")
         with (
             open_page(arguments.view, reporter) as page,
@@ -152,7 +153,7 @@ def start_stream(
         return StreamJob(masks, streamed, hello, choice, rules, played=volume)
     if case is None:
         reporter.result("no CASE given: streaming the phantom, a synthetic head")
-        case = inputs.load_case(None, arguments.missing)
+        case = inputs.load_case(arguments)
     absent = inputs.absent_channels(hello, case.missing)
     crop, slices = inputs.quantize_slices(case.volumes, hello, case.missing)
     messages.send(connection, choice)  # only now is it certain that slices will follow

@@ -69,6 +69,7 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
             doctor,
             from_series,
             handshake,
+            inputs,
             pooled_cases,
             run,
         )
@@ -78,11 +79,9 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
         played = given.case if given.play else None
         return handshake.device_command(given.model, given.baud, played, given.missing)
 
+    inputs.given_source(arguments)
     if arguments.open:
-        finished_case.show(
-            arguments.open, arguments.case, arguments.report, arguments.labels, arguments.view or 0,
-            arguments.missing,
-        )  # fmt: skip
+        finished_case.show(arguments.open, arguments.case, arguments, arguments.view or 0)
     elif arguments.list:
         discovery.list_ports(arguments)
     elif arguments.doctor:

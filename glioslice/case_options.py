@@ -5,6 +5,7 @@ from pathlib import Path
 
 from glioslice.cases import Case, read_case
 from glioslice.dataset_layouts import MODALITIES, CaseFiles, given_case
+from glioslice.errors import GliosliceError
 from glioslice.labels import EDITIONS
 
 
@@ -18,7 +19,7 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
         help="of files that state none: where their axes point to, such as LPS or RAS",
     )  # fmt: skip
     group.add_argument(
-        "--labels", choices=EDITIONS, dest="edition",
+        "--edition", choices=EDITIONS,
         help="the edition of the ground truth; default: by file names",
     )  # fmt: skip
 
@@ -31,6 +32,17 @@ def named_files(arguments: argparse.Namespace) -> CaseFiles | None:
     files = {modality: getattr(arguments, modality) for modality in MODALITIES}
     given = {modality: path for modality, path in files.items() if path is not None}
     return given_case(given) if given else None
+
+
+def chosen_source(case: Path | None, arguments: argparse.Namespace) -> CaseFiles | Path | None:
+    """Return the case that a command got as CASE or by its four files, or None.
+
+    Raises GliosliceError for both, and for some of the four files.
+    """
+    named = named_files(arguments)
+    if case and named:
+        raise GliosliceError("give a CASE, or its four files by modality, not both")
+    return case or named
 
 
 def read_source(source: CaseFiles | Path, arguments: argparse.Namespace) -> Case:

@@ -335,11 +335,11 @@ def _read_mask(
     if not found <= scheme.readable:
         fitting = [name for name, s in EDITIONS.items() if found <= s.readable]
         others = (
-            f"{' or '.join(fitting)} would fit: say which with --labels"
+            f"{' or '.join(fitting)} would fit: say which with --edition"
             if fitting
             else "no edition has them"
         )
-        by = "as named by --labels" if edition else "by the file names"
+        by = "as named by --edition" if edition else "by the file names"
         raise GliosliceError(
             f"{path}: has the labels {list_values(found)}, but {scheme.edition} ({by}) has "
             f"{list_values(scheme.readable)}; {others}"
@@ -350,7 +350,7 @@ def _read_mask(
     except GliosliceError as error:
         raise GliosliceError(
             f"{path}: read as {scheme.edition}, labels {list_values(found)}, {error}; say which "
-            "edition it is with --labels"
+            "edition it is with --edition"
         ) from None
     return labels, scheme
 
@@ -367,6 +367,6 @@ def _find_edition(files: CaseFiles, path: Path, found: set[int]) -> LabelScheme:
             return BRATS_2024_CHILDREN
         raise GliosliceError(
             f"{path}: is a child's, with the labels {list_values(found)}, which mean one thing in "
-            "BraTS 2023 and another in 2024; say --labels brats2023 or --labels brats2024-children"
+            "BraTS 2023 and another in 2024; say --edition brats2023 or brats2024-children"
         )
     return files.scheme

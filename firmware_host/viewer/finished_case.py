@@ -6,6 +6,7 @@
 Without the case the masks are shown without images.
 """
 
+import argparse
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_host import interrupts
-from firmware_host.inputs import case_name, load_case
+from firmware_host.inputs import case_name
 from firmware_host.mask_files import check_same_space, read_mask
 from firmware_host.options import SCHEME_NAMES
 from firmware_host.progress import Reporter
@@ -24,7 +25,8 @@ from firmware_host.viewer.page import open_page
 from firmware_host.viewer.scene import Scene
 from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice import cli
-from glioslice.cases import Case, phantom_case
+from glioslice.case_options import add_case_options, chosen_source
+from glioslice.cases import Case, CaseFiles, phantom_case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from glioslice.malloc import configure_malloc
@@ -68,27 +70,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
     add_missing_option(parser)
+    add_case_options(parser)
     parser.add_argument("--http-port", type=int, default=0, help="port of the page; default: any")
     with interrupts.handled():
         configure_malloc()
         cli.run(
-            lambda given: show(
-                given.mask, given.case, given.report, given.labels, given.http_port, given.missing
-            ),
+            lambda given: show(given.mask, given.case, given, given.http_port),
             parser.parse_args(argv),
         )
 
 
-def show(
-    mask: Path,
-    case: Path | None,
-    reports: Sequence[Path],
-    scheme: str | None,
-    port: int = 0,
-    missing: Collection[str] = (),
-) -> None:
+def show(mask: Path, case: Path | None, arguments: argparse.Namespace, port: int = 0) -> None:
     """Serve the page of a mask at HTTP port `port` (0: any) until Ctrl-C; raises GliosliceError."""
-    found = read_finished(mask, case, reports, scheme, missing)
+    source = chosen_source(case, arguments)
+    found = read_finished(
+        mask, source, arguments.report, arguments.labels, arguments.missing,
+        arguments.orientation, arguments.edition,
+    )  # fmt: skip
     slices, volumetry = extract_slices(found.labels, found.crop), Volumetry()
     case_read = found.case
     scene = Scene(found.crop)
@@ -115,10 +113,12 @@ def show(
 
 def read_finished(
     mask: Path,
-    case: Path | None,
+    case: CaseFiles | Path | None,
     reports: Sequence[Path],
     scheme: str | None,
     missing: Collection[str] = (),
+    orientation: str | None = None,
+    edition: str | None = None,
 ) -> FinishedCase:
     """Return the finished case in these files.
 
@@ -127,6 +127,7 @@ def read_finished(
     report do not belong together, or a file is not valid.
     """
     path, report = read_report(reports)
+    case_place = case if isinstance(case, Path) else None
     labels, space, _ = read_mask(mask, scheme or report.get("labels"))
     if path:
         check_report(path, report, mask, labels, space)
@@ -134,9 +135,9 @@ def read_finished(
     phantom = PHANTOM.fullmatch(str(report.get("case")))
     loaded = phantom_case(int(phantom[1]), missing) if phantom and not case else None
     if case:
-        loaded = load_case(case, missing)
-        check_same_space(mask, space, case, loaded.space)
-    check_names(mask, loaded, case, path, report.get("case"))
+        loaded = read_case(case, missing, orientation=orientation, labels=edition)
+        check_same_space(mask, space, Path(str(case_place or loaded.name)), loaded.space)
+    check_names(mask, loaded, case_place, path, report.get("case"))
     if loaded is None:
         name = report.get("case") or mask_case(mask) or mask.name
         return FinishedCase(labels, whole_volume(labels), None, name, report)

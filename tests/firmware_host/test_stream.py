@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from firmware_host import inputs
-from glioslice.cases import read_case
+from firmware_host import inputs, stream
+from glioslice.cases import MODALITIES, read_case
 from glioslice.wire.messages import VERSION, HostHello, Mode, Slice, Start
 from tests.conftest import BRATS_2023, LPS, Write
 from tests.firmware_host.conftest import Host
@@ -272,3 +272,33 @@ def test_slices_are_those_of_local_inference(write_case: Write) -> None:
     np.testing.assert_array_equal(slices, local)
     swapped = inputs.quantize_slices(images, HELLO)[1]
     np.testing.assert_array_equal(swapped, local[..., [1, 0, 3, 2]])
+
+
+def test_four_files_of_an_orientation_that_only_the_options_tell(
+    host: Host, write_case: Write, volumes: Volumes, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    files = dict(zip(MODALITIES, (tmp_path / f"{x}.nii" for x in "abcd"), strict=True))
+    for path, image in zip(files.values(), volumes[0], strict=True):
+        flipped = nib.Nifti1Image(image[::-1], None)  # RPS; with the codes 0
+        flipped.header.set_data_dtype(np.float32)
+        nib.save(flipped, path)
+    out = tmp_path / "m.nii.gz"
+    options = [word for modality, path in files.items() for word in (f"--{modality}", path)]
+    ended = host("delay", serve, *options, "--orientation", "RPS", "--output", out)
+    assert ended.code == 0, capsys.readouterr().err
+    mask = np.asarray(nib.Nifti1Image.from_filename(out).dataobj)
+    np.testing.assert_array_equal(mask, np.array([0, 1, 2, 3])[apply_rule(volumes[0])][::-1])
+    assert "states no orientation" not in capsys.readouterr().err
+
+    usual = ["--port", "missing", "--output", str(tmp_path / "x.nii")]
+    for wrong, reason in (
+        (options[:4], "name also --t1ce, --t2"),
+        ([*options, "--input", write_case()], "not both"),
+        ([*options, "--orientation", "LRS"], "no orientation"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            stream.main(
+                ["--port", "missing", "--output", str(tmp_path / "x.nii"), *map(str, wrong)]
+            )
+        assert reason in capsys.readouterr().err

@@ -312,7 +312,7 @@ def test_labels_of_another_data_set(write_case: Write, volumes: Volumes) -> None
     save(folder / "Case_1_seg.nii.gz", np.where(volumes[1] == 3, np.uint8(7), volumes[1]))
     without_mask(folder, "labels 1 2 7", "BraTS 2018-2021", "1 2 4", "no edition")
     save(folder / "Case_1_seg.nii.gz", volumes[1])
-    without_mask(folder, "labels 1 2 3", "BraTS 2018-2021", "brats2023 or msd", "--labels")
+    without_mask(folder, "labels 1 2 3", "BraTS 2018-2021", "brats2023 or msd", "--edition")
     save(folder / "Case_1_seg.nii.gz", volumes[1] / 2)
     without_mask(folder, "0.5 1.5", "nearest neighbour")
 
