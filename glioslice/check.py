@@ -59,18 +59,29 @@ def check_command(arguments: argparse.Namespace) -> None:
 
 def check_case(files: CaseFiles, arguments: argparse.Namespace) -> None:
     """Print what the case holds and its warnings; raises GliosliceError if it has problems."""
-    try:
-        case = read_source(files, arguments)
-        crop = find_crop(brain_mask(case.volumes))
-    except GliosliceError as error:
-        problems = find_problems(files, arguments.missing) or [cli.one_line(error)]
+    opened = open_case(files, arguments)
+    if isinstance(opened, str):
+        problems = find_problems(files, arguments.missing) or [opened]
         for problem in problems:
             print(f"problem: {problem}")
-        raise GliosliceError(f"{files.name} is not ready, problems: {len(problems)}") from None
+        raise GliosliceError(f"{files.name} is not ready, problems: {len(problems)}")
+    case, crop = opened
     print_case(case, files, crop)
     for warning in case_warnings(case):
         print(f"warning: {warning}")
     print("ready")
+
+
+def open_case(files: CaseFiles, arguments: argparse.Namespace) -> tuple[Case, Crop] | str:
+    """Return a case and the window in it, or why it cannot be used.
+
+    The reason is a text: an exception would keep the volumes while the files are read once more.
+    """
+    try:
+        case = read_source(files, arguments)
+        return case, find_crop(brain_mask(case.volumes))
+    except GliosliceError as error:
+        return cli.one_line(error)
 
 
 def print_case(case: Case, files: CaseFiles, crop: Crop) -> None:

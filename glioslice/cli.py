@@ -117,7 +117,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
-    """Run `command`; a GliosliceError or a failed file operation ends as one line, exit code 2."""
+    """Run `command`; its errors, those of files and of memory end as one line, exit code 2."""
     try:
         escape_unprintable(sys.stdout)
         configure_logging(arguments)
@@ -126,6 +126,12 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
         if arguments.debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError as error:
+        if arguments.debug:
+            raise
+        reason = one_line(error) or "no more could be allocated"
+        print(f"error: too little memory: {reason}; close other programs", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         exit_interrupted()

@@ -72,6 +72,18 @@ def test_the_report_holds_scores_of_all_files(converted: tuple[Path, Path]) -> N
 
 
 @pytest.mark.slow
+def test_a_gate_that_judges_on_training_cases_says_so(
+    cases: Path, make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    digests = tuple(case_digest(read_case(files)) for files in find_cases(cases))
+    out = convert(make_run(digests=digests), tmp_path / "out", data=cases)
+    [warning] = [r.getMessage() for r in caplog.records if "trained on" in r.getMessage()]
+    judged = read_json(out / "report.json")["judged_on"]
+    assert judged["seen_in_training"] is True
+    assert judged["names"] and all(name in warning for name in judged["names"])
+
+
+@pytest.mark.slow
 def test_in_place_and_again_gives_the_same_bytes_and_keeps_the_card(
     converted: tuple[Path, Path], cases: Path, make_run: MakeRun
 ) -> None:

@@ -298,7 +298,5 @@ def test_four_files_of_an_orientation_that_only_the_options_tell(
         ([*options, "--orientation", "LRS"], "no orientation"),
     ):
         with pytest.raises(SystemExit, match="2"):
-            stream.main(
-                ["--port", "missing", "--output", str(tmp_path / "x.nii"), *map(str, wrong)]
-            )
+            stream.main([*usual, *map(str, wrong)])
         assert reason in capsys.readouterr().err

@@ -5,7 +5,11 @@ The fast tests of the kinds of files that people have; `tests/fuzz` makes up byt
 
 import gzip
 import json
+import os
+import resource
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glioslice.cases import read_case
+from glioslice.cases import MODALITIES, read_case
 from glioslice.dataset_layouts import decathlon_case, recognise
 from glioslice.errors import GliosliceError
 from glioslice.model_card import CARD, read_card
 from glioslice.nifti import open_nifti, read_nifti
-from tests.conftest import LPS, Write
+from tests.conftest import LPS, ROOT, Write
 
 ANY = settings(
     max_examples=100,
@@ -182,3 +186,66 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(header.binaryblock + bytes(20_000_000), 9))
     with pytest.raises(GliosliceError, match="a head has at 1 mm"):
         open_nifti(path)
+
+
+MOST_MB, MOST_SECONDS = 600, 10
+
+
+def limit_process() -> None:
+    """Let an allocation beyond the memory fail, and end the process after the seconds."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MB << 20, MOST_MB << 20))
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
+
+
+def check_limited(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run `glioslice check` within the memory and the seconds."""
+    command = [sys.executable, "-m", "glioslice.check", *map(str, options)]
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | threads, preexec_fn=limit_process, text=True,
+        capture_output=True, timeout=20 * MOST_SECONDS,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_the_largest_volumes_within_the_memory_and_the_time(
+    dtype: type[np.number[Any]], tmp_path: Path
+) -> None:
+    shape = (320, 320, 240)  # MAX_VOXELS is just above
+    header = nib.Nifti1Image(np.zeros((1, 1, 1), dtype), LPS).header
+    header.set_data_shape(shape)
+    plane = np.zeros(shape[:2], dtype)
+    plane[90:230, 80:250] = 100
+    plane[90::7, 80:250] += 3
+    path = tmp_path / "any.nii.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header.binaryblock + b"\0" * 4)
+        for level in range(shape[2]):
+            file.write(plane.tobytes("F") if 50 <= level < 190 else bytes(plane.nbytes))
+    files = [word for modality in MODALITIES for word in (f"--{modality}", path)]
+    done = check_limited(*files)
+    assert done.returncode == 2 or "warning" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr and done.returncode in (0, 2), done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("places", "content"),
+    [
+        ({42: 32767, 44: 32767, 46: 32767}, b""),  # three sides of 32,767 voxels
+        ({42: 8000, 44: 3000, 46: 1}, bytes(48_000_000)),  # a slice of the largest size
+        ({40: 7, 50: 32767, 52: 32767, 54: 32767}, b""),
+    ],
+)
+def test_a_header_that_claims_much(
+    places: dict[int, int], content: bytes, nifti_bytes: bytes, tmp_path: Path
+) -> None:
+    damaged = bytearray(nifti_bytes)
+    for place, value in places.items():
+        damaged[place : place + 2] = struct.pack("<h", value)
+    path = tmp_path / "any.nii.gz"
+    path.write_bytes(gzip.compress(bytes(damaged) + content, 1))
+    done = check_limited(*[word for m in MODALITIES for word in (f"--{m}", path)])
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr[-2000:]
