@@ -15,9 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
 from firmware_host import discovery, handshake, inputs, interrupts, outputs, recording, session
 from firmware_host.inputs import StreamedCase
 from firmware_host.mask_volume import DigestMismatch, MaskVolume
@@ -294,20 +291,9 @@ def final_report(
 ) -> dict[str, Any]:
     """Return the report of a run that is over, with Dice if the ground truth is known."""
     truth = job.case.truth
-    dice = None if truth is None else cropped_dice(job.masks.labels(), truth)
+    dice = None if truth is None else region_dice(job.masks.labels(), truth)
     known = {"dice": dice, "postprocessing": postprocessing}
     return outputs.final_report(paths, job.masks, job.case, job.hello, connection.counts, known)
-
-
-def cropped_dice(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> dict[str, float]:
-    """Return `region_dice` within the box around both masks: equal, but without 60 MB of air."""
-    either = (labels | truth) != 0
-    box = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(either.any(axis=others))
-        box.append(slice(filled[0], filled[-1] + 1) if filled.size else slice(0, 0))
-    return region_dice(labels[tuple(box)], truth[tuple(box)])
 
 
 def result_lines(result: StreamResult) -> list[str]:

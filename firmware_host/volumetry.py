@@ -86,7 +86,7 @@ def _component_diameter(component: NDArray[np.bool_]) -> float:
 
 def outside_brain_warning(labels: NDArray[np.uint8], brain: NDArray[np.bool_]) -> str | None:
     """Return a warning if a mask (X, Y, Z) leaves the brain, None if it does not."""
-    voxels, outside = np.count_nonzero(labels), np.count_nonzero(labels[~brain])
+    voxels, outside = np.count_nonzero(labels), np.count_nonzero((labels != 0) > brain)
     if outside <= MAX_OUTSIDE * voxels:
         return None
     return (
