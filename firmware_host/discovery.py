@@ -47,6 +47,9 @@ TEXT = re.compile(rb"[\t\r\n -~]{8,}")
 SHORT_FRAME = 16, 32
 """Bytes of an OPEN, which a board sends four times a second: 20 with its coding."""
 
+SEVEN_BITS = 64
+"""Bytes of frames that chance leaves without a top bit once in some thousands of millions."""
+
 SHOWN = 30
 """Characters of it that are shown."""
 
@@ -308,6 +311,9 @@ def diagnose_silence(url: str, text: bytes, counts: Counts) -> Diagnosis:
         return diagnosis("loop-back", f"{url}: our own bytes come back")
     if holds_frame(text.replace(b"\xff\xff", b"\xff")):
         finding = f"{url}: frames arrive whose bytes of 0xFF are doubled, as telnet and PARMRK do"
+        return diagnosis("bytes altered", finding)
+    if len(text) >= SEVEN_BITS and max(text) < 0x80 and b"\0" in text:
+        finding = f"{url}: frames arrive without the top bit of their bytes: a link of 7 data bits"
         return diagnosis("bytes altered", finding)
     if text or counts.bytes_received:
         return diagnosis(

@@ -11,12 +11,13 @@ board that replies it streams three slices of noise, so that every byte value cr
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from firmware_host import discovery
 from firmware_host.diagnosis import Diagnosis, diagnosis
 from firmware_host.discovery import ProbeTimes, probe_port
 from firmware_host.handshake import device_command, hello_timeout, is_simulated
+from firmware_host.link_watch import find_cause
 from firmware_host.options import FarEnd
 from glioslice import cli
 from glioslice.errors import GliosliceError
@@ -36,6 +37,10 @@ CANDIDATE_RATES = (
     2000000,
     3000000,
 )
+
+
+ALTERED = ("bytes altered", "silence", "wrong baud rate", "check failed", "no hello")
+"""Findings behind which a link that alters bytes may be: it is luck what arrives of a handshake."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -96,6 +101,11 @@ def diagnose_port(
     """Return the diagnosis of a port; takes up to 15 seconds if no board replies."""
     times = times or ProbeTimes()
     found = probe_port(url, baud, command, times, line_feed=True).diagnosis
+    if found.name in ALTERED and not is_simulated(url):
+        with suppress(GliosliceError), closing(open_port(url, baud)) as port:
+            if cause := find_cause(port, url):
+                finding = f"{url}: a board replies, but {cause[0]}"
+                return Diagnosis("bytes altered", finding, cause[1])
     if found.name in ("silence", "wrong baud rate") and "://" not in url:
         rate = find_baud_rate(url, baud, times)
         if rate is not None:

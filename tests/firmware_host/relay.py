@@ -6,7 +6,10 @@ clean    nothing
 xonxoff  0x11 and 0x13 are eaten in both directions (software flow control)
 telnet   0xFF is doubled to the host; 0xFF and the byte after it are eaten to the board
 parmrk   0xFF is doubled to the host (marked parity errors)
+crlf     carriage returns become line feeds (a terminal's ICRNL)
+cooked   0x15, 0x1A and 0x7F are eaten on their way to the board
 seven    the top bit is lost
+down     the top bit is lost on the way to the host
 nul      bytes of 0 are lost
 """
 
@@ -25,27 +28,34 @@ def open_terminal(link: Path) -> tuple[int, int]:
     return master, slave
 
 
+EATEN = {"xonxoff": b"\x11\x13", "nul": b"\0"}
+
+
 def alter(kind: str, data: bytes, up: bool, escaped: list[bool]) -> bytes:
-    match kind:
-        case "xonxoff":
-            return data.translate(None, b"\x11\x13")
-        case "telnet" if up:
-            kept = bytearray()
-            for byte in data:
-                if escaped[0]:
-                    escaped[0] = False
-                elif byte == 0xFF:
-                    escaped[0] = True
-                else:
-                    kept.append(byte)
-            return bytes(kept)
-        case "telnet" | "parmrk" if not up:
-            return data.replace(b"\xff", b"\xff\xff")
-        case "seven":
-            return bytes(byte & 0x7F for byte in data)
-        case "nul":
-            return data.replace(b"\0", b"")
-    return data
+    if kind == "telnet" and up:
+        return take_commands(data, escaped)
+    if kind == "cooked" and up:
+        return data.translate(None, b"\x15\x1a\x7f")
+    if kind in ("telnet", "parmrk") and not up:
+        return data.replace(b"\xff", b"\xff\xff")
+    if kind == "seven" or (kind == "down" and not up):
+        return bytes(byte & 0x7F for byte in data)
+    if kind == "crlf":
+        return data.replace(b"\r", b"\n")
+    return data.translate(None, EATEN.get(kind, b""))
+
+
+def take_commands(data: bytes, escaped: list[bool]) -> bytes:
+    """Take 0xFF and the byte after it, as a telnet server does with what it gets."""
+    kept = bytearray()
+    for byte in data:
+        if escaped[0]:
+            escaped[0] = False
+        elif byte == 0xFF:
+            escaped[0] = True
+        else:
+            kept.append(byte)
+    return bytes(kept)
 
 
 def main() -> None:

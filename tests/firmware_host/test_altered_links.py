@@ -14,25 +14,27 @@ from tests.firmware_host.scripted import SHA256
 
 pytestmark = pytest.mark.slow
 
-Relay = Callable[[str], Path]
+Relay = Callable[..., Path]
 
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[Relay]:
-    """Return a function that connects a scripted board to FOLDER/host by a link of a kind."""
+    """Return a function that connects a board, scripted or real, to FOLDER/host by a link."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(kind: str) -> Path:
+    def start(kind: str, *, real: bool = False) -> Path:
         folder = tmp_path / kind
         folder.mkdir()
-        for module in (("relay", kind, folder), ("scripted", folder / "board", "serve", folder)):
-            command = [sys.executable, "-m", f"tests.firmware_host.{module[0]}"]
+        board: list[object] = ["tests.firmware_host.scripted", folder / "board", "serve", folder]
+        if real:
+            board = ["device", "--quiet", "--port", folder / "board"]
+        for module in (["tests.firmware_host.relay", kind, folder], board):
             process = subprocess.Popen(
-                [*command, *map(str, module[1:])], cwd=ROOT, text=True,
+                [sys.executable, "-m", *map(str, module)], cwd=ROOT, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
             started.append(process)
-            if module[0] == "relay":
+            if module is not board:
                 assert process.stdout and process.stdout.readline() == "ready\n"
         return folder / "host"
 
@@ -54,11 +56,36 @@ def test_a_run_over_xon_xoff_ends_within_seconds(
     assert time.monotonic() - began < 60  # on a busy machine; without the watch 300 s
 
 
-def test_the_doctor_names_the_cause(relay: Relay) -> None:
-    done = commands.stream("--doctor", "--port", relay("xonxoff"), seconds=120)
+@pytest.mark.parametrize(
+    ("kind", "cause", "advice"),
+    [
+        ("xonxoff", "0x11, 0x13 do not cross: software flow control", "-ixon -ixoff"),
+        ("telnet", "0xFF does not cross: a telnet or RFC 2217 server", "raw, not telnet"),
+        ("parmrk", "every 0xFF arrives twice: the host's port marks", "-parmrk"),
+        ("crlf", "0x0D does not cross: line ends are translated", "raw"),
+        ("cooked", "0x15, 0x1A, 0x7F do not cross: a terminal", "raw"),
+    ],
+)
+def test_the_doctor_names_the_cause(kind: str, cause: str, advice: str, relay: Relay) -> None:
+    done = commands.stream("--doctor", "--port", relay(kind, real=True), seconds=180)
     assert done.returncode == 2
-    assert done.stdout.startswith("bytes altered: ")
-    assert "what to do: make the link transparent" in done.stdout
+    finding, what_to_do = done.stdout.splitlines()[-2:]
+    assert finding.startswith("bytes altered: ") and cause in finding
+    assert what_to_do.startswith("what to do: ") and advice in what_to_do
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "hint"),
+    [("seven", "silence", "8 data bits"), ("nul", "silence", "no flow control")],
+)
+def test_what_lets_no_frame_through_is_silence(
+    kind: str, name: str, hint: str, relay: Relay
+) -> None:
+    done = commands.stream("--doctor", "--port", relay(kind, real=True), seconds=180)
+    assert done.returncode == 2
+    finding, what_to_do = done.stdout.splitlines()[-2:]
+    assert finding.startswith(f"{name}: ")
+    assert hint in what_to_do
 
 
 def test_the_same_link_unaltered(relay: Relay, write_case: Write, tmp_path: Path) -> None:
