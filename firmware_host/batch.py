@@ -33,7 +33,7 @@ from glioslice.cases import Case, case_paths
 from glioslice.cli import one_line
 from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json, write_bytes
+from glioslice.files import read_json, write_text
 from glioslice.labels import REGIONS
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
@@ -181,7 +181,7 @@ def _stream_all(
             observer.release_run()
         try:
             report = _stream_one(plan, connection, hello, arguments, reporter, observer)
-        except (CaseFailed, run.SlicesFailed, DigestMismatch) as error:
+        except (CaseFailed, run.SlicesFailed, run.OutputsFailed, DigestMismatch) as error:
             rows[plan.name] = CaseRow(plan.name, FAILED, error=one_line(error))
             print(f"{plan.name}: {one_line(error)}", file=sys.stderr, flush=True)
             if isinstance(error, CaseFailed):
@@ -247,7 +247,7 @@ def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter)
         reporter.result(*format_table(rows.values()))
         reporter.event("table", cases=[asdict(row) for row in rows.values()])
         try:
-            write_bytes(folder / TABLE, format_csv(rows.values()).encode())
+            write_text(folder / TABLE, format_csv(rows.values()))
             reporter.result(f"table: {folder / TABLE}")
         except OSError as error:  # the error that ended the batch is raised
             print(one_line(error), file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from firmware_host.volumetry import Volumetry, slices_csv
 from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder, write_bytes, write_json
+from glioslice.files import check_folder, write_bytes, write_json, write_text
 from glioslice.metrics import percentiles
 from glioslice.montage import montage_png
 from glioslice.nifti import write_mask
@@ -188,9 +188,9 @@ def write_reports(
     for path in paths.reports:
         match path.suffix.lower():
             case ".html":
-                write_bytes(path, render_html(masks, case, report, volumetry, picture).encode())
+                write_text(path, render_html(masks, case, report, volumetry, picture))
             case ".csv":
-                write_bytes(path, slices_csv(masks, volumetry).encode())
+                write_text(path, slices_csv(masks, volumetry))
             case _:
                 write_json(path, report)
 
@@ -209,7 +209,7 @@ def write_partial(
             write_mask(paths.partial, labels, case.space)
             kept = f"{masks.mask_count} of {masks.slice_count} masks are kept in {paths.partial}"
         write_reports(paths, masks, case, report)
-    except OSError as error:
+    except Exception as error:  # even a defect here must not hide that reason
         return f"{kept}; could not write: {one_line(error)}"
     return kept
 

@@ -42,6 +42,10 @@ class SlicesFailed(GliosliceError):
     """The board processed every slice, but failed on some."""
 
 
+class OutputsFailed(GliosliceError):
+    """All masks arrived, but the files of this case cannot be made."""
+
+
 class Interrupted(SystemExit):
     """Ctrl-C ended a run; its masks are kept."""
 
@@ -211,6 +215,11 @@ def finish_stream(
             lines = outputs.write_outputs(paths, job.masks, job.case, report)
         except OSError as error:  # the mask, which is written last, is missing
             keep_partial(connection, job, paths, reporter, observer, error)
+        except Exception as error:  # the session is over: a batch goes on
+            reason = f"unexpected {type(error).__name__} at the last files: {cli.one_line(error)}"
+            failed = OutputsFailed(reason)
+            failed.__cause__ = error
+            keep_partial(connection, job, paths, reporter, observer, failed)
         report_case(reporter, job, paths, "complete", None, report)
     return StreamResult(job, report, lines)
 
@@ -236,7 +245,7 @@ def keep_partial(
     report_case(reporter, job, paths, "failed", reason, report)
     if not isinstance(error, (GliosliceError, OSError)):
         raise error
-    kind = SlicesFailed if isinstance(error, SlicesFailed) else GliosliceError
+    kind = type(error) if isinstance(error, SlicesFailed | OutputsFailed) else GliosliceError
     raise kind(reason) from error
 
 

@@ -120,6 +120,7 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
     """Run `command`; its errors, those of files and of memory end as one line, exit code 2."""
     try:
         escape_unprintable(sys.stdout)
+        escape_unprintable(sys.stderr)
         configure_logging(arguments)
         command(arguments)
     except (GliosliceError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -313,6 +314,39 @@ def test_masks_that_cannot_be_trusted_leave_nothing_of_that_case(
     assert states(tmp_path / "out") == dict.fromkeys(NAMES, "failed")
     assert made(tmp_path / "out") == {"summary": [".csv"]}
     assert capsys.readouterr().err.count("their digest differs") == 3
+
+
+def test_names_that_are_not_utf8_are_written(
+    stream_folder: StreamFolder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"M\xfcller")
+    (folder / "Cleo").rename(folder / odd)
+    assert stream_folder().code == 0, capsys.readouterr().err
+    out = tmp_path / "out"
+    for ending in FILES:
+        assert (out / f"{odd}{ending}").is_file()
+    assert states(out) == {"Ada": "complete", "Ben": "complete", "M\\udcfcller": "complete"}
+    assert json.loads((out / f"{odd}-report.json").read_text())["case"] == odd
+
+
+def test_outputs_that_cannot_be_made_do_not_end_the_batch(
+    stream_folder: StreamFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def render(*arguments: Any) -> str:
+        if arguments[1].name == "Ben":
+            raise ZeroDivisionError("a defect")
+        return "a report"
+
+    monkeypatch.setattr(outputs, "render_html", render)
+    assert stream_folder().code == 2
+    printed = capsys.readouterr().err
+    assert "Ben: unexpected ZeroDivisionError" in printed and "Traceback" not in printed
+    out = tmp_path / "out"
+    assert states(out) == {"Ada": "complete", "Ben": "failed", "Cleo": "complete"}
+    assert (out / "Ben-mask.partial.nii.gz").exists() and not (out / "Ben-mask.nii.gz").exists()
 
 
 def test_a_full_disk_ends_the_batch(
