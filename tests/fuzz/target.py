@@ -16,7 +16,22 @@ from typing import Any
 
 import atheris
 
-ODD_VALUES: tuple[Any, ...] = (None, True, False, 0, -1, 1.5, 10**30, 1e308, float("nan"), "", "1", [], {}, [[]])
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    10**30,
+    1e308,
+    float("nan"),
+    "",
+    "1",
+    [],
+    {},
+    [[]],
+)
 """What takes the place of a value of a JSON file."""
 
 BYTES_SHARE = 0.2
