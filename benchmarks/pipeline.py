@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.pages import fill, processor, table
 from glioslice import cli
@@ -195,7 +196,8 @@ def measure_host(path: Path) -> dict[str, Any]:
     """
     from firmware_host import session, stream
 
-    errors, found, send_slices = Terminal(), {}, session.send_slices
+    errors, send_slices = Terminal(), session.send_slices
+    found: dict[str, Any] = {}
 
     def send_and_note(*arguments: Any) -> session.SliceSender:
         found["seconds"] = round(time.process_time(), 3)
@@ -203,8 +205,8 @@ def measure_host(path: Path) -> dict[str, Any]:
         found["lines"] = [line.replace(str(path), "CASE") for line in errors.getvalue().split("\n")]
         return send_slices(*arguments)
 
-    session.send_slices = send_and_note
-    with tempfile.TemporaryDirectory() as folder, redirect_stderr(errors):
+    noting = patch.object(session, "send_slices", send_and_note)
+    with tempfile.TemporaryDirectory() as folder, redirect_stderr(errors), noting:
         mask = Path(folder) / "mask.nii.gz"
         with redirect_stdout(io.StringIO()):
             stream.main([str(path), "--port", "sim://", "--output", str(mask)])
