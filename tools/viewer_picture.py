@@ -80,7 +80,7 @@ def screenshot(address: str) -> bytes:
         page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
         page.goto(address)
         wait_for_slices(page)
-        return reduce_colours(page.screenshot())
+        return reduce_colours(page.screenshot(timeout=1000 * TIMEOUT))
 
 
 def reduce_colours(png: bytes) -> bytes:
