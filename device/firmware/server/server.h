@@ -11,7 +11,7 @@
 #include "vp8.h"
 
 #ifndef SERVER_PAYLOAD
-#define SERVER_PAYLOAD 8192 /* bytes of the largest slice that is not raw: three times the usual one */
+#define SERVER_PAYLOAD 7168 /* bytes of the largest slice that is not raw: more than twice the usual one */
 #endif
 
 struct server_board {
