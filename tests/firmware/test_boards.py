@@ -39,9 +39,9 @@ from tests.firmware.boards import (
     connect,
     next_message,
     open_session,
-    qemu,
 )
 from tests.firmware.library import TESTS
+from tools.firmware_demo import qemu_command
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +172,7 @@ def test_a_case_from_the_host_tool(elf: Path, write_case: Write, tmp_path: Path)
     arguments = ["--port", line, "--baud", str(BAUD[MAIN]), "--input", str(write_case())]
     arguments += ["--output", str(tmp_path / "mask.nii.gz"), "--report", str(report)]
     arguments += ["--allow-model", bytes([1, 2, 3]).ljust(32, b"\0").hex()]
-    stream.main(arguments, lambda *_: qemu(MAIN, elf))
+    stream.main(arguments, lambda *_: qemu_command(MAIN, elf))
     content = json.loads(report.read_text())
     assert content["complete"] and content["model"]["kernels"] == "reference"
 
@@ -184,7 +184,7 @@ def test_a_fault_is_printed_with_its_place_and_the_board_starts_again(tmp_path: 
     ).stdout
     (place,) = re.findall(r"([0-9a-f]{8}) t undefined_instruction", symbols)
     with subprocess.Popen(
-        qemu(MAIN, program, "stdio"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        qemu_command(MAIN, program, "stdio"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin and process.stdout
         try:

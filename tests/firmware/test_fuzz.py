@@ -25,7 +25,7 @@ def write_corpus(folder: Path, target: str) -> None:
         return
     chance = np.random.default_rng(1)
     for number, quality in enumerate((0, 20, 40, 90)):
-        levels = chance.integers(0, 256, (48, 32)).astype(np.uint8)
+        levels = chance.integers(0, 256, (32, 32)).astype(np.uint8)
         payload = webp_bitstream(levels, 6, quality, lossless=False)
         first = (payload[0] >> 5) | payload[1] << 3 | payload[2] << 11
         share = -(-256 * first // (len(payload) - 10))
