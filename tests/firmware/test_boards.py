@@ -1,5 +1,6 @@
 """The firmware's boards in QEMU, behind the simulated line, with a stand-in for the network."""
 
+import argparse
 import hashlib
 import json
 import random
@@ -13,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from device.confidence import mask_confidence
-from firmware_host import stream
+from firmware_host import doctor, stream
 from glioslice.labels import to_labels
 from glioslice.wire.codecs import encode_image
 from glioslice.wire.messages import (
@@ -175,6 +176,16 @@ def test_a_case_from_the_host_tool(elf: Path, write_case: Write, tmp_path: Path)
     stream.main(arguments, lambda *_: qemu_command(MAIN, elf))
     content = json.loads(report.read_text())
     assert content["complete"] and content["model"]["kernels"] == "reference"
+
+
+def test_the_doctor_knows_a_microcontroller(elf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = argparse.Namespace(port="sim://", baud=BAUD[MAIN], model=None)
+    with pytest.raises(SystemExit) as end:
+        doctor.examine(given, lambda _: qemu_command(MAIN, elf))
+    printed = capsys.readouterr().out
+    assert end.value.code == 0, printed
+    assert "healthy" in printed and "firmware of a microcontroller" in printed
+    assert f"--baud {BAUD[MAIN]}" in printed and "systemctl" not in printed
 
 
 def test_a_fault_is_printed_with_its_place_and_the_board_starts_again(tmp_path: Path) -> None:
