@@ -162,11 +162,10 @@ def measure(folder: Path) -> tuple[list[Size], list[Run]]:
     return sizes, runs
 
 
-def make_tables(folder: Path) -> Path:
-    """Write the tables of the compact network into a folder and return it."""
-    file = MODEL / f"{MODEL.name}-int8.tflite"
+def make_tables(folder: Path, model: Path = MODEL) -> Path:
+    """Write the tables of a shipped network into a folder and return it."""
+    file = model / f"{model.name}-int8.tflite"
     run(sys.executable, "convert/targets/firmware.py", str(file), "--out", str(folder))
-    run(sys.executable, "tools/firmware_model.py", str(MODEL), "--out", str(folder))
     return folder
 
 

@@ -23,6 +23,7 @@ from firmware_host import stream
 from firmware_host.inputs import quantize_slices
 from glioslice.cases import Case, phantom_case, read_case
 from glioslice.labels import to_labels, to_scheme
+from glioslice.model_card import shipped_folder
 from glioslice.phantom.head import make_phantom
 from glioslice.postprocessing import postprocess
 from glioslice.preprocessing import restore_volume
@@ -35,7 +36,7 @@ from tools.firmware_demo import BAUD, qemu_command
 
 pytestmark = pytest.mark.slow
 
-MODEL = ROOT / "models" / "compact" / "compact-int8.tflite"
+MODEL = shipped_folder("compact") / "compact-int8.tflite"
 MAIN = "mps2-an500"
 MAX_RAM = 224_000
 MAX_INSTRUCTIONS = {"M0+": 520e6, "M4": 130e6, "M7": 130e6, "M33": 130e6, "M55": 82e6}
@@ -104,10 +105,25 @@ def test_the_parts_fit_their_goals(tables: Path, tmp_path: Path) -> None:
     for board in sorted(bench.PARTS):
         out = tmp_path / board
         bench.build_board(board, out, tables)
-        parts = {one.part: one for one in bench.measure_parts(board, board, out, out / "probe.c")}
+        measured = bench.measure_parts(board, board, out, tmp_path / "probe.c")
+        parts = {one.part: one for one in measured}
         link, images = parts[bench.LINK], parts[bench.IMAGES]
         assert 2000 < link.flash <= 8000 and 500 < link.ram <= 4000
         assert 4000 < images.flash <= 12_000 and 3000 < images.ram <= 12_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [("", "this form needs 282528 bytes of RAM"), ("-DNETWORK_SMALL=1", "form small does not")],
+)
+def test_nano_is_refused_with_the_reason(flags: str, why: str, tmp_path: Path) -> None:
+    """It fits in the form small alone, which has no place for the slice."""
+    tables = bench.make_tables(tmp_path / "tables", shipped_folder("nano"))
+    command = ["make", "-s", f"BOARD={MAIN}", f"OUT={tmp_path}", f"TABLES={tables}"]
+    done = subprocess.run(
+        [*command, f"EXTRA={flags}"], cwd=FIRMWARE, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0 and why in done.stderr
 
 
 def segmented(case: Case) -> NDArray[np.uint8]:

@@ -10,6 +10,10 @@
 #include "sha256.h"
 #include "vp8.h"
 
+#if NETWORK_SMALL
+#error "the server keeps the slice in the memory of the network, which the form small does not have; choose a smaller network"
+#endif
+
 #ifndef SERVER_PAYLOAD
 #define SERVER_PAYLOAD 7168 /* bytes of the largest slice that is not raw: more than twice the usual one */
 #endif
