@@ -36,7 +36,7 @@ from tools.firmware_demo import BAUD, qemu_command
 
 FIRMWARE = ROOT / "device" / "firmware"
 SIZES_FILE = ROOT / "benchmarks" / "firmware" / "sizes.csv"
-RUNS_FILE = ROOT / "benchmarks" / "firmware" / "runs.csv"
+COSTS_FILE = ROOT / "benchmarks" / "firmware" / "costs.csv"
 PAGE = ROOT / "docs" / "firmware.md"
 MODEL = ROOT / "models" / "compact"
 BOARDS = {
@@ -79,7 +79,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Run:
+class SliceCost:
     """What the golden slices cost a board: instructions of the dearest one, bytes of stack."""
 
     board: str
@@ -103,11 +103,11 @@ def write_sizes(arguments: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder:
             sizes, runs = measure(Path(folder))
         write_rows(SIZES_FILE, sizes)
-        write_rows(RUNS_FILE, runs)
-    fill(PAGE, {"firmware sizes": sizes_table(), "firmware runs": runs_table()})
+        write_rows(COSTS_FILE, runs)
+    fill(PAGE, {"firmware sizes": sizes_table(), "firmware costs": costs_table()})
 
 
-def write_rows(path: Path, rows: Sequence[Size] | Sequence[Run]) -> None:
+def write_rows(path: Path, rows: Sequence[Size] | Sequence[SliceCost]) -> None:
     """Write figures as CSV."""
     text = io.StringIO()
     names = [field.name for field in fields(rows[0])]
@@ -124,11 +124,11 @@ def read_sizes() -> list[Size]:
         return [Size(r["board"], r["part"], int(r["flash"]), int(r["ram"])) for r in rows]
 
 
-def read_runs() -> list[Run]:
+def read_costs() -> list[SliceCost]:
     """Return the last figures of the boards in QEMU."""
-    with RUNS_FILE.open(encoding="utf-8", newline="") as file:
+    with COSTS_FILE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
-        return [Run(r["board"], int(r["instructions"]), int(r["stack"])) for r in rows]
+        return [SliceCost(r["board"], int(r["instructions"]), int(r["stack"])) for r in rows]
 
 
 def sizes_table() -> str:
@@ -137,16 +137,16 @@ def sizes_table() -> str:
     return table(("board", "part", "flash", "RAM"), rows)
 
 
-def runs_table() -> str:
+def costs_table() -> str:
     """Return the table of instructions and stack."""
     rows = [
         (run.board, BOARDS[run.board], f"{run.instructions / 1e6:.1f} M", f"{run.stack:,}", "QEMU")
-        for run in read_runs()
+        for run in read_costs()
     ]
     return table(("board", "core", "instructions a slice", "stack", "ran in"), rows)
 
 
-def measure(folder: Path) -> tuple[list[Size], list[Run]]:
+def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
     """Return sizes and runs of each board."""
     tables = make_tables(folder / "tables")
     sizes, runs = [], []
@@ -191,7 +191,7 @@ def measure_parts(board: str, name: str, out: Path, probe: Path) -> Iterator[Siz
     yield Size(name, "the example echo, all of it", *linked(out / "echo.elf"))
 
 
-def run_golden(board: str, elf: Path, folder: Path) -> Run:
+def run_golden(board: str, elf: Path, folder: Path) -> SliceCost:
     """Return what the golden slices cost a board in QEMU; `folder` is for its monitor."""
     images = read_slices()[0]
     socket_path = folder / "monitor"
@@ -210,7 +210,7 @@ def run_golden(board: str, elf: Path, folder: Path) -> Run:
                 raise GliosliceError(f"{board}: replied to slice {index} with {result}")
             micros = result.device_us if isinstance(result, Mask) else result.device_us[0]
             most = max(most, 1000 * micros)
-        return Run(board, most, used_stack(elf, socket_path))
+        return SliceCost(board, most, used_stack(elf, socket_path))
 
 
 def used_stack(elf: Path, monitor: Path) -> int:

@@ -94,7 +94,7 @@ def test_golden_and_random_slices(board: str, tables: Path, tmp_path: Path, moni
     with connect(board, built, "sim://", address, *bench.COUNTED) as connection:
         micros = check_run(connection, slices(), compute, LOSSY, CHANGE)
         stack = bench.used_stack(built, monitor)
-    [run] = [one for one in bench.read_runs() if one.board == board]
+    [run] = [one for one in bench.read_costs() if one.board == board]
     assert 400 < stack <= MAX_STACK
     golden = 1000 * max(micros[:-1])
     assert 50e6 < golden <= MAX_INSTRUCTIONS[core]

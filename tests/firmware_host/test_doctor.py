@@ -92,7 +92,7 @@ def board(behaviour: str, hello: BoardHello = HELLO) -> Peer:
             while end.open:
                 with suppress(GliosliceError, AssertionError):
                     scripted = ScriptedBoard(connection, behaviour, lambda: None)
-                    if behaviour in ("serve", "fail"):
+                    if behaviour in ("serve", "lie"):
                         scripted.serve(hello)
                     else:
                         scripted.open(hello)
@@ -151,7 +151,7 @@ def test_what_is_at_the_far_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behaviour", ["serve", "fail"])
+@pytest.mark.parametrize("behaviour", ["serve", "lie"])
 def test_a_microcontroller_has_no_service(
     behaviour: str, line: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
