@@ -24,7 +24,6 @@ from firmware_host.inputs import quantize_slices
 from glioslice.cases import Case, phantom_case, read_case
 from glioslice.labels import to_labels, to_scheme
 from glioslice.model_card import shipped_folder
-from glioslice.phantom.head import make_phantom
 from glioslice.postprocessing import postprocess
 from glioslice.preprocessing import restore_volume
 from glioslice.wire.codecs import decode_image, encode_image
@@ -151,9 +150,14 @@ def options(port: str, case: Path, folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def slab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def phantom() -> Case:
+    return phantom_case(0)
+
+
+@pytest.fixture(scope="module")
+def slab(phantom: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A case of eight slices through the phantom's tumour."""
-    phantom = make_phantom(0)
+    assert phantom.labels is not None
     middle = int(np.argmax((phantom.labels > 0).sum(axis=(0, 1))))
     images = phantom.images[..., middle - 4 : middle + 4]
     return write_slab(tmp_path_factory.mktemp("cases") / "Slab_1", images, "2023")
@@ -245,10 +249,9 @@ def stream_to_process(process: Path, case: list[str], folder: Path) -> None:
     stream.main(given, lambda *_: [str(process), "{port}"])
 
 
-def test_a_whole_phantom(process: Path, tmp_path: Path) -> None:
+def test_a_whole_phantom(process: Path, phantom: Case, tmp_path: Path) -> None:
     stream_to_process(process, [], tmp_path)
-    case = phantom_case(0)
-    check_mask(tmp_path, segmented(case))
+    check_mask(tmp_path, segmented(phantom))
 
 
 @pytest.mark.real
