@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import ROOT
+from benchmarks.firmware_network import ASSUMED
 from benchmarks.pages import fill, table
 from device.goldens import read_slices
 from glioslice import cli
@@ -51,7 +52,8 @@ BOARDS = {
 PARTS = {"mps2-an500", "mps3-an547"}
 """Boards of which the table shows each part."""
 
-LINK, IMAGES = "the link, its smallest window", "lossy images"
+WHOLE, LINK = "all, with the compact network", "the link, its smallest window"
+IMAGES = "lossy images"
 
 COUNTED = ("-icount", "shift=0")
 """What lets QEMU count: an instruction takes a nanosecond."""
@@ -138,12 +140,22 @@ def sizes_table() -> str:
 
 
 def costs_table() -> str:
-    """Return the table of instructions and stack."""
-    rows = [
-        (run.board, BOARDS[run.board], f"{run.instructions / 1e6:.1f} M", f"{run.stack:,}", "QEMU")
-        for run in read_costs()
-    ]
-    return table(("board", "core", "instructions a slice", "stack", "ran in"), rows)
+    """Return the table of instructions, memory and assumed times of a slice."""
+    sizes = {one.board: one for one in read_sizes() if one.part == WHOLE}
+    assumed = {core: (chip, clock, least, most) for chip, core, clock, least, most in ASSUMED}
+    rows = []
+    for cost in read_costs():
+        core = BOARDS[cost.board]
+        size, time = sizes[f"{cost.board}, {core}"], "not assumed"
+        if core in assumed:
+            chip, clock, least, most = assumed[core]
+            low, high = (cost.instructions / clock / 1000 * cycles for cycles in (least, most))
+            time = f"{low:,.0f} to {high:,.0f} on {chip} at {clock} MHz"
+        count = f"{cost.instructions / 1e6:.1f} M"
+        memory = (f"{size.flash:,}", f"{size.ram:,}", f"{cost.stack:,}")
+        rows.append((cost.board, core, count, *memory, time, "QEMU"))
+    head = ("board", "core", "instructions a slice", "flash", "RAM", "stack", "ms a slice, assumed")
+    return table((*head, "ran in"), rows)
 
 
 def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
@@ -154,7 +166,7 @@ def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
         out = folder / board
         elf = build_board(board, out, tables)
         name = f"{board}, {core}"
-        sizes.append(Size(name, "all, with the compact network", *linked(elf)))
+        sizes.append(Size(name, WHOLE, *linked(elf)))
         if board in PARTS:
             sizes += measure_parts(board, name, out, folder / "probe.c")
         runs.append(run_golden(board, elf, folder))
