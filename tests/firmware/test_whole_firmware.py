@@ -40,7 +40,7 @@ MAIN = "mps2-an500"
 MAX_RAM = 224_000
 MAX_INSTRUCTIONS = {"M0+": 520e6, "M4": 130e6, "M7": 130e6, "M33": 130e6, "M55": 82e6}
 MAX_STACK = 2048
-"""Of the 3 KB that the linker scripts reserve."""
+"""Of the 2.5 KB that the linker scripts reserve."""
 
 
 @cache

@@ -15,7 +15,7 @@
 #endif
 
 #ifndef SERVER_PAYLOAD
-#define SERVER_PAYLOAD 7168 /* bytes of the largest slice that is not raw: more than twice the usual one */
+#define SERVER_PAYLOAD 7680 /* bytes of the largest slice that is not raw: more than twice the usual one */
 #endif
 
 struct server_board {
