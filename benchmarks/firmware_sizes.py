@@ -10,25 +10,22 @@ libnewlib-arm-none-eabi and qemu-system-arm.
 """
 
 import argparse
-import csv
-import io
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import ROOT
 from benchmarks.firmware_network import ASSUMED
-from benchmarks.pages import fill, table
+from benchmarks.pages import fill, read_csv, table, write_csv
 from device.goldens import read_slices
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import write_bytes
 from glioslice.wire.codecs import encode_image
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import Empty, HostHello, Mask, Mode, Slice, Start, receive, send
@@ -104,33 +101,22 @@ def write_sizes(arguments: argparse.Namespace) -> None:
     if not arguments.pages:
         with tempfile.TemporaryDirectory() as folder:
             sizes, runs = measure(Path(folder))
-        write_rows(SIZES_FILE, sizes)
-        write_rows(COSTS_FILE, runs)
+        for path, rows in ((SIZES_FILE, sizes), (COSTS_FILE, runs)):
+            head = [field.name for field in fields(rows[0])]
+            write_csv(path, head, [astuple(row) for row in rows])
     fill(PAGE, {"firmware sizes": sizes_table(), "firmware costs": costs_table()})
-
-
-def write_rows(path: Path, rows: Sequence[Size] | Sequence[SliceCost]) -> None:
-    """Write figures as CSV."""
-    text = io.StringIO()
-    names = [field.name for field in fields(rows[0])]
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_bytes(path, text.getvalue().encode())
 
 
 def read_sizes() -> list[Size]:
     """Return the last figures of the linker and the compiler."""
-    with SIZES_FILE.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return [Size(r["board"], r["part"], int(r["flash"]), int(r["ram"])) for r in rows]
+    rows = read_csv(SIZES_FILE)
+    return [Size(r["board"], r["part"], int(r["flash"]), int(r["ram"])) for r in rows]
 
 
 def read_costs() -> list[SliceCost]:
     """Return the last figures of the boards in QEMU."""
-    with COSTS_FILE.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return [SliceCost(r["board"], int(r["instructions"]), int(r["stack"])) for r in rows]
+    rows = read_csv(COSTS_FILE)
+    return [SliceCost(r["board"], int(r["instructions"]), int(r["stack"])) for r in rows]
 
 
 def sizes_table() -> str:
