@@ -28,7 +28,6 @@ firmware-demo: .venv-demo/ready  ## stream the phantom into the firmware of a mi
 	@for program in arm-none-eabi-gcc qemu-system-arm; do command -v $$program >/dev/null || { \
 	  echo "error: $$program is missing: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm" >&2; exit 2; }; done
 	.venv-demo/bin/python convert/targets/firmware.py models/compact/compact-int8.tflite --out build/firmware/tables
-	.venv-demo/bin/python tools/firmware_model.py models/compact --out build/firmware/tables
 	$(MAKE) --silent --directory device/firmware BOARD=$(BOARD) BAUD=921600
 	.venv-demo/bin/python tools/firmware_demo.py --board $(BOARD) --output demo/firmware-mask.nii.gz \
 	  --report demo/firmware.json --report demo/firmware.html --force --view $(if $(INPUT),--input "$(INPUT)")

@@ -27,14 +27,22 @@ ADVICE = {
     "TX and RX, or switch off the echo of the adapter or terminal server",
     "bytes altered": "make the link transparent: raw mode at a terminal server (no telnet), 8 data "
     "bits, no parity, no marked parity errors (PARMRK), no software flow control (XON/XOFF)",
-    "check failed": "read the server's messages on the board: {service}",
-    "protocol mismatch": "install the same glioslice on both ends, then restart the server",
+    "check failed": "see what the board was doing: {service}",
+    "protocol mismatch": "install the same glioslice on both ends, then restart the server; flash "
+    "a microcontroller with the firmware of this version",
     "no hello": "the link is up but the server sends nothing: {service}",
+    "firmware fault": "the board resets itself after this; if it happens again, find the line with "
+    "`arm-none-eabi-addr2line -e firmware.elf {place}` and report it",
 }
 
 START = (
     "start the server on the board, or restart it: python -m device --port PORT (after `glioslice "
     "deploy`: systemctl status glioslice)"
+)
+
+FIRMWARE = (
+    "reset the microcontroller, or flash its firmware again (docs/firmware.md); it has no log, and "
+    "its baud rate is fixed when the firmware is built: pass it as --baud"
 )
 
 
@@ -53,18 +61,32 @@ class Diagnosis:
 
 
 def diagnosis(
-    name: str, finding: str, *, port: str = "PORT", baud: str = "", rate: str = ""
+    name: str,
+    finding: str,
+    *,
+    port: str = "PORT",
+    baud: str = "",
+    rate: str = "",
+    place: str = "",
+    firmware: bool = False,
 ) -> Diagnosis:
-    """Return the diagnosis `name` with its advice filled in."""
-    advice = ADVICE[name].format(port=port, baud=baud, rate=rate, service=service_advice())
+    """Return the diagnosis `name` with its advice filled in.
+
+    With `firmware` the board is known to be a microcontroller, which has no service to look at.
+    """
+    service = FIRMWARE if firmware else service_advice()
+    advice = ADVICE[name].format(port=port, baud=baud, rate=rate, place=place, service=service)
     return Diagnosis(name, finding, advice)
 
 
 def service_advice() -> str:
-    """Return how to look at the board's server: at the service, where one was deployed."""
+    """Return how to look at the board's server: at the service, where one was deployed.
+
+    Otherwise the board may be a microcontroller as well.
+    """
     deployed = last_deployment()
     if deployed is None:
-        return START
+        return f"{START}; or {FIRMWARE}"
     return (
         f"see why the service on {deployed.board} does not reply (deployed on {deployed.date}, "
         f"port {deployed.port}): ssh {deployed.board} systemctl status glioslice"

@@ -41,6 +41,9 @@ from glioslice.wire.transport import Reason
 logger = logging.getLogger(__name__)
 
 CONSOLE = re.compile(rb"login:|password:|U-Boot|\w+@[\w-]+[:\s][^\n]*[$#] ?$", re.IGNORECASE)
+FAULT = re.compile(rb"glioslice: fault at (0x[0-9a-f]{8})[^\r\n]*")
+"""What the firmware of a microcontroller prints before it resets."""
+
 TEXT = re.compile(rb"[\t\r\n -~]{8,}")
 """What a GPS receiver, a modem or a booting board sends; the frames of a link contain zeros."""
 
@@ -257,7 +260,8 @@ def request_hello(
         except LinkAltersBytes as error:
             return ProbeResult(diagnosis("bytes altered", str(error)))
         except LinkCheckFailed as error:
-            return ProbeResult(diagnosis("check failed", str(error)))
+            board = is_firmware(hello)
+            return ProbeResult(diagnosis("check failed", str(error), firmware=board))
         except PeerSilent:
             unknown = received + connection.skipped
             return ProbeResult(diagnose_silence(url, unknown, connection.counts))
@@ -297,7 +301,7 @@ def link_lines(connection: Connection, hello: BoardHello) -> list[str]:
 
 def diagnose_text(url: str, text: bytes) -> Diagnosis:
     """Return the diagnosis of a port that sends plain text by itself."""
-    if CONSOLE.search(text):
+    if CONSOLE.search(text) or FAULT.search(text):
         return diagnose_silence(url, text, Counts())
     shown = " ".join(text.decode("ascii").split())[:SHOWN]
     return diagnosis("wrong baud rate", f"{url}: another device sends '{shown}'; left alone")
@@ -305,6 +309,9 @@ def diagnose_text(url: str, text: bytes) -> Diagnosis:
 
 def diagnose_silence(url: str, text: bytes, counts: Counts) -> Diagnosis:
     """Return the diagnosis of a port where no board replied but `text` may have arrived."""
+    if fault := FAULT.search(text):
+        printed = fault[0].decode("ascii", "replace")
+        return diagnosis("firmware fault", f"{url}: {printed}", place=fault[1].decode())
     if CONSOLE.search(text):
         return diagnosis("login console", f"{url}: a login console, not a board's server")
     if counts.echoes:
@@ -332,12 +339,19 @@ def holds_frame(sample: bytes) -> bool:
     return any(FrameReader().feed(sample[at : at + size] + b"\0") for at in starts for size in ends)
 
 
+def is_firmware(hello: BoardHello) -> bool:
+    """Return whether a board is a microcontroller: only such a one limits payloads."""
+    return hello.largest_payload > 0
+
+
 def describe_board(hello: BoardHello) -> list[str]:
     """Return the contents of a board's hello, a line each."""
     known = "known here" if hello.sha256 in known_models() else "not known here: see --allow-model"
     images = [c.name for n, c in IMAGES.items() if hello.image_codecs >> n & 1]
     masks = [c.name for n, c in MASKS.items() if hello.mask_codecs >> n & 1]
+    firmware = "board     firmware of a microcontroller: one baud rate, it remembers no run"
     return [
+        *([firmware] if is_firmware(hello) else []),
         f"model     {hello.model}, SHA-256 {hello.sha256} ({known})",
         f"kernels   {hello.kernels}",
         f"modes     {' and '.join(sorted(mode.name.lower() for mode in hello.modes))}",

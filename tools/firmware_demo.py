@@ -39,10 +39,17 @@ def run_demo(arguments: argparse.Namespace, options: Sequence[str]) -> None:
         raise GliosliceError(f"{elf}: there is no such file; make firmware-demo builds it")
     if shutil.which(PROGRAM) is None:
         raise GliosliceError(f"{PROGRAM} is missing; install the package {PACKAGE}")
-    command = [PROGRAM, "-M", arguments.board, "-display", "none", "-monitor", "none"]
-    command += ["-serial", "{port}", "-semihosting-config", "enable=on,target=native"]
-    command += ["-kernel", str(elf)]
+    command = qemu_command(arguments.board, elf)
     stream.main(["--port", "sim://", "--baud", str(BAUD), *options], lambda _: command)
+
+
+def qemu_command(
+    board: str, elf: Path, serial: str = "{port}", monitor: str = "none", *more: str
+) -> list[str]:
+    """Return the command that runs a program; `{port}` is the end of the simulated line."""
+    options = ["-display", "none", "-serial", serial, "-monitor", monitor, *more]
+    options += ["-semihosting-config", "enable=on,target=native", "-kernel", str(elf)]
+    return [PROGRAM, "-M", board, *options]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
     python tools/wire_vectors.py            # docs/wire-vectors.json and docs/mask-vectors.json
     python tools/wire_vectors.py --check    # exit code 2 if a file is not what the code writes
 
-Bytes are hexadecimal. `refused` are bodies and messages that a reader has to reject. Masks are runs
-of equal labels (codec 1 of docs/wire.md), those of a phantom and synthetic ones, not of patients.
+Bytes are hexadecimal. `refused` are bodies, messages and images that a reader has to reject.
+Images are int8, channels fastest; the payloads of lossy ones are kept here, because another
+libwebp would make others. Masks are runs of equal labels (codec 1 of docs/wire.md), those of a
+phantom and synthetic ones, not of patients.
 """
 
 import argparse
@@ -15,11 +17,14 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import ROOT
+from device.confidence import mask_confidence
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256, write_json
+from glioslice.labels import to_labels
 from glioslice.phantom.head import make_phantom
 from glioslice.preprocessing import brain_mask, extract_slices, find_crop
 from glioslice.wire import packets
@@ -28,6 +33,7 @@ from glioslice.wire.codecs import RUNS, encode_mask
 from glioslice.wire.context_coder import encode_change
 from glioslice.wire.context_model import PATH, MaskArray
 from glioslice.wire.framing import MAX_BODY, encode_frame
+from glioslice.wire.image_codecs import decode_lossy
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import (
     BoardHello,
@@ -141,7 +147,80 @@ REFUSED_MESSAGES = (
     *(with_byte(HELLO, 92, 2), with_byte(HELLO, 93, 3), "03028c" + "00" * 11, "03f08c" + "00" * 11),
     *("0501070003", "0501070003ff", "0501070003ffffffff1f"),
     *("080000", "08000001", "08ff0301010101", "080000ff8080808080"),
+    "030005000500" + "00" * 8,  # a run that begins behind its last slice
 )
+
+
+LOSSY = (
+    (
+        (16, 24, 1),
+        "b002009d012a180010003ffdfeff7fbfbbbbb61803f03f896900007f1e0000febf82f7c645c098000000",
+    ),
+    (
+        (16, 24, 1),
+        "5003009d012a180010003eed42b756a9a2a6a41801301d8969000062fe79485de4a78000fef10dc104a265dc"
+        "2951a1806d7231800000",
+    ),
+    (
+        (17, 21, 1),
+        "1005009d012a150011002e25188c4611111101001225a4041807f39fc0013a03f003f59b98034ff11b0ce117"
+        "c3eaa5160000feefa7fffd875ffe3c7ffcd80bffd7c2ffde1599cbed6aedd2654d9ff22dc5b209b9b0205f74"
+        "0b4c61fd27bfff6e4afff6543ff6c67556cc40000000",
+    ),
+    (
+        (8, 24, 2),
+        "5003009d012a180010003eed42b756a9a2a6a41801301d8969000062fe79485de4a78000fef10dc104a265dc"
+        "2951a1806d7231800000",
+    ),
+)
+"""Shapes (X, Y, channels) and payloads that libwebp made: grey ramps at two qualities, blocks."""
+
+
+def refused_images() -> list[dict[str, Any]]:
+    """Return a lossy image that is cut, of another size, of another kind, or not to be shown."""
+    shape, text = LOSSY[1]
+    bad = {"cut": text[:60], "header": text[:18], "start": text[:6] + "00" + text[8:]}
+    bad |= {"kind": "51" + text[2:], "hidden": "40" + text[2:], "partition": "f0ff" + text[4:]}
+    made = [{"why": why, "shape": list(shape), "payload": bad[why]} for why in sorted(bad)]
+    return [*made, {"why": "size", "shape": [24, 16, 1], "payload": text}]
+
+
+def logits() -> list[tuple[float, int, NDArray[np.int8]]]:
+    """Return scales, zero points and logits (X, Y, 3): without a region, all labels, a strip."""
+    none = np.array([[[-9, -7, -30], [-6, -128, -20], [-5, -90, -80]]] * 2, np.int8)
+    small = np.array(
+        [[(8 * x - 9, 6 * y - 12, 5 * x + y - 20) for y in range(6)] for x in range(5)]
+    )
+    x, y = np.indices((20, 19))
+    far = np.maximum(abs(x - 9), abs(y - 8))
+    large = np.stack([120 - 11 * far, 60 - 9 * far + x, 100 - 31 * far - y], axis=-1)
+    wide = np.full((18, 18, 3), -128)
+    wide[..., 0] = 127
+    return [
+        (0.0625, -5, none),
+        (0.0625, 0, np.clip(small, -128, 127).astype(np.int8)),
+        (0.01953125, 13, np.clip(large, -128, 127).astype(np.int8)),
+        (0.1, -128, wide.astype(np.int8)),
+    ]
+
+
+def label_vector(scale: float, zero_point: int, values: NDArray[np.int8]) -> dict[str, Any]:
+    """Return logits with their labels and their quality."""
+    labels = to_labels(np.moveaxis(values > zero_point, -1, 0))
+    return {
+        "scale": scale,
+        "zero_point": zero_point,
+        "shape": list(values.shape[:2]),
+        "logits": values.tobytes().hex(),
+        "labels": np.ascontiguousarray(labels).tobytes().hex(),
+        "quality": mask_confidence(values, scale, zero_point),
+    }
+
+
+def lossy_vector(shape: tuple[int, int, int], payload: str) -> dict[str, Any]:
+    """Return a lossy payload with its image."""
+    image = np.ascontiguousarray(decode_lossy(bytes.fromhex(payload), shape))
+    return {"shape": list(shape), "payload": payload, "image": image.tobytes().hex()}
 
 
 def plain(value: Any) -> Any:
@@ -182,7 +261,13 @@ def vectors() -> dict[str, Any]:
             {"type": type(one).__name__, "fields": fields(one), "bytes": one.to_bytes().hex()}
             for one in MESSAGES
         ],
-        "refused": {"packets": list(REFUSED_PACKETS), "messages": list(REFUSED_MESSAGES)},
+        "labels": [label_vector(*one) for one in logits()],
+        "lossy": [lossy_vector(*one) for one in LOSSY],
+        "refused": {
+            "packets": list(REFUSED_PACKETS),
+            "messages": list(REFUSED_MESSAGES),
+            "lossy": refused_images(),
+        },
     }
 
 

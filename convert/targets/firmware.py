@@ -5,6 +5,7 @@
 writes network_tables.h and network_tables.c for the C files of device/firmware/net: the weights,
 laid out for plain C, for the DSP extension and for MVE, TFLite's fixed-point multipliers, and the
 order of rows and their place in memory for each form that fits (`convert.targets.firmware_plan`).
+It also writes model.h: what the hello of the whole firmware says of the model, from its card.
 """
 
 import argparse
@@ -26,11 +27,17 @@ from convert.targets.firmware_layers import (
 from convert.targets.firmware_plan import Form, Plan, make_plan, strip_of
 from convert.targets.result import TargetResult
 from convert.tflite.reader import read_model
+from device.confidence import FRACTION_BITS, STEPS_PER_LOGIT
+from device.engine import Engine
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
+from glioslice.model_card import CARD
+from glioslice.wire.messages import WIRE_MODALITIES
 
-HEADER, SOURCE = "network_tables.h", "network_tables.c"
+HEADER, SOURCE, MODEL = "network_tables.h", "network_tables.c", "model.h"
+NAME_LENGTH = 16
+"""Characters of the name in BoardHello."""
 
 MAX_RAM = 192 * 1024
 """Bytes of RAM that the network may take: a board of 256 KB also has a wire and a stack."""
@@ -293,6 +300,31 @@ def _up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 
+def model_header(engine: Engine) -> str:
+    """Return model.h; raises GliosliceError for a model that BoardHello cannot describe."""
+    card, scale = engine.card, engine.input.scale
+    if engine.input.dtype != np.int8 or engine.output.dtype != np.int8:
+        raise GliosliceError(f"{card.name}: not an int8 network, which the firmware needs")
+    if not 0 < len(card.name) <= NAME_LENGTH or not card.name.isascii() or '"' in card.name:
+        raise GliosliceError(f"{card.name}: a name has 1 to {NAME_LENGTH} ASCII characters")
+    codes = [WIRE_MODALITIES.index(name) + 1 for name in card.content["input"]["modalities"]]
+    codes += [0] * (len(WIRE_MODALITIES) - len(codes))
+    factor = round(engine.output.scale * STEPS_PER_LOGIT * (1 << FRACTION_BITS))
+    return f"""/* Made from the card of {card.name} by convert/targets/firmware.py. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#define MODEL_NAME "{card.name}"
+#define MODEL_MODALITIES {{{", ".join(map(str, codes))}}}
+#define MODEL_SCALE {np.float32(scale)!s}f
+#define MODEL_ZERO_POINT ({engine.input.zero_point})
+#define MODEL_CLIP {float(card.clip)!r}f
+#define MODEL_CONFIDENCE_FACTOR {factor}
+
+#endif
+"""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and write the tables."""
     parser = cli.parser(
@@ -314,11 +346,16 @@ def firmware_command(arguments: argparse.Namespace) -> None:
         raise GliosliceError(f"{source}: {error}") from None
     if not result.ok:
         raise GliosliceError(f"{source}: {result.problems}; nothing was written")
+    files = dict(result.files)
+    if (source.parent / CARD).is_file():
+        files[MODEL] = model_header(Engine(source, reference=True)).encode()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, content in result.files.items():
+    for name, content in files.items():
         write_bytes(arguments.out / name, content)
     print(result.table)
-    print(f"wrote {arguments.out / HEADER} and {SOURCE}")
+    print(f"wrote {', '.join(sorted(files))} into {arguments.out}")
+    if MODEL not in files:
+        print(f"no {MODEL}, which the whole firmware needs: there is no {CARD} beside the file")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class Sender:
         self._lost: deque[Segment] = deque()
         self._order = 0
         self._backoff = 1
+        self._stalled = False
         self._progress_at = -math.inf
         self._loss = 0.0
         self._resize(payload)
@@ -184,8 +185,10 @@ class Sender:
             or any(start <= segment.start and segment.stop <= stop for start, stop in runs)
         ]
         if arrived or upto > self.base:
-            self._backoff = 1
+            self._stalled = False
             self._progress_at = now
+        if any(segment.tries == 1 for segment in arrived):
+            self._backoff = 1  # a measured round trip: the estimate is right again
         latest = max([0, *(self._remove_arrived(segment, now) for segment in arrived)])
         del self.unacknowledged[: upto - self.base]
         self.base = upto
@@ -201,11 +204,14 @@ class Sender:
         """Retransmit the oldest segment, or all of them; call when `next_time` has come.
 
         After the first time-out the oldest is enough: what its acknowledgement does not name is
-        known to be lost.
+        known to be lost. The longer time-out stays until a segment that was sent once has arrived.
+        Otherwise a peer that has become slower would cause a retransmission of every segment, and
+        no round trip could be measured.
         """
         if self._flying and not self._lost:
             oldest = min(self._flying.values(), key=lambda s: s.order)
-            self._mark_lost([*self._flying.values()] if self._backoff > 1 else [oldest])
+            self._mark_lost([*self._flying.values()] if self._stalled else [oldest])
+            self._stalled = True
             self._backoff = min(2 * self._backoff, 1 << 16)
 
     def next_time(self) -> float:

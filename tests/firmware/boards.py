@@ -25,10 +25,18 @@ from glioslice.wire.messages import (
 )
 from glioslice.wire.ports import open_port
 from tests.firmware.library import FIRMWARE, STAND_IN
+from tools.firmware_demo import qemu_command
 
 LOSSY, RAW, RUNS, CHANGE = 3, 0, 1, 3
 
-BAUD = {"mps2-an500": 921600, "mps3-an547": 921600, "netduinoplus2": 115200}
+BAUD = {
+    "mps2-an385": 921600,
+    "mps2-an386": 921600,
+    "mps2-an500": 921600,
+    "mps2-an505": 921600,
+    "mps3-an547": 921600,
+    "netduinoplus2": 115200,
+}
 """Of each board. QEMU gives the rate of Arm's UART to the terminal, and ignores that of ST's."""
 
 
@@ -47,16 +55,10 @@ def build(
     return out / f"{Path(program).stem}.elf"
 
 
-def qemu(board: str, elf: Path, serial: str = "{port}") -> list[str]:
-    """Return the command that runs a program; `{port}` is the end of the simulated line."""
-    options = ["-display", "none", "-monitor", "none", "-serial", serial]
-    options += ["-semihosting-config", "enable=on,target=native", "-kernel", str(elf)]
-    return ["qemu-system-arm", "-M", board, *options]
-
-
-def connect(board: str, elf: Path, line: str = "sim://") -> Connection:
-    port = open_port(line, BAUD[board], command=qemu(board, elf))
-    return Connection(port, active=True)
+def connect(board: str, elf: Path, line: str = "sim://", *more: str) -> Connection:
+    """Start a program at the end of a simulated line; `more` are a monitor and further options."""
+    command = qemu_command(board, elf, "{port}", *more)
+    return Connection(open_port(line, BAUD[board], command=command), active=True)
 
 
 def next_message(connection: Connection) -> Message:
@@ -80,13 +82,16 @@ def check_run(
     images: int,
     masks: int,
     absent: int = 0,
-) -> None:
-    """Serve slices, and compare each mask and its confidence with those that `compute` returns."""
+) -> list[int]:
+    """Serve slices, and compare each mask and its confidence with those that `compute` returns.
+
+    Returns the microseconds of each slice.
+    """
     present = [channel for channel in range(4) if not absent >> channel & 1]
     hello = open_session(connection, images, masks)
     assert (hello.window, hello.kernels) == ((160, 192), "reference")
     send(connection, Start(len(sent) + 3, first=3, absent=absent))
-    digest, previous, micros = MaskDigest(), None, 0
+    digest, previous, micros = MaskDigest(), None, list[int]()
     for index, image in enumerate(sent, 3):
         payload = encode_image(images, image[..., present])
         send(connection, Slice(index, images, payload))
@@ -98,12 +103,13 @@ def check_run(
         if isinstance(message, Empty):
             assert not labels.any()
             assert (message.index, message.quality) == (index, (confidence,))
-            micros += message.device_us[0]
+            micros.append(message.device_us[0])
         else:
             assert isinstance(message, Mask)
             assert (message.index, message.quality) == (index, confidence)
             decoded = decode_mask(message.codec, message.payload, (160, 192), previous)
             np.testing.assert_array_equal(decoded, labels)
-            micros += message.device_us
+            micros.append(message.device_us)
         previous = labels
-    assert next_message(connection) == End(len(sent), 0, micros, digest.hexdigest())
+    assert next_message(connection) == End(len(sent), 0, sum(micros), digest.hexdigest())
+    return micros

@@ -157,12 +157,18 @@ size_t shim_runs(const uint8_t *labels, unsigned rows, unsigned columns, uint8_t
     return size;
 }
 
+static void count_poll(void *context) { ++*(unsigned *)context; }
+
 size_t shim_change(const uint8_t *labels, const uint8_t *previous, unsigned rows, unsigned columns, uint8_t *out) {
     const size_t pixels = (size_t)rows * columns;
     uint8_t *mask = packed(labels, pixels), *before = previous != NULL ? packed(previous, pixels) : NULL;
     uint8_t *scratch = malloc(MASK_SCRATCH(rows, columns)), *content = malloc(MASK_PAYLOAD(rows, columns));
     memset(scratch, 0xA5, MASK_SCRATCH(rows, columns));
-    const size_t size = mask_change(mask, before, rows, columns, scratch, content);
+    unsigned polls = 0;
+    const size_t size = mask_change(mask, before, rows, columns, scratch, content, count_poll, &polls);
+    if (size > 0 && polls < 3 * rows) {
+        abort();
+    }
     memcpy(out, content, size);
     free(mask);
     free(before);

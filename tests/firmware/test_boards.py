@@ -1,5 +1,6 @@
 """The firmware's boards in QEMU, behind the simulated line, with a stand-in for the network."""
 
+import argparse
 import hashlib
 import json
 import random
@@ -13,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from device.confidence import mask_confidence
-from firmware_host import stream
+from firmware_host import doctor, stream
 from glioslice.labels import to_labels
 from glioslice.wire.codecs import encode_image
 from glioslice.wire.messages import (
@@ -39,9 +40,9 @@ from tests.firmware.boards import (
     connect,
     next_message,
     open_session,
-    qemu,
 )
 from tests.firmware.library import TESTS
+from tools.firmware_demo import qemu_command
 
 pytestmark = pytest.mark.slow
 
@@ -56,8 +57,12 @@ def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("build"), MAIN)
 
 
-@pytest.mark.parametrize("line", ["sim://", "sim://?errors=1e-4&loss=0.01&latency=5ms"])
-@pytest.mark.parametrize("board", sorted(BAUD))
+DAMAGED = "sim://?errors=1e-4&loss=0.01&latency=5ms"
+
+
+@pytest.mark.parametrize(
+    ("board", "line"), [*((board, "sim://") for board in BAUD), (MAIN, DAMAGED)]
+)
 def test_echo_returns_messages_of_every_length(board: str, line: str, tmp_path: Path) -> None:
     chance = random.Random(1)
     messages = [chance.randbytes(size) for size in (1, 127, 128, 3000, 17)]
@@ -101,8 +106,9 @@ def test_a_run(elf: Path, images: int, masks: int, absent: int, line: str) -> No
         check_run(connection, sent, stand_in, images, masks, absent)
 
 
-@pytest.mark.parametrize("board", sorted({*BAUD} - {MAIN}))
-def test_a_run_on_the_other_boards(board: str, tmp_path: Path) -> None:
+def test_a_run_on_the_board_that_the_network_does_not_fit(tmp_path: Path) -> None:
+    """The others run the whole firmware, in test_whole_firmware.py."""
+    board = "netduinoplus2"
     with connect(board, build(tmp_path, board)) as connection:
         check_run(connection, slices(5), stand_in, LOSSY, CHANGE)
 
@@ -172,9 +178,19 @@ def test_a_case_from_the_host_tool(elf: Path, write_case: Write, tmp_path: Path)
     arguments = ["--port", line, "--baud", str(BAUD[MAIN]), "--input", str(write_case())]
     arguments += ["--output", str(tmp_path / "mask.nii.gz"), "--report", str(report)]
     arguments += ["--allow-model", bytes([1, 2, 3]).ljust(32, b"\0").hex()]
-    stream.main(arguments, lambda *_: qemu(MAIN, elf))
+    stream.main(arguments, lambda *_: qemu_command(MAIN, elf))
     content = json.loads(report.read_text())
     assert content["complete"] and content["model"]["kernels"] == "reference"
+
+
+def test_the_doctor_knows_a_microcontroller(elf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = argparse.Namespace(port="sim://", baud=BAUD[MAIN], model=None)
+    with pytest.raises(SystemExit) as end:
+        doctor.examine(given, lambda _: qemu_command(MAIN, elf))
+    printed = capsys.readouterr().out
+    assert end.value.code == 0, printed
+    assert "healthy" in printed and "firmware of a microcontroller" in printed
+    assert f"--baud {BAUD[MAIN]}" in printed and "systemctl" not in printed
 
 
 def test_a_fault_is_printed_with_its_place_and_the_board_starts_again(tmp_path: Path) -> None:
@@ -184,7 +200,7 @@ def test_a_fault_is_printed_with_its_place_and_the_board_starts_again(tmp_path: 
     ).stdout
     (place,) = re.findall(r"([0-9a-f]{8}) t undefined_instruction", symbols)
     with subprocess.Popen(
-        qemu(MAIN, program, "stdio"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        qemu_command(MAIN, program, "stdio"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdin and process.stdout
         try:

@@ -142,6 +142,29 @@ def test_a_payload_that_libwebp_refuses_is_refused() -> None:
             decode_lossy(bytes(damaged), (160, 192, 4))
 
 
+@pytest.mark.parametrize("vector", VECTORS["lossy"])
+def test_lossy_vectors(vector: dict[str, Any]) -> None:
+    x, y, channels = vector["shape"]
+    decoded = c_vp8(bytes.fromhex(vector["payload"]), channels * x, y)
+    assert decoded is not None
+    image = np.moveaxis(decoded.reshape(channels, x, y), 0, -1)
+    assert image.tobytes().hex() == vector["image"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["refused"]["lossy"], ids=lambda one: one["why"])
+def test_lossy_vectors_that_are_refused(vector: dict[str, Any]) -> None:
+    x, y, channels = vector["shape"]
+    assert c_vp8(bytes.fromhex(vector["payload"]), channels * x, y) is None
+
+
+@pytest.mark.parametrize("vector", VECTORS["labels"])
+def test_quality_vectors(vector: dict[str, Any]) -> None:
+    factor = round(vector["scale"] * STEPS_PER_LOGIT * (1 << FRACTION_BITS))
+    logits, (x, y) = bytes.fromhex(vector["logits"]), vector["shape"]
+    made = library().shim_confidence(logits, x, y, factor, vector["zero_point"])
+    assert made == vector["quality"]
+
+
 def unpacked(text: str, shape: list[int]) -> Mask:
     """Return the mask that mask-vectors.json holds as runs."""
     from glioslice.wire.mask_codecs import decode_runs

@@ -12,6 +12,7 @@ from glioslice.wire.framing import FrameReader, encode_frame
 from glioslice.wire.link import Link, Settings, State
 from glioslice.wire.packets import Ack, Data, Open
 from glioslice.wire.simulator.faults import combined
+from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from tests.firmware.library import CLink
 from tests.glioslice.wire.joined import LINES, exchange
@@ -137,3 +138,18 @@ def test_a_host_of_another_version_is_answered_once_and_a_board_refused() -> Non
     host = CLink(SMALL, active=True, session=1)
     host.receive_bytes(encode_frame(packets.to_bytes(Open(5, 0, 64, 64, version=9), False)), 0.0)
     assert host.state is State.REFUSED
+
+
+@pytest.mark.parametrize("roles", [*ROLES, "neither"])
+def test_a_peer_that_becomes_slow_costs_few_retransmissions(roles: str) -> None:
+    """Its acknowledgements come later than every time-out so far: it computes, say."""
+    host, board = {**ROLES, "neither": (Link, Link)}[roles]
+    active: Any = host(USUAL, active=True, session=0x1001)
+    passive: Any = board(USUAL, active=False, session=0x2002)
+    line = VirtualLine(active, passive, LineQuality(921600, latency=0.002))
+    exchange(line, [bytes(20_000)], [bytes(1)], 60.0)
+    for end in (line.host, line.board):
+        end.received.clear()
+        end.lane._latency = 0.3
+    exchange(line, [bytes(100_000)], [bytes(1)], 600.0)
+    assert 0 < active.sender.retransmits < 120  # of 205 segments

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.firmware.boards import BAUD
 from tests.firmware.library import FIRMWARE, STAND_IN, WARNINGS, host_sources
 
 pytestmark = pytest.mark.slow
@@ -47,11 +48,25 @@ def test_cppcheck_finds_nothing() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("board", BAUD)
+def test_the_analyzer_of_gcc_finds_nothing_in_what_a_board_needs(
+    board: str, tmp_path: Path
+) -> None:
+    command = ["make", "-s", f"BOARD={board}", "PROGRAM=echo", f"OUT={tmp_path}"]
+    result = subprocess.run(
+        [*command, "EXTRA=-fanalyzer"], cwd=FIRMWARE, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0 and "warning" not in result.stderr, result.stderr
+
+
 @pytest.mark.parametrize(
-    "source", [p for p in host_sources() if p.suffix == ".c"], ids=lambda path: path.stem
+    "source",
+    [*(p for p in host_sources() if p.suffix == ".c"), FIRMWARE / "main.c"],
+    ids=lambda path: path.stem,
 )
 def test_the_analyzer_of_gcc_finds_nothing(source: Path) -> None:
-    folders = [f"-I{folder}" for folder in (FIRMWARE / "wire", FIRMWARE / "server", STAND_IN)]
+    folders = [f"-I{FIRMWARE / name}" for name in ("wire", "server", "boards")]
+    folders.append(f"-I{STAND_IN}")
     options = [*WARNINGS, "-fanalyzer", "-O2", "-c", "-o", os.devnull]
     result = subprocess.run(
         ["gcc", *options, *folders, str(source)], capture_output=True, text=True, timeout=300

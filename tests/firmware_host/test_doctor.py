@@ -9,6 +9,7 @@ import threading
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,10 @@ from glioslice.wire import packets
 from glioslice.wire.connection import Connection
 from glioslice.wire.framing import encode_frame
 from glioslice.wire.link import Counts
-from glioslice.wire.messages import VERSION
+from glioslice.wire.messages import VERSION, BoardHello
 from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
-from tests.firmware_host.scripted import SHA256, ScriptedBoard
+from tests.firmware_host.scripted import HELLO, SHA256, ScriptedBoard
 
 TIMES = discovery.ProbeTimes(listen=0.3, reply=1.0, other_rate=0.4)
 
@@ -85,13 +86,16 @@ def replying(reply: Callable[[bytes], bytes]) -> Peer:
     return work
 
 
-def board(behaviour: str) -> Peer:
+def board(behaviour: str, hello: BoardHello = HELLO) -> Peer:
     def work(end: NearEnd) -> None:
         with suppress(GliosliceError), Connection(end, active=False) as connection:
             while end.open:
                 with suppress(GliosliceError, AssertionError):
                     scripted = ScriptedBoard(connection, behaviour, lambda: None)
-                    scripted.serve() if behaviour == "serve" else scripted.open()
+                    if behaviour in ("serve", "lie"):
+                        scripted.serve(hello)
+                    else:
+                        scripted.open(hello)
 
     return work
 
@@ -115,6 +119,8 @@ def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Diagn
         thread.join(10.0)
 
 
+FAULT = b"\r\nglioslice: fault at 0x000001a4, called from 0x000001b1, status 0x00010000\r\n"
+
 PEERS: dict[str, tuple[Peer, str, str]] = {
     "silence": (lambda end: None, "no reply at any rate", "start the server"),
     "login console": (replying(login), "login console", "disable its serial console"),
@@ -122,6 +128,7 @@ PEERS: dict[str, tuple[Peer, str, str]] = {
     "wrong baud rate": (replying(lambda data: b"\xfe\x80\xf8" * 9), "no valid frame", "--baud"),
     "protocol mismatch": (board("version"), f"uses version {VERSION + 1} of", "same glioslice"),
     "no hello": (board("mute"), "sends no hello", "restart it:"),
+    "firmware fault": (replying(lambda data: FAULT), "fault at 0x000001a4, called", "0x000001a4"),
     "healthy": (board("serve"), "3 slices of noise", "stream to it"),
 }
 
@@ -141,6 +148,24 @@ def test_what_is_at_the_far_end(
     if found.healthy:
         for expected in ("rule", SHA256, "not known here", "serve", "32 x 40", "webp"):
             assert expected in found.finding
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behaviour", ["serve", "lie"])
+def test_a_microcontroller_has_no_service(
+    behaviour: str, line: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where one was deployed to another board."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    note_deployment(NotedBoard("pi@pi.local", "/dev/ttyAMA0", "2026-01-01"))
+    hello = replace(HELLO, largest_payload=7168, kernels="reference")
+    found = examine(line, board(behaviour, hello))
+    if behaviour == "serve":
+        assert found.healthy and "firmware of a microcontroller" in found.finding
+    else:
+        assert found.name == "check failed", found
+        assert "reset the microcontroller" in found.advice and "--baud" in found.advice
+        assert "systemctl" not in found.advice and "flash" in found.advice
 
 
 def test_an_older_link(line: tuple[int, str]) -> None:

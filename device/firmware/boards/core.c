@@ -17,8 +17,9 @@ enum { INTERRUPTS = 96, MILLISECOND = 1000 };
 #define FAULT_ADDRESS REGISTER(0xE000ED38)
 #define COPROCESSORS REGISTER(0xE000ED88)
 #define RESET_REQUEST 0x05FA0004U
+#define UNUSED_STACK 0xA5A5A5A5U
 
-extern uint32_t stack_top[], data_start[], data_end[], bss_start[], bss_end[];
+extern uint32_t stack_bottom[], stack_top[], data_start[], data_end[], bss_start[], bss_end[];
 extern const uint32_t data_load[];
 
 int main(void);
@@ -159,6 +160,11 @@ __attribute__((used, noreturn)) void core_start(void) {
     /* cppcheck-suppress comparePointers ; the linker places both around the same section */
     for (uint32_t *to = bss_start; to < bss_end;) {
         *to++ = 0;
+    }
+    /* What stays as it is was never used: a debugger reads the high-water mark. */
+    const uintptr_t used = (uintptr_t)__builtin_frame_address(0) - 64;
+    for (uint32_t *to = stack_bottom; (uintptr_t)to < used;) {
+        *to++ = UNUSED_STACK;
     }
 #if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
     COPROCESSORS |= 0xFU << 20;

@@ -1,4 +1,5 @@
-/* Arm MPS2 with a Cortex-M7 (application note AN500), as QEMU emulates it. */
+/* Arm MPS2 with a Cortex-M7 (application note AN500), a Cortex-M4 (AN386) or a Cortex-M3 (AN385), as QEMU emulates
+ * them: their memory, UART and watchdog are the same. */
 #include "mps2.h"
 
 const uint32_t board_clock = 25000000;

@@ -9,6 +9,7 @@ enum {
     ALONE = 1, /* of 32768: the probability that there is no previous mask */
     LEAF = 0x8000,
     LEAST = 1 << 24,
+    POLLED = 256, /* pixels between two calls of `poll` */
     /* The bits of a pixel's first byte are its six planes; these are the bits of its second. */
     PREDICTED = 1,
     OPEN = 2,
@@ -117,6 +118,8 @@ struct grid {
     size_t size;
     uint8_t *planes, *marks; /* a byte a pixel, with MASK_REACH pixels around */
     uint8_t *right;          /* of each node: how far it is to the branch for 1, as u16 */
+    mask_poll *poll;
+    void *context;
 };
 
 static unsigned word(const uint8_t *at) { return at[0] | (unsigned)at[1] << 8; }
@@ -133,6 +136,7 @@ static void split(const struct grid *grid, const uint8_t *mask, unsigned plane) 
             *at = (uint8_t)(*at | regions[mask_label(mask, pixel++)] << plane);
             at++;
         }
+        grid->poll(grid->context);
     }
 }
 
@@ -159,6 +163,9 @@ static size_t index_tree(const struct grid *grid, const uint8_t *nodes, size_t r
 static void predict(const struct grid *grid, unsigned region) {
     for (size_t i = 0; i < grid->size; i++) {
         const size_t row = i / grid->stride, column = i % grid->stride;
+        if (column == 0) {
+            grid->poll(grid->context);
+        }
         const bool inside = row - MASK_REACH < grid->rows && column - MASK_REACH < grid->columns;
         const bool larger = inside && (region == 0 || (grid->planes[i] >> (region - 1) & 1));
         const bool predicted = larger && (grid->planes[i] >> (REGIONS + region) & 1);
@@ -196,6 +203,7 @@ static void predict(const struct grid *grid, unsigned region) {
                 *mark |= CLOSE;
             }
         }
+        grid->poll(grid->context);
     }
 }
 
@@ -237,6 +245,7 @@ static void code_seeds(const struct grid *grid, struct coder *coder, const uint8
         for (size_t i = 0; i < grid->size; i++) {
             left += class_of(grid->marks[i]) == class;
         }
+        grid->poll(grid->context);
         for (size_t i = 0; i < grid->size && left > 0; i++) {
             if (class_of(grid->marks[i]) != class) {
                 continue;
@@ -254,11 +263,15 @@ static void code_seeds(const struct grid *grid, struct coder *coder, const uint8
         if (left > 0) {
             code_bit(coder, false, word(probabilities + 2 * (4 * class + count)));
         }
+        grid->poll(grid->context);
     }
 }
 
 static void code_pixels(const struct grid *grid, struct coder *coder, const uint8_t *nodes, size_t root) {
     for (size_t i = 0; i < grid->size; i++) {
+        if (i % POLLED == 0) {
+            grid->poll(grid->context);
+        }
         if (!(grid->marks[i] & CODED)) {
             continue;
         }
@@ -276,9 +289,11 @@ static void code_pixels(const struct grid *grid, struct coder *coder, const uint
 }
 
 size_t mask_change(const uint8_t *mask, const uint8_t *previous, unsigned rows, unsigned columns, uint8_t *scratch,
-                   uint8_t *out) {
+                   uint8_t *out, mask_poll *poll, void *context) {
     const size_t plain = MASK_BYTES(rows, columns);
     struct grid grid = {.rows = rows, .columns = columns, .stride = columns + 2 * MASK_REACH};
+    grid.poll = poll;
+    grid.context = context;
     grid.size = (rows + 2 * MASK_REACH) * (size_t)grid.stride;
     grid.planes = scratch;
     grid.marks = scratch + grid.size;

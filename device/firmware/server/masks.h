@@ -31,9 +31,12 @@ static inline void mask_set(uint8_t *mask, size_t pixel, unsigned label) {
 /* Writes the payload of a mask; returns its size, 0 if it does not fit. */
 size_t mask_runs(const uint8_t *mask, size_t pixels, uint8_t *out, size_t size);
 
+/* Called after each row of work or so, so that a busy board still acknowledges. */
+typedef void mask_poll(void *context);
+
 /* Writes the payload of a mask after another one (NULL if there is none); returns its size, which is at most
  * MASK_BYTES, and 0 if no pixel is labelled. */
 size_t mask_change(const uint8_t *mask, const uint8_t *previous, unsigned rows, unsigned columns, uint8_t *scratch,
-                   uint8_t *out);
+                   uint8_t *out, mask_poll *poll, void *context);
 
 #endif

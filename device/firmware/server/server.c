@@ -148,7 +148,10 @@ static void take_mask(void *context, int row, const uint8_t *labels, const int8_
     confidence_row(&server->work.mask.confidence, logits);
 }
 
-static void serve_meanwhile(void *context) { ((const struct server *)context)->board->serve(); }
+static void serve_meanwhile(void *context) {
+    const struct server *server = context;
+    server->board->serve();
+}
 
 /* Sends the mask in work.mask.labels. Its slice arrived at `start`. */
 static void send_mask(struct server *server, uint32_t start) {
@@ -163,7 +166,8 @@ static void send_mask(struct server *server, uint32_t start) {
     if (any && server->mask_codec == MASK_RUNS) {
         size = mask_runs(labels, PIXELS, payload, PIXELS);
     } else if (any) {
-        size = mask_change(labels, previous, NETWORK_ROWS, NETWORK_COLUMNS, memory + SCRATCH_AT, payload);
+        size = mask_change(labels, previous, NETWORK_ROWS, NETWORK_COLUMNS, memory + SCRATCH_AT, payload, serve_meanwhile,
+                           server);
     }
     const uint32_t time = server->board->microseconds() - start;
     uint8_t head[MASK_HEAD], *at = head;

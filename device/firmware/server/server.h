@@ -10,8 +10,12 @@
 #include "sha256.h"
 #include "vp8.h"
 
+#if NETWORK_SMALL
+#error "the server keeps the slice in the memory of the network, which the form small does not have; choose a smaller network"
+#endif
+
 #ifndef SERVER_PAYLOAD
-#define SERVER_PAYLOAD 8192 /* bytes of the largest slice that is not raw: three times the usual one */
+#define SERVER_PAYLOAD 7680 /* bytes of the largest slice that is not raw: more than twice the usual one */
 #endif
 
 struct server_board {

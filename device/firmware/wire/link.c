@@ -291,7 +291,7 @@ static void acknowledge(struct wire_link *link, uint32_t upto, const uint8_t *pa
         return; /* an impossible position */
     }
     uint32_t latest = 0, known = upto;
-    bool progress = upto != link->base;
+    bool progress = upto != link->base, measured = false;
     for (unsigned i = 0; i < WIRE_SEGMENTS; i++) {
         struct wire_segment *segment = &link->segments[i];
         if (segment->state == FREE) {
@@ -307,13 +307,17 @@ static void acknowledge(struct wire_link *link, uint32_t upto, const uint8_t *pa
         }
         known = at;
         if (arrived) {
+            measured = measured || segment->tries == 1;
             const uint32_t order = remove_arrived(link, segment, now);
             latest = order > latest ? order : latest;
             progress = true;
         }
     }
-    if (progress) {
+    if (measured) {
         link->backoff = 1;
+    }
+    if (progress) {
+        link->stalled = false;
         link->progress_at = now;
         link->has_progress = true;
     }
@@ -402,7 +406,7 @@ static void time_out(struct wire_link *link) {
         if (segment->state != FLYING) {
             continue;
         }
-        if (link->backoff > 1) {
+        if (link->stalled) {
             mark_lost(link, segment);
         } else if (oldest == NULL || segment->order < oldest->order) {
             oldest = segment;
@@ -411,6 +415,7 @@ static void time_out(struct wire_link *link) {
     if (oldest != NULL) {
         mark_lost(link, oldest);
     }
+    link->stalled = true;
     if (link->backoff < 1024) {
         link->backoff *= 2;
     }

@@ -76,7 +76,7 @@ struct wire_link {
     uint32_t session, peer;
     uint16_t tag;
     uint8_t closes;
-    bool open_due, ack_due, has_sent, has_opened, has_progress;
+    bool open_due, ack_due, has_opened, has_progress, stalled;
     uint32_t open_at, opened_at, ack_at, last_sent, last_received;
 
     uint32_t expected, taken, acknowledged, edge_sent; /* received: in order, read by the program */

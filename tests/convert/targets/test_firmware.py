@@ -1,4 +1,5 @@
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from convert.targets.firmware_layers import Layer, read_layers
 from convert.targets.firmware_plan import Form, make_plan
 from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
-from glioslice.model_card import shipped_folder
+from glioslice.model_card import CARD, read_card, shipped_folder
 from tests.convert.targets.graphs import GraphBuilder
 from tests.oracle.fixed_point import to_multiplier
 from tests.oracle.interpreter import load
@@ -287,6 +288,24 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 2
     assert "net.tflite: op 5, CONV_2D: " in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_the_hello_comes_from_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a card beside the file, as in `test_command`, there is none."""
+    folder = shipped_folder("compact")
+    file = folder / "compact-int8.tflite"
+    firmware.main([str(file), "--out", str(tmp_path / "out")])
+    text = (tmp_path / "out" / firmware.MODEL).read_text()
+    assert '#define MODEL_NAME "compact"' in text
+    assert f"MODEL_CLIP {float(read_card(folder).clip)!r}f" in text
+    long = "x" * 17
+    copy = tmp_path / f"{long}-int8.tflite"
+    shutil.copy(file, copy)
+    (tmp_path / CARD).write_text((folder / CARD).read_text().replace("compact", long))
+    with pytest.raises(SystemExit) as exit_:
+        firmware.main([str(copy), "--out", str(tmp_path / "other")])
+    assert exit_.value.code == 2 and not (tmp_path / "other").exists()
+    assert "a name has 1 to 16 ASCII characters" in capsys.readouterr().err
 
 
 def test_the_same_tables_each_time() -> None:

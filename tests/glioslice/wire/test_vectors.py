@@ -3,10 +3,15 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
+from device.confidence import mask_confidence
+from glioslice.labels import to_labels
 from glioslice.wire import messages, packets
+from glioslice.wire.codecs import CodecError
 from glioslice.wire.framing import FrameReader, encode_frame
+from glioslice.wire.image_codecs import decode_lossy
 from glioslice.wire.layout import varint
 from glioslice.wire.messages import MessageError
 from glioslice.wire.packets import PacketError
@@ -63,3 +68,32 @@ def test_packets_that_are_refused(body: str) -> None:
 def test_messages_that_are_refused(data: str) -> None:
     with pytest.raises(MessageError):
         messages.parse(bytes.fromhex(data))
+
+
+@pytest.mark.parametrize("vector", VECTORS["labels"])
+def test_labels_and_quality(vector: dict[str, Any]) -> None:
+    x, y = vector["shape"]
+    logits = np.frombuffer(bytes.fromhex(vector["logits"]), np.int8).reshape(x, y, 3)
+    labels = to_labels(np.moveaxis(logits > vector["zero_point"], -1, 0))
+    assert np.ascontiguousarray(labels).tobytes().hex() == vector["labels"]
+    quality = mask_confidence(logits, vector["scale"], vector["zero_point"])
+    assert quality == vector["quality"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["lossy"])
+def test_lossy_images(vector: dict[str, Any]) -> None:
+    image = decode_lossy(bytes.fromhex(vector["payload"]), tuple(vector["shape"]))
+    assert np.ascontiguousarray(image).tobytes().hex() == vector["image"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["refused"]["lossy"], ids=lambda one: one["why"])
+def test_lossy_images_that_are_refused(vector: dict[str, Any]) -> None:
+    with pytest.raises(CodecError):
+        decode_lossy(bytes.fromhex(vector["payload"]), tuple(vector["shape"]))
+
+
+def test_the_vectors_tell_readers_apart() -> None:
+    """Every label occurs, and a region is wider than its strip."""
+    labels = {label for one in VECTORS["labels"] for label in bytes.fromhex(one["labels"])}
+    assert labels == {0, 1, 2, 3}
+    assert len({one["quality"] for one in VECTORS["labels"]}) == len(VECTORS["labels"])

@@ -1,0 +1,27 @@
+/* Arm MPS2 with a Cortex-M33 (application note AN505), as QEMU emulates it: all of it in the secure world. */
+#include "mps2.h"
+
+const uint32_t board_clock = 20000000;
+
+static struct cmsdk_uart *const uart = (struct cmsdk_uart *)0x50200000;
+static struct cmsdk_watchdog *const watchdog = (struct cmsdk_watchdog *)0x50081000;
+enum { UART_RX = 32, UART_TX = 33 };
+
+void board_start(void) {
+    uart_start(uart);
+    core_enable_interrupt(UART_RX);
+    core_enable_interrupt(UART_TX);
+    watchdog->load = WATCHDOG_SECONDS * board_clock;
+    watchdog->control = WATCHDOG_INTERRUPT | WATCHDOG_RESET;
+}
+
+void board_send(void) {
+    __asm__ volatile("cpsid i");
+    uart_send(uart);
+    __asm__ volatile("cpsie i");
+}
+
+void board_interrupt(void) { uart_interrupt(uart); }
+void board_print(char character) { uart_print(uart, character); }
+void board_alive(void) { watchdog->load = WATCHDOG_SECONDS * board_clock; }
+uint32_t board_random(void) { return emulator_random(); }
