@@ -8,6 +8,8 @@ BOARD ?= mps2-an500
 LITERT = ai-edge-litert==2.3.0
 # The challenge's own scores pin an older rich and pandas: what they really need is in the extra dev.
 BRATS = brats-evaluation==0.0.10 panoptica==2.1.7
+# deepbet declares a GUI kit that only its own window imports: what it really needs is in the extra scanner.
+DEEPBET = deepbet==1.0.2
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two processes of tests share two cores: in each, TensorFlow, torch and LiteRT would start a thread a core.
 PARALLEL = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
@@ -87,7 +89,7 @@ folds: .venv/ready  ## train the networks of the folds again: a day on two cores
 	@echo "installing everything into .venv (several GB, some minutes)"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python $(PIP) --editable ".[dev]"
-	.venv/bin/python $(PIP) --no-deps $(LITERT) $(BRATS)
+	.venv/bin/python $(PIP) --no-deps $(LITERT) $(BRATS) $(DEEPBET)
 	touch $@
 
 clean:  ## remove the environments and everything that was built

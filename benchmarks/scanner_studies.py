@@ -7,16 +7,19 @@ A simulated scanner puts a skull around each patient's brain, turns and shifts t
 sequence, and cuts it into slices of 1, 3 and 5 mm. `glioslice prepare` makes a case of them, the
 shipped network segments it, and the mask comes back to T1ce. The direct way segments the patient as
 the data set has it and brings the mask to T1ce by the true transform; both are compared with the
-experts' mask in that space. `benchmarks/studies/` holds a row for each study, and one for each
-registration that quality control judged, right or broken on purpose.
+experts' mask in that space. A third way leaves the head in the pose of T1ce and centres it, to see
+what the alignment to the reference is worth. `benchmarks/studies/` holds a row for each study, and
+one for each registration that quality control judged, right or broken on purpose. A study that has
+its rows already is not measured again: delete its rows, or the files, to do that.
 """
 
 import argparse
 import csv
 import resource
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +39,12 @@ from glioslice.model_card import find_model
 from glioslice.nifti import Space
 from glioslice.phantom.skull import add_skull
 from glioslice.preprocessing import brain_mask
-from scanner.pipeline import Prepared, prepare_case
+from scanner.pipeline import Prepared, SourceSpace, prepare_case, resample_sources
 from scanner.quality_control import Quality, judge
 from scanner.registration import Registration, register
 from scanner.restore import restore_labels
 from scanner.volumes import (
+    TO_LPS,
     Grid,
     Matrix,
     Volume,
@@ -54,7 +58,12 @@ from scanner.volumes import (
 FOLDER = ROOT / "benchmarks" / "studies"
 PAGE = ROOT / "docs" / "from-scanner.md"
 
-THICKNESS = 1, 3, 5
+THICKNESS = 1, 5, 3
+"""mm, in the order of measuring: those with goals come first."""
+
+FAULTS_AT = 5
+"""mm of the slices of which registrations are broken on purpose."""
+
 SEQUENCES = {"four": MODALITIES, "T1ce and FLAIR": ("flair", "t1ce")}
 MAX_TURN, MAX_MOVE = 8.0, 8.0
 """Degrees and mm by which the patient moves at most before each sequence."""
@@ -64,11 +73,12 @@ PROBES = np.array([[60, 0, 0], [-60, 0, 0], [0, 70, 0], [0, -70, 0], [0, 0, 50],
 
 FIELDS = (
     "case", "mm", "sequences", "error_mm", "error_degrees", "brain_dice",
-    "direct_wt", "direct_tc", "direct_et", "scanner_wt", "scanner_tc", "scanner_et", "agreement",
+    "direct_wt", "direct_tc", "direct_et", "scanner_wt", "scanner_tc", "scanner_et", "centred_wt", "centred_tc",
+    "centred_et", "agreement",
     "cpu_seconds", "peak_mb",
 )  # fmt: skip
 QUALITY_FIELDS = (
-    "case", "mm", "sequence", "fault", "coverage", "edges", "gain", "angle", "shift"
+    "case", "mm", "sequence", "fault", "coverage", "edges", "peak", "gain", "angle", "shift"
 )  # fmt: skip
 
 
@@ -97,28 +107,44 @@ def run_command(arguments: argparse.Namespace) -> None:
         raise GliosliceError("name --data and the patients in it, or neither")
     if arguments.patients:
         measure([arguments.data / name for name in arguments.patients])
-    fill(PAGE, {"scanner": study_table(), "quality": quality_table()})
+    fill(PAGE, {"scanner": study_table(), "pose": pose_table(), "quality": quality_table()})
     print(f"written: {PAGE.name}")
 
 
 def measure(paths: Sequence[Path]) -> None:
-    """Write both tables."""
+    """Add the rows of each study that has none to both tables, as soon as it ends."""
     engine = Engine(find_model(None), threads=1)
-    studies: list[dict[str, object]] = []
-    judged: list[dict[str, object]] = []
-    other: Mapping[str, Acquisition] = {}
     for index, path in enumerate(cli.track(paths, "patients")):
+        missing = [mm for mm in THICKNESS if not has_study(path.name, mm)]
+        if not missing:
+            continue
         case = read_case(path)
-        head = Volume4(add_skull(case.images, index), case.space)
-        for thickness in reversed(THICKNESS):
-            rng = np.random.default_rng([index, thickness])
-            series = {m: acquire(head.sequence(m), random_pose(rng), thickness) for m in MODALITIES}
-            rows, prepared = measure_study(case, series, thickness, engine)
-            studies += rows
-            judged += judge_all(case, series, prepared, thickness, other)
-            write_table("studies", FIELDS, studies)
-            write_table("quality", QUALITY_FIELDS, judged)
-        other = series
+        head = head_of(case)
+        direct = {name: segment_with(case.images, wanted, engine)
+                  for name, wanted in SEQUENCES.items()}  # fmt: skip
+        for thickness in missing:
+            series = acquire_study(head, case.name, thickness)
+            rows, prepared = measure_study(case, series, thickness, engine, direct)
+            judged = judge_all(case, series, prepared, thickness)
+            if thickness == FAULTS_AT:
+                other = read_case(paths[index - 1]) if len(paths) > 1 else None
+                judged += judge_faults(case, series, prepared, other)
+            # The quality first: a study counts as measured once it has its rows in `studies`.
+            write_table(
+                "quality", QUALITY_FIELDS, [*without("quality", case.name, thickness), *judged]
+            )
+            write_table("studies", FIELDS, [*without("studies", case.name, thickness), *rows])
+
+
+def has_study(case: str, thickness: int) -> bool:
+    """Return whether a study has its rows."""
+    wanted = (case, str(thickness))
+    return any((row["case"], row["mm"]) == wanted for row in _read("studies"))
+
+
+def without(name: str, case: str, thickness: int) -> list[dict[str, str]]:
+    """Return the rows of a table but those of one study."""
+    return [row for row in _read(name) if (row["case"], row["mm"]) != (case, str(thickness))]
 
 
 @dataclass(frozen=True)
@@ -133,6 +159,40 @@ class Volume4:
         image = self.images[MODALITIES.index(modality)]
         x, y, z = image.shape
         return Volume(image, Grid((x, y, z), Space.lps((x, y, z)).affine))
+
+
+def head_of(case: Case) -> Volume4:
+    """Return a patient's head with a simulated skull."""
+    return Volume4(add_skull(case.images, seed_of(case.name)), case.space)
+
+
+def seed_of(name: str) -> int:
+    """Return the seed of a patient, which is the same whoever else is measured."""
+    return zlib.crc32(name.encode())
+
+
+def acquire_study(
+    head: Volume4, name: str, thickness: int, modalities: Sequence[str] = MODALITIES
+) -> dict[str, Acquisition]:
+    """Return the series of a study, with the head turned and shifted before each."""
+    series = {}
+    for modality in modalities:
+        rng = np.random.default_rng([seed_of(name), thickness, MODALITIES.index(modality)])
+        series[modality] = acquire(head.sequence(modality), random_pose(rng), thickness)
+    return series
+
+
+def segment_with(
+    images: Mapping[str, Voxels] | Voxels, wanted: Sequence[str], engine: Engine
+) -> NDArray[np.uint8]:
+    """Return the labels that the network gives of the wanted sequences; the others are zeros."""
+    chosen = [
+        images[m] if isinstance(images, Mapping) else images[MODALITIES.index(m)] for m in wanted
+    ]
+    volume = np.zeros((len(MODALITIES), *chosen[0].shape), np.float32)
+    for modality, image in zip(wanted, chosen, strict=True):
+        volume[MODALITIES.index(modality)] = image
+    return segment(volume, engine).labels
 
 
 def random_pose(rng: np.random.Generator, turn: float = MAX_TURN, move: float = MAX_MOVE) -> Matrix:
@@ -194,11 +254,16 @@ def _shift(voxels: float) -> Matrix:
 
 
 def measure_study(
-    case: Case, series: Mapping[str, Acquisition], thickness: int, engine: Engine
+    case: Case,
+    series: Mapping[str, Acquisition],
+    thickness: int,
+    engine: Engine,
+    direct: Mapping[str, NDArray[np.uint8]],
 ) -> tuple[list[dict[str, object]], Prepared]:
     """Return a row for each choice of sequences, and the case of all four.
 
-    Each sequence is registered for itself, so the case of two is that of four without the others.
+    `direct` are the labels of the patient as the data set has it. Each sequence is registered for
+    itself, so the case of two is that of four without the others.
     """
     started = time.process_time()
     prepared = prepare_case({m: s.volume for m, s in series.items()})
@@ -210,19 +275,13 @@ def measure_study(
     brain = region_on_grid(brain_mask(case.images), head, prepared.grid, to_head)
     assert case.labels is not None
     on_t1ce = t1ce.volume.grid
-    truth = restore_labels(case.labels, head, on_t1ce, np.linalg.inv(t1ce.pose))
+    from_head = np.linalg.inv(t1ce.pose)
+    truth = restore_labels(case.labels, head, on_t1ce, from_head)
     rows: list[dict[str, object]] = []
     for name, wanted in SEQUENCES.items():
-        images = np.zeros((4, *prepared.grid.shape), np.float32)
-        plain = np.zeros_like(case.images)
-        for modality in wanted:
-            index = MODALITIES.index(modality)
-            images[index], plain[index] = prepared.images[modality], case.images[index]
-        direct = restore_labels(
-            segment(plain, engine).labels, head, on_t1ce, np.linalg.inv(t1ce.pose)
-        )
+        plain = restore_labels(direct[name], head, on_t1ce, from_head)
         found = restore_labels(
-            segment(images, engine).labels,
+            segment_with(prepared.images, wanted, engine),
             prepared.grid, on_t1ce, prepared.spaces["t1ce"].matrix,
         )  # fmt: skip
         errors = [registration_error(series, prepared, m) for m in wanted if m != "t1ce"]
@@ -231,15 +290,35 @@ def measure_study(
             "error_mm": np.mean([mm for mm, _ in errors]),
             "error_degrees": np.mean([degrees for _, degrees in errors]),
             "brain_dice": dice(brain, prepared.brain),
-            "agreement": dice(direct > 0, found > 0),
+            "agreement": dice(plain > 0, found > 0),
             "cpu_seconds": seconds,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        for way, labels in (("direct", direct), ("scanner", found)):
+        ways = {"direct": plain, "scanner": found}
+        if wanted == MODALITIES:
+            ways["centred"] = segment_centred(series, prepared, engine)
+        for way, labels in ways.items():
             scores = region_dice(labels, truth)
             row |= {f"{way}_{region.lower()}": scores[region] for region in REGIONS}
         rows.append(row)
     return rows, prepared
+
+
+def segment_centred(
+    series: Mapping[str, Acquisition], prepared: Prepared, engine: Engine
+) -> NDArray[np.uint8]:
+    """Return the labels on T1ce of a case that is centred on the brain but not turned."""
+    grid = prepared.grid
+    inside = np.argwhere(prepared.brain).mean(axis=0)
+    centre = (TO_LPS @ grid.affine @ [*inside, 1])[:3]
+    to_t1ce = np.eye(4)
+    to_t1ce[:3, 3] = (prepared.spaces["t1ce"].matrix @ [*centre, 1])[:3] - grid.centre
+    to_case = np.linalg.inv(prepared.spaces["t1ce"].matrix) @ to_t1ce
+    mask = region_on_grid(prepared.brain, grid, grid, to_case)
+    spaces = {m: SourceSpace(s.grid, s.matrix @ to_case) for m, s in prepared.spaces.items()}
+    images, _, _ = resample_sources({m: s.volume for m, s in series.items()}, spaces, mask, grid)
+    labels = segment_with(images, MODALITIES, engine)
+    return restore_labels(labels, grid, series["t1ce"].volume.grid, to_t1ce)
 
 
 def registration_error(
@@ -258,29 +337,34 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def judge_all(
-    case: Case,
-    series: Mapping[str, Acquisition],
-    prepared: Prepared,
-    thickness: int,
-    other: Mapping[str, Acquisition],
+    case: Case, series: Mapping[str, Acquisition], prepared: Prepared, thickness: int
 ) -> list[dict[str, object]]:
-    """Return a row for each registration of the study, and of thick slices for each fault."""
-    rows = []
-    for modality, quality in prepared.quality.items():
-        rows.append(quality_row(case.name, thickness, modality, "", quality))
-    if thickness != THICKNESS[-1]:
-        return rows
+    """Return a row for each registration of the study."""
+    return [
+        quality_row(case.name, thickness, modality, "", quality)
+        for modality, quality in prepared.quality.items()
+    ]
+
+
+def judge_faults(
+    case: Case, series: Mapping[str, Acquisition], prepared: Prepared, other: Case | None
+) -> list[dict[str, object]]:
+    """Return a row for each fault; `other` is another patient."""
     t1ce = series["t1ce"].volume
     to_case = np.linalg.inv(prepared.spaces["t1ce"].matrix)
     brain = region_on_grid(prepared.brain, prepared.grid, t1ce.grid, to_case)
-    for fault, moving, registration in broken(t1ce, series["flair"].volume, brain, other):
+    foreign = None
+    if other is not None:
+        foreign = acquire_study(head_of(other), other.name, FAULTS_AT, ["flair"])["flair"].volume
+    rows = []
+    for fault, moving, registration in broken(t1ce, series["flair"].volume, brain, foreign):
         quality = judge(t1ce, moving, brain, t1ce.grid, registration)
-        rows.append(quality_row(case.name, thickness, "flair", fault, quality))
+        rows.append(quality_row(case.name, FAULTS_AT, "flair", fault, quality))
     return rows
 
 
 def broken(
-    t1ce: Volume, flair: Volume, brain: NDArray[np.bool_], other: Mapping[str, Acquisition]
+    t1ce: Volume, flair: Volume, brain: NDArray[np.bool_], foreign: Volume | None
 ) -> Iterator[tuple[str, Volume, Registration]]:
     """Yield each fault: a FLAIR that does not belong on this T1ce, or does not lie on it."""
     mirrored = Volume(flair.voxels[::-1].copy(), flair.grid)
@@ -290,16 +374,16 @@ def broken(
     lower = Volume(half, flair.grid)
     yield "half a head", lower, register(t1ce, lower, brain)
     right = register(t1ce, flair, brain)
-    off = right.matrix @ rigid(np.array([1.0, 0.5, 0.2]), 6.0, np.array([0.3, 1.0, 0.5]), 8.0)
-    yield (
-        "search ended 6 degrees and 8 mm off",
-        flair,
-        Registration(off, right.before, right.after, right.angle, right.shift),
-    )
+    for degrees, mm in ((3.0, 3.0), (6.0, 8.0)):
+        off = rigid(np.array([1.0, 0.5, 0.2]), degrees, np.array([0.3, 1.0, 0.5]), mm)
+        yield (
+            f"search ended {degrees:g} degrees and {mm:g} mm off",
+            flair,
+            replace(right, matrix=right.matrix @ off),
+        )
     cylinder = Volume(limb(flair), flair.grid)
     yield "a limb", cylinder, register(t1ce, cylinder, brain)
-    if other:
-        foreign = other["flair"].volume
+    if foreign is not None:
         yield "another patient", foreign, register(t1ce, foreign, brain)
 
 
@@ -330,31 +414,55 @@ def study_table() -> str:
     """Return the table of studies for docs/from-scanner.md: means by thickness and sequences."""
     rows = _read("studies")
     head = (
-        "slices", "sequences", "registration error", "Dice of the brain mask",
+        "slices", "sequences", "patients", "registration error", "Dice of the brain mask",
         "direct: WT, TC, ET", "through the scanner: WT, TC, ET", "mean Dice lost", "CPU time",
     )  # fmt: skip
     lines = []
-    for thickness in THICKNESS:
+    for thickness in sorted(THICKNESS):
         for name in SEQUENCES:
             group = [r for r in rows if r["mm"] == str(thickness) and r["sequences"] == name]
             if not group:
                 continue
-            mean = {k: float(np.mean([float(r[k]) for r in group])) for k in FIELDS[3:]}
-            ways = {
-                way: [mean[f"{way}_{r}"] for r in ("wt", "tc", "et")]
-                for way in ("direct", "scanner")
-            }
+            ways = {way: _mean_dice(group, way) for way in ("direct", "scanner")}
             lost = float(np.mean(ways["direct"]) - np.mean(ways["scanner"]))
             lines.append((
-                f"{thickness} mm", name,
-                f"{mean['error_mm']:.2f} mm, {mean['error_degrees']:.2f}°",
-                f"{mean['brain_dice']:.3f}",
+                f"{thickness} mm", name, len(group),
+                f"{_mean(group, 'error_mm'):.2f} mm, {_mean(group, 'error_degrees'):.2f}°",
+                f"{_mean(group, 'brain_dice'):.3f}",
                 *(", ".join(f"{v:.2f}" for v in ways[way]) for way in ("direct", "scanner")),
-                f"{lost:.3f}", f"{mean['cpu_seconds']:.0f} s",
+                f"{lost:.3f}", f"{_mean(group, 'cpu_seconds'):.0f} s",
             ))  # fmt: skip
-    patients = len({row["case"] for row in rows})
-    number = "one patient" if patients == 1 else f"{patients} patients"
-    return f"{table(head, lines)}\n\nMeans over {number}."
+    memory = max((float(row["peak_mb"]) for row in rows), default=0.0) / 1024
+    return (
+        f"{table(head, lines)}\n\nThe process took at most {memory:.1f} GB, the patient's own "
+        "volumes and the network included."
+    )
+
+
+def pose_table() -> str:
+    """Return what the alignment to the reference is worth, for docs/from-scanner.md."""
+    rows = [row for row in _read("studies") if row["centred_wt"]]
+    head = ("slices", "patients", "aligned: WT, TC, ET", "centred: WT, TC, ET", "mean Dice gained")
+    lines = []
+    for thickness in sorted(THICKNESS):
+        group = [row for row in rows if row["mm"] == str(thickness)]
+        if group:
+            aligned, centred = (_mean_dice(group, way) for way in ("scanner", "centred"))
+            lines.append((
+                f"{thickness} mm", len(group),
+                *(", ".join(f"{v:.2f}" for v in way) for way in (aligned, centred)),
+                f"{np.mean(aligned) - np.mean(centred):.3f}",
+            ))  # fmt: skip
+    return table(head, lines)
+
+
+def _mean(rows: Sequence[Mapping[str, str]], field: str) -> float:
+    return float(np.mean([float(row[field]) for row in rows]))
+
+
+def _mean_dice(rows: Sequence[Mapping[str, str]], way: str) -> list[float]:
+    """Return the mean Dice of WT, TC and ET."""
+    return [_mean(rows, f"{way}_{region.lower()}") for region in REGIONS]
 
 
 def quality_table() -> str:
@@ -381,6 +489,8 @@ def write_table(name: str, fields: Sequence[str], rows: Sequence[Mapping[str, ob
 
 def _read(name: str) -> list[dict[str, str]]:
     path = FOLDER / f"{name}.csv"
+    if not path.is_file():
+        return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 

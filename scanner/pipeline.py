@@ -94,12 +94,28 @@ def prepare_case(
     to_t1ce, grid = align_to_reference(t1ce, on_t1ce)
     progress("resampling to 1 mm")
     mask = region_on_grid(brain.mask, brain.grid, grid, to_t1ce)
+    spaces = {m: SourceSpace(v.grid, matrices[m] @ to_t1ce) for m, v in sources.items()}
+    images, uncut, box = resample_sources(sources, spaces, mask, grid)
+    montage = brain_montage(uncut, mask[box])
+    return Prepared(images, grid, spaces, quality, mask, brain.method, montage)
+
+
+def resample_sources(
+    sources: Mapping[str, Volume],
+    spaces: Mapping[str, SourceSpace],
+    mask: NDArray[np.bool_],
+    grid: Grid,
+) -> tuple[dict[str, Voxels], dict[str, Voxels], tuple[slice, ...]]:
+    """Return the images of a case, those of its montage, and the montage's box.
+
+    An image of the case lies on `grid` and is 0 outside of the mask; one of the montage lies in the
+    box and ends a little beside the mask.
+    """
     box, near = box_around(mask, grid)
     shown = within(mask[box], near, MONTAGE_MARGIN)  # enough to see a cut tumour, but no face
-    spaces, images, uncut = {}, {}, {}
+    images, uncut = {}, {}
     for modality, source in sources.items():
-        matrix = matrices[modality] @ to_t1ce
-        spaces[modality] = SourceSpace(source.grid, matrix)
+        matrix = spaces[modality].matrix
         image = resample(source, near, matrix, "bspline")
         # Beside an edge a spline overshoots the values of the scanner.
         image = np.clip(image, max(0.0, float(source.voxels.min())), float(source.voxels.max()))
@@ -107,8 +123,7 @@ def prepare_case(
             uncut[MODALITY_TITLES[modality]] = np.where(shown, image, np.float32(0))
         images[modality] = np.zeros(grid.shape, np.float32)
         images[modality][box] = _cut(image, mask[box], source, near, matrix)
-    montage = brain_montage(uncut, mask[box])
-    return Prepared(images, grid, spaces, quality, mask, brain.method, montage)
+    return images, uncut, box
 
 
 def box_around(mask: NDArray[np.bool_], grid: Grid) -> tuple[tuple[slice, ...], Grid]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ class Head:
     grid: Grid
 
 
+@cache
 def phantom_head(seed: int) -> Head:
     """The phantom of `seed`, made coarse and refined, because that is fast, with skull and neck."""
     coarse = (120, 120, 78)
