@@ -73,9 +73,8 @@ PROBES = np.array([[60, 0, 0], [-60, 0, 0], [0, 70, 0], [0, -70, 0], [0, 0, 50],
 
 FIELDS = (
     "case", "mm", "sequences", "error_mm", "error_degrees", "brain_dice",
-    "direct_wt", "direct_tc", "direct_et", "scanner_wt", "scanner_tc", "scanner_et", "centred_wt", "centred_tc",
-    "centred_et", "agreement",
-    "cpu_seconds", "peak_mb",
+    "direct_wt", "direct_tc", "direct_et", "scanner_wt", "scanner_tc", "scanner_et",
+    "centred_wt", "centred_tc", "centred_et", "agreement", "cpu_seconds", "peak_mb",
 )  # fmt: skip
 QUALITY_FIELDS = (
     "case", "mm", "sequence", "fault", "coverage", "edges", "peak", "gain", "angle", "shift"
@@ -98,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("patients", nargs="*", metavar="PATIENT", help="folders in --data")
     parser.add_argument("--data", type=Path, help="a folder of cases")
+    parser.add_argument(
+        "--mm", type=int, nargs="+", choices=THICKNESS, default=THICKNESS, metavar="MM",
+        help="thickness of the slices, all of 1, 3 and 5 without it",
+    )  # fmt: skip
     cli.run(run_command, parser.parse_args(argv))
 
 
@@ -106,16 +109,16 @@ def run_command(arguments: argparse.Namespace) -> None:
     if bool(arguments.patients) != bool(arguments.data):
         raise GliosliceError("name --data and the patients in it, or neither")
     if arguments.patients:
-        measure([arguments.data / name for name in arguments.patients])
+        measure([arguments.data / name for name in arguments.patients], arguments.mm)
     fill(PAGE, {"scanner": study_table(), "pose": pose_table(), "quality": quality_table()})
     print(f"written: {PAGE.name}")
 
 
-def measure(paths: Sequence[Path]) -> None:
+def measure(paths: Sequence[Path], thickness_mm: Sequence[int] = THICKNESS) -> None:
     """Add the rows of each study that has none to both tables, as soon as it ends."""
     engine = Engine(find_model(None), threads=1)
     for index, path in enumerate(cli.track(paths, "patients")):
-        missing = [mm for mm in THICKNESS if not has_study(path.name, mm)]
+        missing = [mm for mm in thickness_mm if not has_study(path.name, mm)]
         if not missing:
             continue
         case = read_case(path)

@@ -14,7 +14,7 @@ from firmware_host import outputs, run
 from firmware_host.mask_files import read_mask
 from firmware_host.options import FarEnd
 from firmware_host.progress import open_reporter
-from glioslice.dataset_layouts import nifti_files
+from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
 
 MAGIC = b"DICM"
@@ -42,6 +42,7 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     from scanner import NOTICE, check_installed
 
     check_installed()
+    from scanner.brain_extraction import DEEPBET
     from scanner.case_files import check_free, write_case
     from scanner.pipeline import prepare_case
     from scanner.prepare import load_study, show_progress
@@ -56,8 +57,10 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     check_free(case, force=arguments.force)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)
-    sources, link = load_study(arguments.case, {})
-    write_case(case, prepare_case(sources, progress=show_progress), force=arguments.force)
+    given = {m: getattr(arguments, m) for m in MODALITIES if getattr(arguments, m)}
+    sources, link = load_study(arguments.case, given, arguments.study)
+    prepared = prepare_case(sources, arguments.brain_extraction or DEEPBET, show_progress)
+    write_case(case, prepared, force=arguments.force)
     arguments.case, arguments.output = case, mask
     run.stream_case(arguments, far_end)
     labels, _, _ = read_mask(mask, arguments.labels)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from glioslice import cli
 from glioslice.case_options import add_case_options
+from glioslice.dataset_layouts import MODALITIES
 from glioslice.missing_modalities import add_missing_option
 
 CODECS = ("lossy", "lossless", "webp", "zlib", "raw")
@@ -47,6 +48,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_boards(parser)
     _add_outputs(parser)
     _add_recordings(parser)
+    _add_series_options(parser)
     aliases = parser.add_argument_group("aliases of other commands")
     aliases.add_argument("--doctor", action="store_true", help="glioslice doctor")
     aliases.add_argument("--list", action="store_true", help="glioslice ports")
@@ -110,6 +112,17 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     format_ = outputs.add_mutually_exclusive_group()
     format_.add_argument("--json", action="store_true", help="print one JSON object a line")
     format_.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _add_series_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `glioslice prepare` asks for if the tags of a study do not decide."""
+    group = parser.add_argument_group("a scanner's folder of DICOM series")
+    for modality in MODALITIES:
+        group.add_argument(f"--{modality}", metavar="SERIES", help="the number of its series")
+    group.add_argument("--study", type=int, metavar="N", help="which study of several, from 1")
+    group.add_argument(
+        "--brain-extraction", metavar="METHOD", help="as in glioslice prepare; default: deepbet"
+    )
 
 
 def _http_port(text: str) -> int:

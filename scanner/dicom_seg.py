@@ -88,7 +88,9 @@ def write_segmentation(
             omit_empty_frames=bool(labels.any()),
         )
     except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise GliosliceError(f"{path}: no DICOM SEG can be made of this series ({error})") from None
+        raise GliosliceError(
+            f"no DICOM SEG can be made of series {first.get('SeriesNumber') or '?'} ({error})"
+        ) from None
     with atomic_path(path) as temporary:
         segmentation.save_as(temporary)
 

@@ -10,7 +10,8 @@ CASE was made by `glioslice prepare`. Without --dicom, DICOM SEG needs its link 
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder
+from glioslice.files import atomic_path, check_folder
 from glioslice.labels import SCHEMES, from_scheme, to_labels, to_regions, to_scheme
 from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
 from scanner import NOTICE, check_installed
@@ -141,15 +142,33 @@ def restore_case(
     for modality, series in (find_sources(link, spaces) if link else {}).items():
         study[modality] = read_instances(series, modality)
         _check_place(modality, series_grid(study[modality]), spaces[modality].grid)
-    for modality in shown:
-        space = spaces[modality]
-        restored = restore_labels(labels, grid, space.grid, space.matrix)
-        place = Space.from_affine(space.grid.shape, space.grid.affine, (SCANNER, SCANNER))
-        write_mask(masks[modality], place.to_lps(to_scheme(restored, SCHEME)), place)
-        if modality in study:
-            on_frames = reorder(restored, space.grid, series_grid(study[modality]))
-            write_segmentation(objects[modality], study[modality], on_frames, form, model)
+    with _all_or_none(out, files) as temporary:
+        for modality in shown:
+            space = spaces[modality]
+            restored = restore_labels(labels, grid, space.grid, space.matrix)
+            place = Space.from_affine(space.grid.shape, space.grid.affine, (SCANNER, SCANNER))
+            mask = place.to_lps(to_scheme(restored, SCHEME))
+            write_mask(temporary[masks[modality]], mask, place)
+            if modality in study:
+                frames = series_grid(study[modality])
+                write_segmentation(
+                    temporary[objects[modality]], study[modality],
+                    reorder(restored, space.grid, frames), form, model,
+                )  # fmt: skip
     return files
+
+
+@contextmanager
+def _all_or_none(out: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Yield a temporary path for each file; if the block fails, none of them is left in `out`."""
+    is_new = not out.exists()
+    try:
+        with ExitStack() as stack:
+            yield {path: stack.enter_context(atomic_path(path)) for path in files}
+    except BaseException:
+        if is_new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
 
 
 def restore_labels(

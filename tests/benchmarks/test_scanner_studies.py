@@ -10,6 +10,7 @@ from benchmarks.scanner_studies import (
     PAGE,
     acquire,
     limb,
+    pose_table,
     quality_table,
     rigid,
     study_table,
@@ -20,6 +21,7 @@ from scanner.volumes import Grid, Volume, displacement, rotation_angle
 def test_the_page_holds_the_committed_tables() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert study_table() in page
+    assert pose_table() in page
     assert quality_table() in page
 
 
@@ -41,7 +43,11 @@ def test_a_table_shows_means_by_thickness(tmp_path: Path, monkeypatch: pytest.Mo
     scanner_studies.write_table("studies", scanner_studies.FIELDS, rows)
     [line] = [line for line in study_table().splitlines() if line.startswith("| 5 mm")]
     assert "0.30 mm" in line and "0.100" in line and "four" in line
-    assert "Means over 2 patients" in study_table()
+    assert line.split(" | ")[2] == "2"  # patients
+    assert scanner_studies.has_study("b", 5) and not scanner_studies.has_study("b", 3)
+    assert [row["case"] for row in scanner_studies.without("studies", "a", 5)] == ["b"]
+    [line] = [line for line in pose_table().splitlines() if line.startswith("| 5 mm")]
+    assert line.endswith("-0.100 |")
 
 
 def test_a_slice_is_the_mean_of_the_tissue_in_it_and_a_gap_is_not_measured() -> None:

@@ -1,10 +1,13 @@
 """A simulated scanner: DICOM series of a head, as odd as those of real scanners."""
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+import dcmqi
+import nibabel as nib
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -238,3 +241,14 @@ def write_headers(
 def read(path: Path) -> Dataset:
     """Read a DICOM file."""
     return pydicom.dcmread(path)
+
+
+def read_by_dcmqi(path: Path, folder: Path) -> list[nib.Nifti1Image]:
+    """The segments of a DICOM SEG, in order, as DCMQI reads them."""
+    folder.mkdir()
+    program = Path(dcmqi.__file__).parent / "bin" / "segimage2itkimage"
+    subprocess.run(
+        [program, "--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nii"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return [nib.Nifti1Image.from_filename(p) for p in sorted(folder.glob("*.nii*"))]

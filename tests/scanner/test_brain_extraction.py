@@ -81,9 +81,10 @@ def _sagittal(grid: Grid) -> Grid:
 
 @pytest.mark.slow
 def test_noise_is_no_brain() -> None:
-    noise = np.random.default_rng(0).uniform(0, 1000, (150, 150, 110)).astype(np.float32)
+    grid = Grid((150, 150, 110), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    noise = np.random.default_rng(0).uniform(0, 1000, grid.shape).astype(np.float32)
     with pytest.raises(GliosliceError, match="no brain"):
-        extract_brain(Volume(noise, Grid(noise.shape, np.diag([-1.0, -1.0, 1.0, 1.0]))))
+        extract_brain(Volume(noise, grid))
 
 
 @pytest.mark.parametrize(

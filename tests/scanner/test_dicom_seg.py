@@ -15,7 +15,10 @@ from glioslice.labels import CORE, EDEMA, ENHANCING, to_regions
 from scanner.dicom_seg import CLASSIC, FORMS, LABELMAP, write_segmentation
 from scanner.series import find_series, read_instances, series_grid
 from scanner.volumes import TO_LPS
-from tests.scanner.simulated_scanner import PRIVATE_TEXTS, T1CE, write_headers
+from tests.scanner.simulated_scanner import PRIVATE_TEXTS, T1CE, read_by_dcmqi, write_headers
+
+ORDER = [0, 2, 1, 3]
+"""Segment of a label map by label: background, core, edema, enhancing."""
 
 
 @pytest.fixture
@@ -93,6 +96,42 @@ def test_highdicom_reads_the_frames_of_each_source(
     assert codes == (expected if form == CLASSIC else ["79654002", "C81175", "C113842"])
     algorithm = segmentation.get_segment_description(1).algorithm_identification
     assert algorithm is not None and algorithm.name.startswith("glioslice")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dcmqi_reads_every_voxel_at_its_place(
+    form: str, sources: list[pydicom.Dataset], tmp_path: Path
+) -> None:
+    """DCMQI is other code, in C++; it makes one file of a label map, else one of each segment."""
+    labels = nested(sources)
+    write_segmentation(tmp_path / "mask.dcm", sources, labels, form)
+    found = read_by_dcmqi(tmp_path / "mask.dcm", tmp_path / "read")
+    expected: list[NDArray[np.int64]] = (
+        list(to_regions(labels).astype(int))
+        if form == CLASSIC
+        else [np.choose(labels, ORDER).astype(int)]
+    )
+    assert len(found) == len(expected)
+    affine = series_grid(sources).affine
+    for image, segment in zip(found, expected, strict=True):
+        voxels = np.asarray(image.dataobj)
+        at = np.argwhere(voxels > 0)
+        world = image.affine @ np.vstack([at.T, np.ones(len(at))])
+        index = tuple(np.rint((np.linalg.inv(affine) @ world)[:3]).astype(int))
+        assert len(at) == np.count_nonzero(segment)
+        np.testing.assert_array_equal(segment[index] > 0, True)
+        if form == LABELMAP:
+            np.testing.assert_array_equal(voxels[tuple(at.T)], segment[index])
+
+
+def test_dciodvfy_knows_no_label_maps_but_finds_nothing_else(
+    sources: list[pydicom.Dataset], tmp_path: Path
+) -> None:
+    path = tmp_path / "mask.dcm"
+    write_segmentation(path, sources, nested(sources), LABELMAP)
+    done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+    errors = [line for line in (done.stderr + done.stdout).splitlines() if "Error" in line]
+    assert all("Information Object Not found" in e or "SegmentNumber of 0" in e for e in errors)
 
 
 @pytest.mark.parametrize("empty", [False, True])

@@ -21,11 +21,11 @@ from benchmarks.scanner_studies import Acquisition, dice, random_pose, registrat
 from firmware_host import stream
 from glioslice.cases import read_case
 from glioslice.dataset_layouts import MODALITIES
-from glioslice.labels import EDEMA, ENHANCING, to_regions
+from glioslice.labels import EDEMA, ENHANCING, SCHEMES, from_scheme, to_regions
 from glioslice.nifti import Space, read_nifti, write_mask
 from scanner import prepare, restore
 from scanner.case_files import read_spaces
-from scanner.restore import restore_labels
+from scanner.restore import SHOWN, restore_labels
 from scanner.series import find_series, read_instances, series_grid
 from scanner.volumes import TO_LPS, Grid, Volume, region_on_grid, rotation_angle
 from tests.conftest import ROOT
@@ -39,6 +39,7 @@ from tests.scanner.simulated_scanner import (
     Protocol,
     phantom_head,
     read,
+    read_by_dcmqi,
     scan,
     small_volume,
     write_headers,
@@ -205,6 +206,23 @@ def test_the_run_leaves_a_segmentation_of_each_source(
         assert series_grid(sources).shape == (sources[0].Columns, sources[0].Rows, len(sources))
 
 
+def test_dcmqi_reads_the_mask_where_the_tumour_is(
+    scans: tuple[Path, object], result: Path, tmp_path: Path
+) -> None:
+    """DCMQI (C++) makes a NIfTI file of each segment: the voxels of ours, at the same places."""
+    read_back = [read_by_dcmqi(result / f"mask-on-{m}.dcm", tmp_path / m) for m in SHOWN]
+    for modality, segments in zip(SHOWN, read_back, strict=True):
+        ours = nib.load(result / f"mask-on-{modality}.nii.gz")
+        assert isinstance(ours, nib.Nifti1Image)
+        labels = from_scheme(np.asarray(ours.dataobj).astype(np.uint8), SCHEMES[0])
+        assert len(segments) == 3
+        for region, image in zip(to_regions(labels), segments, strict=True):
+            found = np.argwhere(np.asarray(image.dataobj) > 0)
+            world = image.affine @ np.vstack([found.T, np.ones(len(found))])
+            at = np.rint((np.linalg.inv(ours.affine) @ world)[:3]).astype(int)
+            assert len(found) == region.sum() == region[tuple(at)].sum()
+
+
 def test_a_restored_mask_is_not_put_on_another_study(
     result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,6 +332,31 @@ def test_no_space_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+RESTORE_WITH_LIMIT = """
+import resource, sys
+from scanner import restore
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+restore.main(sys.argv[2:])
+"""
+
+
+def test_no_space_for_dicom_leaves_no_nifti_either(
+    scans: tuple[Path, object], result: Path, tmp_path: Path
+) -> None:
+    sizes = {p.name: p.stat().st_size for p in result.glob("mask-on-*")}
+    limit = max(size for name, size in sizes.items() if name.endswith(".nii.gz")) + 2000
+    assert limit < min(size for name, size in sizes.items() if name.endswith(".dcm"))
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-c", RESTORE_WITH_LIMIT, str(limit), result / "mask.nii.gz",
+         result / "case", "--out", out, "--dicom", scans[0]],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not out.exists()
 
 
 def test_regions_stay_nested_in_thick_slices(head: Head) -> None:
