@@ -128,7 +128,10 @@ def measure(paths: Sequence[Path], thickness_mm: Sequence[int] = THICKNESS) -> N
         for thickness in missing:
             series = acquire_study(head, case.name, thickness)
             rows, prepared = measure_study(case, series, thickness, engine, direct)
-            judged = judge_all(case, series, prepared, thickness)
+            judged = [
+                quality_row(case.name, thickness, modality, "", quality)
+                for modality, quality in prepared.quality.items()
+            ]
             if thickness == FAULTS_AT:
                 other = read_case(paths[index - 1]) if len(paths) > 1 else None
                 judged += judge_faults(case, series, prepared, other)
@@ -337,16 +340,6 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Return the Dice of two regions."""
     total = int(one.sum() + other.sum())
     return 2 * int((one & other).sum()) / total if total else 1.0
-
-
-def judge_all(
-    case: Case, series: Mapping[str, Acquisition], prepared: Prepared, thickness: int
-) -> list[dict[str, object]]:
-    """Return a row for each registration of the study."""
-    return [
-        quality_row(case.name, thickness, modality, "", quality)
-        for modality, quality in prepared.quality.items()
-    ]
 
 
 def judge_faults(

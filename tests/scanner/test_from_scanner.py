@@ -113,14 +113,31 @@ def test_the_case_is_ready_and_registered(
     assert dice(brain, (case.images != 0).any(axis=0)) > 0.93
 
 
+TEXTS = {"AS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
+"""DICOM's value representations that hold text, dates and identifiers."""
+
+SHORTEST = 5
+"""Characters of a text that does not occur in other data by chance."""
+
+
+def texts_of(folder: Path) -> set[str]:
+    """Every text in the headers of a study."""
+    values = [
+        str(value)
+        for path in folder.rglob("*")
+        if path.is_file()
+        for element in read(path).iterall()
+        if element.VR in TEXTS
+        for value in (element.value if element.VM > 1 else [element.value])
+    ]
+    return {value for value in values if len(value) >= SHORTEST}
+
+
 def test_nothing_of_the_patient_leaves_the_study_but_in_dicom(
     scans: tuple[Path, object], result: Path
 ) -> None:
-    texts = set(PRIVATE_TEXTS) | {str(scans[0]), str(scans[0].parent)}
-    for path in sorted(p for p in scans[0].rglob("*") if p.is_file()):
-        header = read(path)
-        uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
-        texts |= {str(header[uid].value) for uid in uids}
+    texts = texts_of(scans[0]) | {str(scans[0]), str(scans[0].parent)}
+    assert texts >= {*PRIVATE_TEXTS, T1CE.description} and len(texts) > 150
     needles = [text.encode(code) for text in sorted(texts) for code in ("utf-8", "latin-1")]
     found = 0
     for path, content in files(result):
@@ -290,6 +307,33 @@ def test_bad_folders_end_in_one_line(
     assert message in error
     assert not (tmp_path / "Case").exists()
     assert not list(tmp_path.glob(".prepare*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "2 candidates for T1ce"),
+        (["--t1ce", "99"], "have the number 99"),
+        (["--study", "3"], "no --study 3"),
+        (["--t1ce", "12", "--brain-extraction", "none"], "still has its skull"),
+    ],
+)
+def test_the_one_command_takes_what_the_tags_do_not_decide(
+    options: list[str],
+    message: str,
+    study: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_headers(study, T1CE)
+    write_headers(study, T1CE, number=12, description="t1_mprage_km")
+    write_headers(study, FLAIR)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        stream.main([str(study), "--port", "sim://", "--dicom-out", str(out), *options])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_perfusion_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
