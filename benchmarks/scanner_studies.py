@@ -426,7 +426,7 @@ def study_table() -> str:
                 f"{_mean(group, 'error_mm'):.2f} mm, {_mean(group, 'error_degrees'):.2f}°",
                 f"{_mean(group, 'brain_dice'):.3f}",
                 *(", ".join(f"{v:.2f}" for v in ways[way]) for way in ("direct", "scanner")),
-                f"{lost:.3f}", f"{_mean(group, 'cpu_seconds'):.0f} s",
+                _signed(lost), f"{_mean(group, 'cpu_seconds'):.0f} s",
             ))  # fmt: skip
     memory = max((float(row["peak_mb"]) for row in rows), default=0.0) / 1024
     return (
@@ -447,9 +447,14 @@ def pose_table() -> str:
             lines.append((
                 f"{thickness} mm", len(group),
                 *(", ".join(f"{v:.2f}" for v in way) for way in (aligned, centred)),
-                f"{np.mean(aligned) - np.mean(centred):.3f}",
+                _signed(float(np.mean(aligned) - np.mean(centred))),
             ))  # fmt: skip
     return table(head, lines)
+
+
+def _signed(value: float) -> str:
+    """Return a difference of Dice to three digits, 0.000 without a sign."""
+    return f"{round(value, 3) + 0.0:.3f}"
 
 
 def _mean(rows: Sequence[Mapping[str, str]], field: str) -> float:
