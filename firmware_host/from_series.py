@@ -57,11 +57,12 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     check_free(case, force=arguments.force)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)
-    given = {m: getattr(arguments, m) for m in MODALITIES if getattr(arguments, m)}
+    given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
     sources, link = load_study(arguments.case, given, arguments.study)
     prepared = prepare_case(sources, arguments.brain_extraction or DEEPBET, show_progress)
     write_case(case, prepared, force=arguments.force)
     arguments.case, arguments.output = case, mask
+    vars(arguments).update(dict.fromkeys(MODALITIES))  # they named series; now CASE is named
     run.stream_case(arguments, far_end)
     labels, _, _ = read_mask(mask, arguments.labels)
     files = restore_case(labels, case, folder, link, force=arguments.force)

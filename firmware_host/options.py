@@ -6,7 +6,6 @@ from pathlib import Path
 
 from glioslice import cli
 from glioslice.case_options import add_case_options
-from glioslice.dataset_layouts import MODALITIES
 from glioslice.missing_modalities import add_missing_option
 
 CODECS = ("lossy", "lossless", "webp", "zlib", "raw")
@@ -116,9 +115,9 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_series_options(parser: argparse.ArgumentParser) -> None:
     """Add what `glioslice prepare` asks for if the tags of a study do not decide."""
-    group = parser.add_argument_group("a scanner's folder of DICOM series")
-    for modality in MODALITIES:
-        group.add_argument(f"--{modality}", metavar="SERIES", help="the number of its series")
+    group = parser.add_argument_group(
+        "a scanner's folder of DICOM series", "--t1ce and the others then take a series' number"
+    )
     group.add_argument("--study", type=int, metavar="N", help="which study of several, from 1")
     group.add_argument(
         "--brain-extraction", metavar="METHOD", help="as in glioslice prepare; default: deepbet"

@@ -79,7 +79,9 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
         played = given.case if given.play else None
         return handshake.device_command(given.model, given.baud, played, given.missing)
 
-    inputs.given_source(arguments)
+    series = bool(arguments.dicom_out) or from_series.holds_series(arguments.case)
+    if not series:  # there --t1ce and the others are numbers of series, not files
+        inputs.given_source(arguments)
     if arguments.open:
         finished_case.show(arguments.open, arguments.case, arguments, arguments.view or 0)
     elif arguments.list:
@@ -88,7 +90,7 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
         doctor.examine(arguments, far_end or device)
     elif pooled_cases.wants_several(arguments):
         pooled_cases.stream_on_boards(arguments, far_end or device)
-    elif arguments.dicom_out or from_series.holds_series(arguments.case):
+    elif series:
         from_series.stream_series(arguments, far_end or device)
     elif batch.list_cases(arguments.case):
         batch.stream_folder(arguments, far_end or device)
