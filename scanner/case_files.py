@@ -8,10 +8,12 @@
 All but the last hold no name, no date, no identifier and no UID.
 """
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,11 +75,25 @@ def write_case(
             }
             write_json(temporary / LINK, record)
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`, which other processes may be replacing at the same time."""
+    while True:
+        if folder.exists():
+            old = temporary.with_name(f"{temporary.name}-old")
+            with suppress(FileNotFoundError):
+                os.replace(folder, old)
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.replace(temporary, folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def check_free(folder: Path, *, force: bool) -> None:
