@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from firmware_host import handshake
+from firmware_host import handshake, interrupts
 from firmware_host.board_table import BoardRow, show_boards
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.progress import Reporter, RunStatus
 from firmware_host.run import Interrupted, SlicesFailed
+from firmware_host.session import DRAIN
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.model_card import find_model
@@ -250,8 +251,8 @@ class BoardPool:
         """Do the tasks that `make_tasks` returns for the first board's hello.
 
         Raises GliosliceError if no board replies, if their models differ, or if every board is
-        lost; OSError if a file cannot be written. Whatever the reason, tasks that are being done
-        end first.
+        lost; OSError if a file cannot be written; KeyboardInterrupt for a signal that was deferred
+        (`firmware_host.interrupts`). Whatever the reason, tasks that are being done end first.
         """
         queue: TaskQueue[Content] = TaskQueue()
         threads = [
@@ -267,15 +268,13 @@ class BoardPool:
                 self._await_replies(threads)
                 queue.open(make_tasks(self.check_models()))
                 while not queue.wait_until_over(TICK) and any(t.is_alive() for t in threads):
+                    interrupts.check()
                     self._reporter.event("boards", boards=[row.as_json() for row in self.rows()])
             finally:
                 left = queue.waiting
                 queue.stop()
-                for board in self.boards:
-                    if connection := board.connection:  # its thread may end it at any time
-                        connection.close()
-                for thread in threads:
-                    thread.join()
+                self._end(threads)
+        interrupts.check()
         if self._failure is not None:
             raise self._failure
         if left:
@@ -306,10 +305,26 @@ class BoardPool:
         assert found[0].hello is not None
         return found[0].hello
 
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        """Close the connections and wait for the threads that were started.
+
+        After an interrupt each may first take what its board has sent already.
+        """
+        started = [thread for thread in threads if thread.ident is not None]
+        if interrupts.requested():
+            deadline = time.monotonic() + DRAIN + TICK
+            for thread in started:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        for board in self.boards:
+            if connection := board.connection:  # its thread may end it at any time
+                connection.close()
+        for thread in started:
+            thread.join()
+
     def _await_replies(self, threads: Sequence[threading.Thread]) -> None:
         for board, thread in zip(self.boards, threads, strict=True):
             while not board.tried.wait(TICK) and thread.is_alive():
-                pass
+                interrupts.check()
         if self._failure is not None:
             raise self._failure
 

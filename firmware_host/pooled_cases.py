@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from firmware_host import batch, handshake, inputs, outputs, run
+from firmware_host import batch, handshake, inputs, interrupts, outputs, run
 from firmware_host.batch import CasePlan, CaseRow
 from firmware_host.board_addresses import find_boards
 from firmware_host.board_pool import (
@@ -218,15 +218,16 @@ def _run_pool(
     pool = BoardPool(addresses, command, arguments, reporter)
     if page is not None:
         page.set_boards(lambda: {"boards": [row.as_json() for row in pool.rows()]})
-    try:
-        pool.run(make_tasks, workload)
-    except KeyboardInterrupt:
-        print("interrupted; finished cases are kept", file=sys.stderr)
-        raise Interrupted(cli.INTERRUPTED) from None
-    finally:
-        rows = pool.rows()
-        reporter.event("boards", boards=[row.as_json() for row in rows])
-        reporter.result(*format_boards(rows), "")
+    with interrupts.deferred():
+        try:
+            pool.run(make_tasks, workload)
+        except KeyboardInterrupt:
+            print("interrupted; what is finished is kept", file=sys.stderr)
+            raise Interrupted(cli.INTERRUPTED) from None
+        finally:
+            rows = pool.rows()
+            reporter.event("boards", boards=[row.as_json() for row in rows])
+            reporter.result(*format_boards(rows), "")
 
 
 def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Reporter) -> None:
@@ -238,7 +239,11 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
     outputs.check_writable(paths, arguments.force)
     addresses = find_boards(arguments)
     case = inputs.load_case(arguments)
-    with open_page(arguments.view, reporter) as page, reporting_end(reporter):
+    with (
+        open_page(arguments.view, reporter) as page,
+        reporting_end(reporter),
+        interrupts.deferred(),
+    ):
         observer = PageObserver(page)
         shared = SharedCase(case, arguments, observer)
         try:
@@ -269,3 +274,4 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
             "case", case=job.case.name, state="complete", error=None, files=files, report=report
         )
         reporter.result(*lines, *run.result_lines(StreamResult(job, report, lines)))
+        interrupts.check()
