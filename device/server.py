@@ -5,6 +5,8 @@
     serve   Start, Slices   a mask or an Error for each, then End; Start or HostHello may follow
     play                    Start with the volume, every mask, End; another HostHello plays again
 
+During a run the board also sends its temperature, if it has a thermometer.
+
 A host that comes back to its lost run first receives the leading results again. A message out of
 turn gets the reply Error(REFUSED) and changes nothing. A board that has to stop finishes the
 current slice, then sends Error(STOPPED) and End.
@@ -17,6 +19,7 @@ from dataclasses import replace
 from device.board import Board, PlayedCase
 from device.lifecycle import ALIVE, POLL_INTERVAL, StopRequest, notify
 from device.run import ResultSender, ResumableRun, SegmentationRun
+from device.telemetry import read_temperature
 from glioslice.wire.connection import Connection, PeerClosed
 from glioslice.wire.layout import MAX_SIDE
 from glioslice.wire.link import LinkError
@@ -30,12 +33,16 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
+    Temperature,
     VersionError,
     receive,
     send,
 )
 
 logger = logging.getLogger(__name__)
+
+TEMPERATURE_INTERVAL = 5.0
+"""Seconds between two messages on the board's temperature."""
 
 FLUSH_TIMEOUT = 1.0
 """Seconds that a stopping board gives its last messages to reach the host."""
@@ -52,6 +59,7 @@ class HostSession:
         self._served: HostHello | None = None
         self._run: SegmentationRun | None = None
         self._sender = ResultSender(connection)
+        self._temperature_due = 0.0
 
     def run(self) -> None:
         """Handle messages until the board has to stop.
@@ -80,6 +88,7 @@ class HostSession:
         run = self._run
         match message:
             case Slice() if run is not None and message.index in run.pending:
+                self._send_temperature()
                 self._sender.send(run.segment_message(message))
                 if not run.pending:
                     self._end_run(run)
@@ -123,6 +132,7 @@ class HostSession:
             if self._stop.requested:
                 return  # `run` informs the host
             notify(ALIVE)
+            self._send_temperature()
             self._sender.send(run.segment_slice(index, prepared, time.perf_counter_ns()))
         self._end_run(run)
 
@@ -142,6 +152,15 @@ class HostSession:
         if choice.mode is Mode.SERVE and not run.pending:
             self._end_run(run)
         return run
+
+    def _send_temperature(self) -> None:
+        """Send the temperature where there is one, but not with every slice."""
+        if time.monotonic() < self._temperature_due:
+            return
+        self._temperature_due = time.monotonic() + TEMPERATURE_INTERVAL
+        degrees = read_temperature()
+        if degrees is not None and -100 <= degrees <= 200:
+            send(self._connection, Temperature(round(10 * degrees)))
 
     def _end_run(self, run: SegmentationRun) -> None:
         send(self._connection, run.end())

@@ -99,7 +99,15 @@ class PoolBoard:
     slices: int = 0
     seconds: float = 0.0
     error: str = ""
+    last_temperature_c: float | None = None
     tried: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def temperature_c(self) -> float | None:
+        """The temperature that the board sent last, None if it sends none."""
+        status = self.status
+        now = None if status is None else status.masks.temperature_c
+        return self.last_temperature_c if now is None else now
 
     def row(self) -> BoardRow:
         """Return the board's row in the table."""
@@ -112,8 +120,8 @@ class PoolBoard:
             rate = self.slices / self.seconds
         return BoardRow(
             self.address.name, self.address.port, self.state, self.task, done, slices,
-            None if rate is None else round(rate, 3), link, self.finished, self.returned,
-            self.error or None,
+            None if rate is None else round(rate, 3), link, self.temperature_c, self.finished,
+            self.returned, self.error or None,
         )  # fmt: skip
 
 
@@ -359,8 +367,9 @@ class BoardPool:
                 queue.wait_until_over(RETRY)
             if not queue.over:
                 logger.warning("%s: %s; given up", name, board.error)
-            board.state = "lost"
+            board.state = "ended" if queue.stopped else "lost"
         except BaseException as error:  # the main thread raises it
+            board.state = "ended"
             self._failure = self._failure or error
             queue.stop()
 
@@ -419,6 +428,7 @@ class BoardPool:
                 board.finished += 1
                 queue.finish()
             board.seconds += time.monotonic() - started
+            board.last_temperature_c = board.temperature_c
             board.state, board.task, board.status = "idle", None, None
 
     def _note_failure(

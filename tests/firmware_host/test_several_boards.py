@@ -1,5 +1,6 @@
 """Several boards on one host: who takes which case, what is given back, and what is refused."""
 
+import argparse
 import csv
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,8 +22,9 @@ from typing import Any
 import pytest
 
 from benchmarks.scale_runs import children_of, stream_and_kill
-from firmware_host import interrupts, outputs, pooled_cases, stream
+from firmware_host import handshake, interrupts, outputs, pooled_cases, stream
 from firmware_host.board_pool import Task, TaskQueue
+from firmware_host.board_table import BoardRow, format_boards
 from firmware_host.shared_case import spans
 from glioslice.files import write_bytes
 from tests.firmware_host.commands import (
@@ -154,6 +157,34 @@ def test_one_case_on_several_boards_has_the_same_mask(
     found = json.loads(report.read_text())
     assert found["complete"] is True and found["masks"] == found["slices"] == 4
     assert all(re.search(rf"^sim-{n} +finished", done.stdout, re.M) for n in (1, 2, 3))
+
+
+WARM_BOARD = """
+import runpy
+from device import telemetry
+telemetry.read_temperature = lambda: 52.0
+runpy.run_module("device", run_name="__main__", alter_sys=True)
+"""
+
+
+def warm_board(arguments: argparse.Namespace) -> list[str]:
+    """A board with a thermometer."""
+    python, _, _, *options = handshake.device_command(arguments.model, arguments.baud)
+    return [python, "-c", WARM_BOARD, *options]
+
+
+@pytest.mark.slow
+def test_the_table_has_the_temperature_of_a_board_that_sends_it(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path)
+    stream.main([*map(str, options), "--json"], warm_board)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    boards = [event["boards"] for event in events if event["event"] == "boards"][-1]
+    assert [board["temperature_c"] for board in boards] == [52.0, 52.0]
+    rows = [BoardRow(**board) for board in boards]
+    assert all("  52 °C  " in line for line in format_boards(rows)[1:])
+    assert "  -  " in format_boards([replace(rows[0], temperature_c=None)])[1]
 
 
 def masks_of_few(few: Path) -> list[str]:
