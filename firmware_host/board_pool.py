@@ -23,7 +23,7 @@ from firmware_host import handshake, interrupts
 from firmware_host.board_table import BoardRow, show_boards
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.progress import Reporter, RunStatus
-from firmware_host.run import Interrupted, SlicesFailed
+from firmware_host.run import Interrupted, OutputsFailed, SlicesFailed, UnwritableFile
 from firmware_host.session import DRAIN
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
@@ -133,8 +133,8 @@ class Workload(Protocol[Performed]):
     ) -> int:
         """Do a task on a board; return how many slices it segmented.
 
-        Raises TaskFailed, OSError for files that cannot be written, and any other GliosliceError
-        if the board failed.
+        Raises TaskFailed, OSError or UnwritableFile for files that cannot be written, and any other
+        GliosliceError if the board failed.
         """
 
     def gave_back(self, board: PoolBoard, content: Performed, error: str) -> None:
@@ -259,8 +259,9 @@ class BoardPool:
         """Do the tasks that `make_tasks` returns for the first board's hello.
 
         Raises GliosliceError if no board replies, if their models differ, or if every board is
-        lost; OSError if a file cannot be written; KeyboardInterrupt for a signal that was deferred
-        (`firmware_host.interrupts`). Whatever the reason, tasks that are being done end first.
+        lost; OSError or UnwritableFile for a file that cannot be written; KeyboardInterrupt for a
+        signal that was deferred (`firmware_host.interrupts`). Whatever the reason, tasks that are
+        being done end first.
         """
         queue: TaskQueue[Content] = TaskQueue()
         threads = [
@@ -367,7 +368,7 @@ class BoardPool:
                 queue.wait_until_over(RETRY)
             if not queue.over:
                 logger.warning("%s: %s; given up", name, board.error)
-            board.state = "ended" if queue.stopped else "lost"
+            board.state = "ended" if interrupts.requested() or self._failure else "lost"
         except BaseException as error:  # the main thread raises it
             board.state = "ended"
             self._failure = self._failure or error
@@ -409,10 +410,10 @@ class BoardPool:
             board.state, board.task, started = "streaming", task.name, time.monotonic()
             try:
                 board.slices += workload.perform(board, connection, hello, task.content)
-            except TaskFailed as error:
+            except (TaskFailed, OutputsFailed) as error:
                 workload.failed(board, task.content, one_line(error))
                 queue.finish()
-            except OSError as error:
+            except (OSError, UnwritableFile) as error:
                 workload.ended(board, task.content, one_line(error))
                 queue.finish()
                 raise

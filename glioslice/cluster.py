@@ -103,11 +103,11 @@ class Part:
 
 
 def parse_part(text: str) -> Part:
-    """Return the part that K/N means, for argparse."""
+    """Return the part that K/N means; raises GliosliceError."""
     number, slash, count = text.partition("/")
     if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return Part(int(number), int(count))
-    raise argparse.ArgumentTypeError(f"'{text}' is not a part such as 3/16, from 1/16 to 16/16")
+    raise GliosliceError(f"--part {text}: is not a part such as 3/16, from 1/16 to 16/16")
 
 
 def in_part(name: str, part: Part) -> bool:
@@ -119,9 +119,7 @@ def in_part(name: str, part: Part) -> bool:
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add --part, --dask and --summary, which exclude each other."""
     group = parser.add_argument_group("an archive of cases").add_mutually_exclusive_group()
-    group.add_argument(
-        "--part", type=parse_part, metavar="K/N", help="only part K of N, by a hash of the name"
-    )
+    group.add_argument("--part", metavar="K/N", help="only part K of N, by a hash of the name")
     group.add_argument(
         "--dask", nargs="?", const=LOCAL, metavar="SCHEDULER",
         help="share the cases among the workers of a Dask cluster, such as tcp://host:8786; "
@@ -135,7 +133,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
 
 def wants_archive(arguments: argparse.Namespace) -> bool:
     """Return whether the options are those of an archive."""
-    return bool(arguments.part or arguments.dask or arguments.summary)
+    return arguments.part is not None or bool(arguments.dask or arguments.summary)
 
 
 def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
@@ -163,10 +161,11 @@ def run_archive(
     if arguments.summary:
         write_summary(archive)
         return
-    check_folder(archive.out)
     cases = archive.cases
-    if arguments.part:
-        cases = [case for case in cases if in_part(case.name, arguments.part)]
+    if arguments.part is not None:
+        part = parse_part(arguments.part)
+        cases = [case for case in cases if in_part(case.name, part)]
+    check_folder(archive.out)
     waiting = [case for case in cases if arguments.force or not is_done(archive, case.name)]
     print(f"{len(cases)} cases, {len(cases) - len(waiting)} done before", flush=True)
     failed = 0

@@ -1,6 +1,5 @@
 """An archive in parts and on a cluster: nothing is lost, nothing is double, the table is right."""
 
-import argparse
 import csv
 import os
 import re
@@ -90,7 +89,7 @@ def test_each_case_is_in_exactly_one_part() -> None:
 
 @pytest.mark.parametrize("text", ["0/0", "0/4", "5/4", "3", "/", "-1/4", "1/4/2", "a/b", "1 / 2"])
 def test_what_is_no_part(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a part such as"):
+    with pytest.raises(GliosliceError, match="is not a part such as"):
         parse_part(text)
 
 
@@ -162,6 +161,39 @@ def test_a_full_disk_ends_a_part_and_leaves_no_half_case(
     assert not list(tmp_path.glob("*-result.json"))
     run_here(few, "--out", tmp_path, "--part", "1/1")
     run_here(few, "--out", tmp_path, "--summary")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--part", "0/0"), "--part 0/0: is not a part such as"),
+        (("--dask", "tcp://127.0.0.1:9"), "no Dask scheduler replies at tcp://127.0.0.1:9"),
+        (("--part", "1/1", "--model", "huge"), "no model 'huge'"),
+    ],
+)
+def test_what_is_refused_is_one_line_and_no_folder_is_made(
+    options: tuple[str, ...], expected: str, few: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("glioslice.cluster.CONNECT_TIMEOUT", 0.5)
+    run_here(few, "--out", tmp_path / "out", *options, code=2)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and expected in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_no_file_can_be_written(few: Path, tmp_path: Path) -> None:
+    """The limit of the process stands for a full disk: every picture is larger."""
+    out = tmp_path / "out"
+    for options in (("--part", "1/1"), ("--dask",)):
+        command = ["prlimit", "--fsize=2000", *SEGMENT, str(few), "--out", str(out), *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "File too large" in done.stderr.splitlines()[-1]
+        assert not list(out.glob("*-result.json")) and not list(out.glob(".*"))
+    segment(few, "--out", out, "--part", "1/1")
+    segment(few, "--out", out, "--summary")
 
 
 def test_names_that_are_used_twice_and_folders_without_cases(

@@ -236,9 +236,10 @@ def test_boards_that_never_reply_are_named_and_the_others_work(
 
 
 @pytest.mark.slow
-def test_a_full_disk_fails_a_case_and_keeps_its_masks(
-    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_ends_the_pool_and_keeps_what_is_done(
+    few: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def full(path: Path, content: bytes) -> None:
         if path.name.startswith("Case_02"):
             raise OSError(28, "No space left on device", str(path))
@@ -246,15 +247,26 @@ def test_a_full_disk_fails_a_case_and_keeps_its_masks(
 
     monkeypatch.setattr(outputs, "write_bytes", full)
     options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path)
-    assert refused(capsys, *options) == "error: 1 of 5 cases failed; see the table"
+    assert "No space left on device" in refused(capsys, *options)
     found = states(tmp_path)
-    assert found.pop("Case_02") == "failed" and set(found.values()) == {"complete"}
-    assert (tmp_path / "Case_02-mask.partial.nii.gz").is_file()
-    complete = {f"{case}-mask.nii.gz" for case in found}
-    assert complete <= set(masks(tmp_path)) and not list(tmp_path.glob(".*"))
+    assert found["Case_02"] == "ended" and "complete" in found.values()
+    check_interrupted(tmp_path, alone)
     monkeypatch.undo()
     stream.main([str(option) for option in options])
     assert set(states(tmp_path).values()) == {"complete", "done before"}
+    assert masks(tmp_path) == {name: alone[name] for name in masks_of_few(few)}
+
+
+@pytest.mark.slow
+def test_no_file_can_be_written(few: Path, tmp_path: Path) -> None:
+    """The limit of the process stands for a full disk: every report is larger."""
+    command = ["prlimit", "--fsize=2000", *STREAM, str(few), "--port", LINE, "--boards", "2"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert masks(tmp_path / "out") == {} and not list((tmp_path / "out").glob(".*"))
 
 
 @pytest.mark.slow
