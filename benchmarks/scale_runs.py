@@ -31,11 +31,10 @@ SEGMENT = [sys.executable, "-m", "device.segment"]
 
 BAUD = 115200
 MANY = 10
-RATES = BAUD, 38400
-"""The baud rates at which ten boards are compared with one: at the second one this machine has
-three times as long for each slice."""
+CASES_PER_BOARD = {BAUD: 3, 38400: 1}
+"""The baud rates at which ten boards are compared with one, and cases per board: at the second one
+this machine has three times as long for each slice."""
 
-CASES_PER_BOARD = 3
 SMALL_CASES = 400
 KILLED_BOARDS = 4
 PARTS = 4
@@ -152,7 +151,7 @@ stream.main(options, far_end)
 def measure_speed(folder: Path) -> dict[str, Any]:
     """Return the throughput of ten boards and of one, and of two workers and one process."""
     load = os.getloadavg()[0]
-    lines = [_compare_boards(folder / str(baud), baud) for baud in RATES]
+    lines = [_compare_boards(folder / str(baud), baud) for baud in CASES_PER_BOARD]
     cases = write_small_cases(folder / "small", SMALL_CASES)
     command = [*SEGMENT, str(cases), "--out"]
     _, one = completed([*command, str(folder / "one"), "--part", "1/1"])
@@ -172,18 +171,16 @@ def measure_speed(folder: Path) -> dict[str, Any]:
 
 def _compare_boards(folder: Path, baud: int) -> dict[str, Any]:
     """Return the throughput of one board and of ten on whole cases, in the default mode."""
-    images = make_phantom(0).images
-    first = write_case(folder / "few" / "Case_00", images)
-    for number in range(MANY * CASES_PER_BOARD):
-        name = f"Case_{number:02}"
-        for path in first.iterdir():
-            target = folder / "many" / name / path.name.replace(first.name, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.hardlink_to(path)
-            if 0 < number < CASES_PER_BOARD:
-                more = folder / "few" / name / target.name
-                more.parent.mkdir(exist_ok=True)
-                more.hardlink_to(path)
+    first = write_case(folder / "few" / "Case_00", make_phantom(0).images)
+    each = CASES_PER_BOARD[baud]
+    for name, count in (("few", each), ("many", MANY * each)):
+        for number in range(count):
+            case = f"Case_{number:02}"
+            for path in first.iterdir():
+                target = folder / name / case / path.name.replace(first.name, case)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target != path:
+                    target.hardlink_to(path)
     found = {
         name: _throughput(
             folder / name, folder / f"{name}-out", "--port", f"sim://?baud={baud}",

@@ -10,14 +10,22 @@ During a run the board also sends its temperature, if it has a thermometer.
 A host that comes back to its lost run first receives the leading results again. A message out of
 turn gets the reply Error(REFUSED) and changes nothing. A board that has to stop finishes the
 current slice, then sends Error(STOPPED) and End.
+
+A service of `Type=notify` reports to systemd that it is ready, that it is alive and that it is
+stopping, each as a datagram to the socket named by NOTIFY_SOCKET: sd_notify(3).
 """
 
 import logging
+import os
+import signal
+import socket
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from device.board import Board, PlayedCase
-from device.lifecycle import ALIVE, POLL_INTERVAL, StopRequest, notify
 from device.run import ResultSender, ResumableRun, SegmentationRun
 from device.telemetry import read_temperature
 from glioslice.wire.connection import Connection, PeerClosed
@@ -41,11 +49,58 @@ from glioslice.wire.messages import (
 
 logger = logging.getLogger(__name__)
 
+POLL_INTERVAL = 0.2
+"""Seconds after which a wait for the host ends, so that a stop request is noticed."""
+
+FORCE_AFTER = 2.0
+"""Seconds from the request until all waits are ended; simulated links kill the process after 3."""
+
+READY, ALIVE, STOPPING = "READY=1", "WATCHDOG=1", "STOPPING=1"
+"""ALIVE is reported at least once a second, unless a slice takes longer or a host accepts no more
+masks. systemd restarts a service that does not report it within `WatchdogSec`."""
+
 TEMPERATURE_INTERVAL = 5.0
 """Seconds between two messages on the board's temperature."""
 
 FLUSH_TIMEOUT = 1.0
 """Seconds that a stopping board gives its last messages to reach the host."""
+
+
+class StopRequest:
+    """Whether a stop of the process has been requested.
+
+    The signal handler only sets a flag: an exception would interrupt the connection while it holds
+    its lock. A host that accepts no more masks would keep the flag from being seen, so `force` is
+    called from another thread `FORCE_AFTER` seconds later; it has to end every wait.
+    """
+
+    def __init__(self, force: Callable[[], None]) -> None:
+        self.requested = False
+        self._force = force
+
+    def install_handlers(self) -> None:
+        """Let SIGTERM and SIGINT request the stop; call it in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.request())
+
+    def request(self) -> None:
+        """Request the stop; a second request has no effect."""
+        if not self.requested:
+            self.requested = True
+            timer = threading.Timer(FORCE_AFTER, self._force)
+            timer.daemon = True
+            timer.start()
+
+
+def notify(state: str) -> None:
+    """Report `state` to systemd; does nothing if systemd did not start this process."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket, without a file
+        address = "\0" + address[1:]
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(state.encode(), address)
 
 
 class HostSession:
