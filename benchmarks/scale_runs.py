@@ -31,7 +31,7 @@ SEGMENT = [sys.executable, "-m", "device.segment"]
 
 BAUD = 115200
 MANY = 10
-CASES_PER_BOARD = {BAUD: 3, 38400: 1}
+CASES_PER_BOARD = {BAUD: 4, 38400: 1}
 """The baud rates at which ten boards are compared with one, and cases per board: at the second one
 this machine has three times as long for each slice."""
 

@@ -46,6 +46,9 @@ from glioslice.wire.messages import BoardHello, Mode
 
 ALL = "all"
 
+READERS = 2
+"""Cases that are read at a time, each on a core of its own; ten at once would take 4 GB."""
+
 ONE_BOARD_OPTIONS = ("record", "record_masks", "replay", "play")
 
 
@@ -173,7 +176,7 @@ class FolderWorkload:
     ) -> None:
         self._arguments, self._rows, self._reporter = arguments, rows, reporter
         self._page, self._page_turn = page, threading.Lock()
-        self._reading = threading.Lock()  # ten cases at once would take 4 GB
+        self._reading = threading.Semaphore(READERS)
         self._ended: dict[str, dict[str, Any]] = {}
         self._resumable: dict[str, Connection] = {}
 

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import pickle
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scale_runs import kill_parts, scheduler
+from benchmarks.scale_runs import scheduler
 from glioslice.cases import read_case
 from scanner import prepare
 from scanner.case_files import write_case
@@ -24,28 +23,29 @@ from tests.scanner.simulated_scanner import FLAIR, T1CE, Head, write_study
 
 PREPARE = [sys.executable, "-m", "scanner.prepare"]
 OPTIONS = ("--brain-extraction", "none")
-STUDIES = ("Study_A", "Study_B")
+NO_STUDY, STUDY = "Notes", "Study_A"
 
 
 @pytest.fixture(scope="module")
 def archive(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two coarse studies of a head without skull, and a folder that holds none."""
+    """A coarse study of a head without skull, and a folder that holds none."""
     folder = tmp_path_factory.mktemp("archive") / "studies"
     stripped = {m: Volume(v.voxels * head.brain, v.grid) for m, v in head.volumes.items()}
     coarse = [replace(p, in_plane=3.0, size=(70, 80), thickness=6.0) for p in (T1CE, FLAIR)]
-    write_study(folder / STUDIES[0], replace(head, volumes=stripped), coarse)
-    shutil.copytree(folder / STUDIES[0], folder / STUDIES[1])
-    (folder / "Notes").mkdir()
-    (folder / "Notes" / "a.txt").write_text("no images")
+    write_study(folder / STUDY, replace(head, volumes=stripped), coarse)
+    (folder / NO_STUDY).mkdir()
+    (folder / NO_STUDY / "a.txt").write_text("no images")
     return folder
 
 
-def run(archive: Path, out: Path, *options: str, code: int = 0) -> str:
-    command = [*PREPARE, str(archive), "--out", str(out), *OPTIONS, *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
+def run_here(archive: Path, out: Path, *options: str, code: int = 0) -> None:
+    arguments = [str(archive), "--out", str(out), *OPTIONS, *options]
+    if not code:
+        prepare.main(arguments)
+        return
+    with pytest.raises(SystemExit) as end:
+        prepare.main(arguments)
+    assert end.value.code == code
 
 
 def files(case: Path) -> Iterator[tuple[str, bytes]]:
@@ -60,50 +60,49 @@ def table(out: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_killed_part_is_repeated_and_a_worker_writes_the_same_case(
-    archive: Path, tmp_path: Path
+def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    studies, parts, dask = (tmp_path / name for name in ("studies", "parts", "dask"))
-    for name in STUDIES:
-        shutil.copytree(archive / name, studies / name)
-    command = [*PREPARE, str(studies), *OPTIONS, "--out", str(parts)]
-    assert kill_parts(command, 1, range(2, 3)) == 1  # after the first study
-    assert "2 of 2 cases are prepared" in run(studies, parts, "--summary")
-    assert "2 cases, 2 done before" in run(studies, parts, "--part", "1/1")
-    rows = [table(parts)[name] for name in STUDIES]
-    assert [row["state"] for row in rows] == ["complete", "complete"]
-    assert rows[0]["sequences"] == "flair t1ce" and rows[0]["brain_ml"] == rows[1]["brain_ml"]
-    assert {path.name for path in parts.iterdir() if not path.name.startswith(".prepare-")} == {
-        *STUDIES, *(f"{name}-result.json" for name in STUDIES), "summary.csv"
-    }  # fmt: skip
-    shutil.rmtree(studies / STUDIES[0])
+    parts, dask = tmp_path / "parts", tmp_path / "dask"
+    command = [*PREPARE, str(archive), "--out", str(parts), *OPTIONS, "--part", "1/1"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "2 cases, 0 done before\n"
+        process.kill()  # while it prepares the first one
+    run_here(archive, parts, "--part", "1/1", code=2)  # one of the two is no study
+    printed = capsys.readouterr()
+    assert f"{STUDY}: complete" in printed.out and f"{NO_STUDY}: error: " in printed.err
     with scheduler(tmp_path / "files", 1) as (address, _):
-        assert "Study_B: complete (1 of 1)" in run(studies, dask, "--dask", address)
-    assert dict(files(parts / STUDIES[1])) == dict(files(dask / STUDIES[1]))
-    assert read_case(parts / STUDIES[0]).space.shape == (240, 240, 155)
+        run_here(archive, dask, "--dask", address, code=2)
+    assert f"{STUDY}: complete" in capsys.readouterr().out
+    for out in (parts, dask):
+        run_here(archive, out, "--summary", code=2)
+        printed = capsys.readouterr()
+        assert "1 of 2 cases are prepared" in printed.out and "1 failed: see" in printed.err
+        rows = table(out)
+        assert list(rows) == [NO_STUDY, STUDY]
+        assert rows[NO_STUDY]["state"] == "failed" and "no MR images" in rows[NO_STUDY]["error"]
+        assert rows[STUDY]["state"] == "complete" and rows[STUDY]["sequences"] == "flair t1ce"
+        assert {path.name for path in out.iterdir()} == {
+            STUDY, f"{STUDY}-result.json", f"{NO_STUDY}-result.json", "summary.csv"
+        }  # fmt: skip
+    assert dict(files(parts / STUDY)) == dict(files(dask / STUDY))
+    assert read_case(parts / STUDY).space.shape == (240, 240, 155)
+    run_here(archive, parts, "--part", "1/1", code=2)
+    assert "2 cases, 1 done before" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_study_that_is_refused_is_a_row_and_a_full_disk_ends_the_part(
-    archive: Path, tmp_path: Path
-) -> None:
-    limited = tmp_path / "one"
-    shutil.copytree(archive / STUDIES[0], limited / STUDIES[0])
-    shutil.copytree(archive / "Notes", limited / "Notes")
-    command = [*PREPARE, str(limited), "--out", str(tmp_path / "out"), *OPTIONS, "--part", "1/1"]
+def test_a_full_disk_ends_a_part_and_leaves_no_half_case(archive: Path, tmp_path: Path) -> None:
+    """The limit of the process stands for a full disk: the case's images are larger."""
+    command = [*PREPARE, str(archive), "--out", str(tmp_path / "out"), *OPTIONS, "--part", "1/1"]
     done = subprocess.run(
         ["prlimit", "--fsize=1000000", *command], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
-    assert "File too large" in done.stderr.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Notes-result.json"]
-    run(limited, tmp_path / "out", "--part", "1/1", code=2)  # the other one is done now
-    printed = run(limited, tmp_path / "out", "--summary", code=2)
-    assert "1 of 2 cases are prepared" in printed and "1 failed" in printed
-    row = table(tmp_path / "out")["Notes"]
-    assert row["state"] == "failed" and "holds no MR images" in row["error"]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1], done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{NO_STUDY}-result.json"]
 
 
 @pytest.mark.parametrize(
