@@ -334,7 +334,7 @@ def test_three_signals_at_any_line_of_a_pool(
 ) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *interrupts.ENDING)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    ends = []
+    ends: list[str | int | None] = []
     lines = 0
     try:
         for part in (None, 0.05, 0.2, 0.6, 0.95):
