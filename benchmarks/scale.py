@@ -185,8 +185,8 @@ def speed_text(speed: Mapping[str, Any]) -> str:
 def boards_text(killed: Mapping[str, Any]) -> str:
     """Return what became of cases on boards that were killed."""
     return (
-        f"- {killed['cases']} small cases on {killed['boards']} boards, one of which was killed "
-        f"{killed['kills']} times: {killed['complete']} complete, {killed['lost']} lost, "
+        f"- {killed['cases']} small cases on {killed['boards']} boards; {killed['kills']} times one "
+        f"of them was killed, chosen at random: {killed['complete']} complete, {killed['lost']} lost, "
         f"{killed['double']} double, {killed['different']} masks different from those of "
         "`glioslice segment`."
     )

@@ -352,6 +352,8 @@ class BoardPool:
                         self._do_tasks(board, queue, workload, connection, hello)
                     board.state = "finished"
                     return
+                except OutputFailed:  # no board can change that
+                    raise
                 except BoardUnsuitable as error:
                     board.error = one_line(error)
                     break
