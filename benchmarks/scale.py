@@ -185,10 +185,10 @@ def speed_text(speed: Mapping[str, Any]) -> str:
 def boards_text(killed: Mapping[str, Any]) -> str:
     """Return what became of cases on boards that were killed."""
     return (
-        f"- {killed['cases']} small cases on {killed['boards']} boards; {killed['kills']} times one "
-        f"of them was killed, chosen at random: {killed['complete']} complete, {killed['lost']} lost, "
-        f"{killed['double']} double, {killed['different']} masks different from those of "
-        "`glioslice segment`."
+        f"- {killed['cases']} small cases on {killed['boards']} boards; {killed['kills']} times "
+        f"one of them was killed, chosen at random: {killed['complete']} complete, "
+        f"{killed['lost']} lost, {killed['double']} double, {killed['different']} masks different "
+        "from those of `glioslice segment`."
     )
 
 
