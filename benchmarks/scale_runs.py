@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +25,7 @@ from benchmarks import ROOT
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.phantom.head import make_phantom
+from glioslice.phantom.head import Phantom, make_phantom
 
 STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
 SEGMENT = [sys.executable, "-m", "device.segment"]
@@ -44,6 +45,12 @@ SEED = 24
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+@lru_cache(maxsize=1)
+def phantom() -> Phantom:
+    """Return the phantom, which takes long to make."""
+    return make_phantom(0)
+
+
 def write_case(folder: Path, images: NDArray[np.float32]) -> Path:
     """Write images (4, X, Y, Z) as a case of the BraTS layout of 2018."""
     folder.mkdir(parents=True)
@@ -54,15 +61,15 @@ def write_case(folder: Path, images: NDArray[np.float32]) -> Path:
 
 def write_small_cases(folder: Path, count: int) -> Path:
     """Write `count` different small cases: every third voxel of three slices of the phantom."""
-    phantom = make_phantom(0)
-    depth, thick = phantom.images.shape[-1], 3
-    filled = np.flatnonzero((phantom.labels > 0).any(axis=(0, 1)))
+    images, labels = phantom().images, phantom().labels
+    depth, thick = images.shape[-1], 3
+    filled = np.flatnonzero((labels > 0).any(axis=(0, 1)))
     firsts = np.arange(filled[0], min(filled[-1], depth - thick))
     for number in range(count):
         shift, first = divmod(number, len(firsts))
         y, x = 20 + shift % 3, 20 + shift // 3 % 3
         z = firsts[first]
-        slab = phantom.images[:, x:220:3, y:220:3, z : z + thick] * np.float32(1 + shift // 9)
+        slab = images[:, x:220:3, y:220:3, z : z + thick] * np.float32(1 + shift // 9)
         write_case(folder / f"Case_{number:04}", slab)
     return folder
 
@@ -90,7 +97,7 @@ def size_mb(paths: Iterator[Path]) -> float:
 
 def measure_cost(folder: Path) -> dict[str, Any]:
     """Return what one whole phantom costs to segment here, and to stream to a simulated board."""
-    images = make_phantom(0).images
+    images = phantom().images
     for number in range(3):
         write_case(folder / "cases" / f"Case_{number}", images)
     shutil.copytree(folder / "cases" / "Case_0", folder / "single" / "Case_0")
@@ -171,7 +178,7 @@ def measure_speed(folder: Path) -> dict[str, Any]:
 
 def _compare_boards(folder: Path, baud: int) -> dict[str, Any]:
     """Return the throughput of one board and of ten on whole cases, in the default mode."""
-    first = write_case(folder / "few" / "Case_00", make_phantom(0).images)
+    first = write_case(folder / "few" / "Case_00", phantom().images)
     each = CASES_PER_BOARD[baud]
     for name, count in (("few", each), ("many", MANY * each)):
         for number in range(count):
