@@ -352,7 +352,7 @@ class BoardPool:
                         self._do_tasks(board, queue, workload, connection, hello)
                     board.state = "finished"
                     return
-                except OutputFailed:  # no board can change that
+                except UnwritableFile:  # no board can change that
                     raise
                 except BoardUnsuitable as error:
                     board.error = one_line(error)
