@@ -100,16 +100,25 @@ def check_free(folder: Path, *, force: bool) -> None:
     """Raise GliosliceError if a case cannot be written to `folder`."""
     if folder.is_file():
         raise GliosliceError(f"{folder}: is a file; name a folder for the case")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    present = _names(folder)
+    if not present:
         return
-    if not (folder / RECORD).is_file():
+    if RECORD not in present:
         raise GliosliceError(f"{folder}: holds other files; name a new folder for the case")
     if not force:
         raise GliosliceError(f"{folder}: already exists; name another --out, or add --force")
     own = {RECORD, LINK, MONTAGE, *(f"{folder.resolve().name}_{m}.nii.gz" for m in MODALITIES)}
-    others = sorted(p.name for p in folder.iterdir() if p.name not in own)
+    others = sorted(set(present) - own)
     if others:
         raise GliosliceError(f"{folder}: --force would delete {others[0]}; move it first")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what is in a folder; nothing if it is not there, or if it is just being replaced."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def read_spaces(case: Path) -> tuple[Grid, dict[str, SourceSpace]]:
