@@ -1,8 +1,8 @@
 """Measure what a case costs, prove what several boards and processes do, and write docs/scale.md.
 
-    python benchmarks/scale.py --cost              # CPU, files and link of a case
-    python benchmarks/scale.py --boards            # ten boards against one; boards that are killed
-    python benchmarks/scale.py --archive           # parts and Dask workers, killed at random
+    python benchmarks/scale.py --boards            # 200 cases on boards that are killed at random
+    python benchmarks/scale.py --archive           # 1,000 in parts and with Dask, killed at random
+    python benchmarks/scale.py --cost --speed      # times, on a machine that does nothing else
     python benchmarks/scale.py                     # the page alone, from benchmarks/scale/*.json
 
 Every measurement runs the commands as a user does, on simulated links and on this machine's cores.
@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks import ROOT
 from benchmarks.pages import fill, processor, table
 from benchmarks.scale_runs import (
-    measure_archive,
     measure_cost,
+    measure_killed_archive,
     measure_killed_boards,
     measure_speed,
 )
@@ -34,7 +34,10 @@ SIZES = 10, 1_000, 100_000
 CLUSTER = 16, 256
 """Cores for which the page calculates, if each is like one of this machine's."""
 
-NOT_MEASURED = "- Not measured yet: `python benchmarks/scale.py --{}` on an idle machine."
+CASES = {"boards": 200, "archive": 1000}
+"""How many cases --boards and --archive have."""
+
+NOT_MEASURED = "- Not measured yet: `python benchmarks/scale.py --{}`."
 
 UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
 
@@ -43,26 +46,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure what the options name, then write the page."""
     parser = cli.parser("Measure scale and write docs/scale.md.", "python benchmarks/scale.py")
     parser.add_argument("--cost", action="store_true", help="measure what a case costs")
-    parser.add_argument("--boards", action="store_true", help="several boards against one")
-    parser.add_argument("--archive", action="store_true", help="parts and Dask against one process")
-    parser.add_argument(
-        "--cases", type=int, default=200, metavar="N",
-        help="cases of --boards and --archive (default: %(default)s)",
-    )  # fmt: skip
+    parser.add_argument("--speed", action="store_true", help="ten boards against one, two workers")
+    parser.add_argument("--boards", action="store_true", help="boards that are killed")
+    parser.add_argument("--archive", action="store_true", help="processes that are killed")
+    parser.add_argument("--cases", type=int, metavar="N", help=f"instead of {CASES}")
     cli.run(run, parser.parse_args(argv))
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write a JSON file for each measurement, and the page from all of them."""
-    if arguments.cases < 20:
-        raise GliosliceError("--cases: expected at least 20, so that processes can be killed")
+    sizes = {name: arguments.cases or count for name, count in CASES.items()}
+    if min(sizes.values()) < 40:
+        raise GliosliceError("--cases: expected at least 40, so that processes can be killed")
     measurements: dict[str, Callable[[Path], dict[str, Any]]] = {
         "cost": measure_cost,
-        "boards": lambda folder: {
-            **measure_speed(folder / "speed"),
-            "killed": measure_killed_boards(folder / "killed", arguments.cases),
-        },
-        "archive": lambda folder: measure_archive(folder, arguments.cases),
+        "speed": measure_speed,
+        "boards": lambda folder: measure_killed_boards(folder, sizes["boards"]),
+        "archive": lambda folder: measure_killed_archive(folder, sizes["archive"]),
     }
     for name, measure in measurements.items():
         if getattr(arguments, name):
@@ -85,17 +85,24 @@ def page_parts(results: Mapping[str, dict[str, Any] | None]) -> dict[str, str]:
 
     Raises GliosliceError if the cost of a case was not measured.
     """
-    cost, boards, archive = (results[name] for name in ("cost", "boards", "archive"))
+    cost = results["cost"]
     if cost is None:
         raise GliosliceError(f"{FOLDER / 'cost.json'}: missing; measure with --cost")
-    return {
+    texts: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "speed": speed_text,
+        "boards": boards_text,
+        "archive": archive_text,
+    }
+    parts = {
         "cost": cost_table(cost),
         "plan": plan_table(cost),
         "storage": storage_table(cost),
-        "boards": NOT_MEASURED.format("boards") if boards is None else boards_text(boards),
-        "archive": NOT_MEASURED.format("archive") if archive is None else archive_text(archive),
         "machine": f"Measured on {cost['machine']}.",
     }
+    for name, text in texts.items():
+        result = results[name]
+        parts[name] = NOT_MEASURED.format(name) if result is None else text(result)
+    return parts
 
 
 def cost_table(cost: Mapping[str, Any]) -> str:
@@ -154,35 +161,54 @@ def storage_table(cost: Mapping[str, Any]) -> str:
     return table(("", "read", "written by `segment`"), rows)
 
 
-def boards_text(boards: Mapping[str, Any]) -> str:
-    """Return what was measured with several boards."""
-    killed, many = boards["killed"], boards["many"]
+def speed_text(speed: Mapping[str, Any]) -> str:
+    """Return how fast ten boards and two workers were, and what this machine's part in it was."""
+    lines = []
+    for line in speed["boards"]:
+        one, many = line["one"], line["many"]
+        lines.append(
+            f"- {line['boards']} boards at {line['baud']:,} baud: "
+            f"{many['slices_per_second']:.1f} slices per second, one board: "
+            f"{one['slices_per_second']:.2f}, a factor of {line['factor']:.1f} "
+            f"({many['slices']:,} and {one['slices']:,} slices of whole phantoms; host, simulated "
+            f"lines and boards kept {many['cpu']:.0%} and {one['cpu']:.0%} of the processor busy)."
+        )
+    archive = speed["archive"]
+    lines.append(
+        f"- {archive['cases']} small cases: one process {archive['one_per_s']:.2f} per second, two "
+        f"Dask workers {archive['two_per_s']:.2f}, a factor of {archive['factor']:.2f}."
+    )
+    lines.append(f"- The load average before these runs was {speed['load_before']}.")
+    return "\n".join(lines)
+
+
+def boards_text(killed: Mapping[str, Any]) -> str:
+    """Return what became of cases on boards that were killed."""
     return (
-        f"- {many['boards']} boards on {boards['baud']:,} baud: {many['slices_per_second']:.1f} "
-        f"slices per second, one board: {boards['one']['slices_per_second']:.2f}, a factor of "
-        f"{boards['factor']:.1f} ({boards['one']['slices']} and {many['slices']} slices, default "
-        f"codec; load average before the run: {boards['load_before']}).\n"
-        f"- {killed['cases']} cases on {killed['boards']} boards of which one was killed "
-        f"{killed['kills']} times: {killed['complete']} complete, {killed['lost']} lost, "
-        f"{killed['double']} double, {killed['different']} masks different from those of "
-        "`glioslice segment`."
+        f"- {killed['cases']} small cases on {killed['boards']} boards; {killed['kills']} times "
+        f"one of them was killed, chosen at random: {killed['complete']} complete, "
+        f"{killed['lost']} lost, {killed['double']} double, {killed['different']} masks different "
+        "from those of `glioslice segment`."
     )
 
 
 def archive_text(archive: Mapping[str, Any]) -> str:
-    """Return what was measured with parts and with Dask."""
+    """Return what became of cases in parts and through Dask while processes were killed."""
     parts, dask = archive["parts"], archive["dask"]
-    lines = [
-        f"- {archive['cases']} small cases in parts, {parts['kills']} processes killed at random: "
-        f"{parts['complete']} complete, {parts['lost']} lost, {parts['different']} masks different "
-        "from those of one process.",
+    return (
+        f"- {archive['cases']:,} small cases in parts, {parts['kills']} processes killed at "
+        f"random: {outcome(parts)}.\n"
         f"- The same through a Dask scheduler with {dask['workers']} workers of which one was "
-        f"killed: {dask['complete']} complete, {dask['double']} reported twice, "
-        f"{dask['different']} different.",
-        f"- Throughput: one process {archive['one_per_s']:.2f} cases per second, two workers "
-        f"{archive['two_per_s']:.2f}, a factor of {archive['factor']:.2f}.",
-    ]
-    return "\n".join(lines)
+        f"killed: {outcome(dask)}, {dask['double']} reported twice."
+    )
+
+
+def outcome(found: Mapping[str, int]) -> str:
+    """Return how the files and the merged table compare with those of one process."""
+    return (
+        f"{found['complete']:,} complete, {found['lost']} lost, {found['different']} masks and "
+        f"{found['rows_different']} rows of the table different from those of one process"
+    )
 
 
 def duration(seconds: float) -> str:

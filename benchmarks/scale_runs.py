@@ -1,5 +1,6 @@
 """The runs behind docs/scale.md: the commands as a user types them, some of them killed."""
 
+import csv
 import json
 import os
 import re
@@ -9,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,17 +25,30 @@ from benchmarks import ROOT
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.phantom.head import make_phantom
+from glioslice.phantom.head import Phantom, make_phantom
 
 STREAM = [sys.executable, str(ROOT / "firmware_host" / "stream.py")]
 SEGMENT = [sys.executable, "-m", "device.segment"]
 
 BAUD = 115200
 MANY = 10
+CASES_PER_BOARD = {BAUD: 3, 38400: 1}
+"""The baud rates at which ten boards are compared with one, and cases per board: at the second one
+this machine has three times as long for each slice."""
+
+SMALL_CASES = 400
 KILLED_BOARDS = 4
+PARTS = 4
+WORKERS = 3
 SEED = 24
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@lru_cache(maxsize=1)
+def phantom() -> Phantom:
+    """Return the phantom, which takes long to make."""
+    return make_phantom(0)
 
 
 def write_case(folder: Path, images: NDArray[np.float32]) -> Path:
@@ -46,15 +61,15 @@ def write_case(folder: Path, images: NDArray[np.float32]) -> Path:
 
 def write_small_cases(folder: Path, count: int) -> Path:
     """Write `count` different small cases: every third voxel of three slices of the phantom."""
-    phantom = make_phantom(0)
-    depth, thick = phantom.images.shape[-1], 3
-    filled = np.flatnonzero((phantom.labels > 0).any(axis=(0, 1)))
+    images, labels = phantom().images, phantom().labels
+    depth, thick = images.shape[-1], 3
+    filled = np.flatnonzero((labels > 0).any(axis=(0, 1)))
     firsts = np.arange(filled[0], min(filled[-1], depth - thick))
     for number in range(count):
         shift, first = divmod(number, len(firsts))
         y, x = 20 + shift % 3, 20 + shift // 3 % 3
         z = firsts[first]
-        slab = phantom.images[:, x:220:3, y:220:3, z : z + thick] * np.float32(1 + shift // 9)
+        slab = images[:, x:220:3, y:220:3, z : z + thick] * np.float32(1 + shift // 9)
         write_case(folder / f"Case_{number:04}", slab)
     return folder
 
@@ -81,38 +96,38 @@ def size_mb(paths: Iterator[Path]) -> float:
 
 
 def measure_cost(folder: Path) -> dict[str, Any]:
-    """Return what one whole phantom costs to segment here, and to stream to a simulated board."""
-    images = make_phantom(0).images
-    for number in range(3):
-        write_case(folder / "cases" / f"Case_{number}", images)
-    shutil.copytree(folder / "cases" / "Case_0", folder / "single" / "Case_0")
-    runs = {}
-    for name in ("single", "cases"):
+    """Return what one whole phantom costs to segment here, and to stream to a simulated board.
+
+    One case and two are done: what starting the programs costs is not in the difference.
+    """
+    images = phantom().images
+    for number in range(2):
+        write_case(folder / "two" / f"Case_{number}", images)
+    shutil.copytree(folder / "two" / "Case_0", folder / "one" / "Case_0")
+    segment, stream, board = {}, {}, {}
+    for name in ("one", "two"):
         command = [*SEGMENT, str(folder / name), "--out", str(folder / f"{name}-out")]
-        runs[name] = timed([*command, "--part", "1/1"])
-    # Two cases more: what starting the program costs is not in the difference.
-    segment_cpu = (runs["cases"][1] - runs["single"][1]) / 2
-    read = size_mb((folder / "cases" / "Case_0").iterdir())
-    out, report = folder / "streamed", folder / "streamed" / "r.json"
-    board = folder / "board-cpu"
-    command = [
-        sys.executable, "-c", STREAM_COUNTED, str(board), str(folder / "cases" / "Case_0"),
-        "--port", f"sim://?baud={BAUD}", "--output", str(out / "m.nii.gz"), "--report",
-        str(report), "--report", str(out / "r.html"),
-    ]  # fmt: skip
-    _, both, _ = timed(command)
-    board_cpu = float(board.read_text())
-    found = read_json(report)
+        segment[name] = timed([*command, "--part", "1/1"])
+        counted = folder / f"{name}-board"
+        command = [
+            sys.executable, "-c", STREAM_COUNTED, str(counted), str(folder / name),
+            "--port", f"sim://?baud={BAUD}", "--output", str(folder / f"{name}-streamed"),
+        ]  # fmt: skip
+        stream[name] = timed(command)[1]
+        board[name] = float(counted.read_text())
+    streamed = folder / "one-streamed"
+    found = read_json(streamed / "Case_0-report.json")
+    board_cpu = board["two"] - board["one"]
     return {
         "cores": os.cpu_count(),
         "baud": BAUD,
-        "segment_cpu_s": round(segment_cpu, 2),
-        "segment_peak_mb": round(runs["cases"][2]),
-        "host_cpu_s": round(both - board_cpu, 2),
+        "segment_cpu_s": round(segment["two"][1] - segment["one"][1], 2),
+        "segment_peak_mb": round(segment["two"][2]),
+        "host_cpu_s": round(stream["two"] - stream["one"] - board_cpu, 2),
         "board_cpu_s": round(board_cpu, 2),
-        "read_mb": round(read, 2),
-        "segment_written_mb": round(size_mb((folder / "single-out").iterdir()), 3),
-        "stream_written_mb": round(size_mb(out.iterdir()), 3),
+        "read_mb": round(size_mb((folder / "two" / "Case_0").iterdir()), 2),
+        "segment_written_mb": round(size_mb((folder / "one-out").iterdir()), 3),
+        "stream_written_mb": round(size_mb(streamed.iterdir()), 3),
         "bytes_up": found["bytes_up"],
         "bytes_down": found["bytes_down"],
         "link_s": found["seconds"],
@@ -141,47 +156,77 @@ stream.main(options, far_end)
 
 
 def measure_speed(folder: Path) -> dict[str, Any]:
-    """Return the throughput of one board and of ten, on whole slices and the default codec."""
-    images = make_phantom(0).images
-    inside = [
-        np.flatnonzero((images > 0).any(axis=tuple({0, 1, 2, 3} - {axis}))) for axis in (1, 2)
-    ]
-    x, y = (slice(found[0], found[-1] + 1) for found in inside)
-    middle = images.shape[-1] // 2
-    for number in range(2 * MANY):
-        first = middle - 30 + number
-        write_case(folder / "cases" / f"Case_{number:02}", images[:, x, y, first : first + 40])
-    for number in range(2):
-        shutil.copytree(folder / "cases" / f"Case_{number:02}", folder / "few" / f"Case_{number}")
-    port = ("--port", f"sim://?baud={BAUD}")
+    """Return the throughput of ten boards and of one, and of two workers and one process."""
     load = os.getloadavg()[0]
-    one = _throughput(folder / "few", folder / "one", *port, "--boards", "1")
-    many = _throughput(folder / "cases", folder / "many", *port, "--boards", str(MANY))
+    lines = [_compare_boards(folder / str(baud), baud) for baud in CASES_PER_BOARD]
+    cases = write_small_cases(folder / "small", SMALL_CASES)
+    command = [*SEGMENT, str(cases), "--out"]
+    _, one = completed([*command, str(folder / "one"), "--part", "1/1"])
+    with scheduler(folder, 2) as (address, _):
+        _, two = completed([*command, str(folder / "two"), "--dask", address])
     return {
-        "baud": BAUD,
         "load_before": round(load, 1),
-        "one": one,
-        "many": {"boards": MANY, **many},
-        "factor": round(many["slices_per_second"] / one["slices_per_second"], 2),
+        "boards": lines,
+        "archive": {
+            "cases": SMALL_CASES,
+            "one_per_s": round(one, 2),
+            "two_per_s": round(two, 2),
+            "factor": round(two / one, 2),
+        },
     }
 
 
+def _compare_boards(folder: Path, baud: int) -> dict[str, Any]:
+    """Return the throughput of one board and of ten on whole cases, in the default mode."""
+    first = write_case(folder / "few" / "Case_00", phantom().images)
+    each = CASES_PER_BOARD[baud]
+    for name, count in (("few", each), ("many", MANY * each)):
+        for number in range(count):
+            case = f"Case_{number:02}"
+            for path in first.iterdir():
+                target = folder / name / case / path.name.replace(first.name, case)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target != path:
+                    target.hardlink_to(path)
+    found = {
+        name: _throughput(
+            folder / name, folder / f"{name}-out", "--port", f"sim://?baud={baud}",
+            "--boards", str(boards),
+        )
+        for name, boards in (("few", 1), ("many", MANY))
+    }  # fmt: skip
+    one, many = found["few"]["slices_per_second"], found["many"]["slices_per_second"]
+    return {"baud": baud, "boards": MANY, "one": found["few"], "many": found["many"],
+            "factor": round(many / one, 2)}  # fmt: skip
+
+
 def _throughput(cases: Path, out: Path, *options: str) -> dict[str, Any]:
-    """Return slices and slices per second, from the first case's begin to the last one's end."""
+    """Return slices and slices per second, from the first case's begin to the last one's end.
+
+    `cpu` is the share of this machine's processor that the host and its boards used meanwhile.
+    """
     started = ended = 0.0
     slices = 0
-    with _events([*STREAM, str(cases), *options, "--output", str(out), "--json"]) as (_, events):
+    before = os.times()
+    with events_of([*STREAM, str(cases), *options, "--output", str(out), "--json"]) as (_, events):
         for event in events:
             if event["event"] == "begin":
                 started = started or time.monotonic()
             if event["event"] == "case":
                 ended = time.monotonic()
                 slices += event["report"]["slices"]
-    return {"slices": slices, "slices_per_second": round(slices / (ended - started), 3)}
+    after = os.times()
+    used = after[2] + after[3] - before[2] - before[3]  # of children that have ended
+    cores = os.cpu_count() or 1
+    return {
+        "slices": slices,
+        "slices_per_second": round(slices / (ended - started), 3),
+        "cpu": round(used / (after[4] - before[4]) / cores, 2),
+    }
 
 
 @contextmanager
-def _events(
+def events_of(
     command: Sequence[str],
 ) -> Iterator[tuple[subprocess.Popen[str], Iterator[dict[str, Any]]]]:
     """Yield a running command and its JSON events; raises GliosliceError if it fails."""
@@ -192,45 +237,56 @@ def _events(
         raise GliosliceError(f"{' '.join(command)}: exit code {process.returncode}")
 
 
-def measure_killed_boards(folder: Path, count: int) -> dict[str, Any]:
-    """Stream cases to boards of which one is killed again and again; count what was lost."""
-    cases, out, wanted = write_small_cases(folder / "cases", count), folder / "out", folder / "own"
-    command = [*STREAM, str(cases), "--port", "sim://?baud=921600", "--output", str(out)]
+def stream_and_kill(
+    cases: Path, out: Path, every: int, *options: str
+) -> tuple[list[dict[str, Any]], int]:
+    """Stream cases to KILLED_BOARDS boards, one of which is killed after `every` cases again.
+
+    Return the events and the number of kills.
+    """
+    command = [*STREAM, str(cases), "--output", str(out), "--json", *options]
     random, kills, complete = Random(SEED), 0, 0
-    ended: Counter[str] = Counter()
-    with _events([*command, "--boards", str(KILLED_BOARDS), "--json", "--images", "lossless"]) as (
-        process,
-        events,
-    ):
+    kept = []
+    with events_of([*command, "--boards", str(KILLED_BOARDS)]) as (process, events):
         for event in events:
-            if event["event"] == "case" and event["state"] == "complete":
-                complete += 1
-                ended[event["case"]] += 1
-            if event["event"] == "begin" and complete // 10 > kills:
-                boards = _children(process.pid)
+            kept.append(event)
+            complete += event["event"] == "case" and event["state"] == "complete"
+            if event["event"] == "begin" and complete // every > kills:
+                boards = children_of(process.pid)
                 if boards:
                     os.kill(random.choice(boards), signal.SIGKILL)
                     kills += 1
+    return kept, kills
+
+
+def measure_killed_boards(folder: Path, count: int) -> dict[str, Any]:
+    """Stream cases to boards of which one is killed again and again; count what was lost."""
+    cases, out, wanted = write_small_cases(folder / "cases", count), folder / "out", folder / "own"
+    options = ("--port", "sim://?baud=921600", "--images", "lossless")
+    events, kills = stream_and_kill(cases, out, 10, *options)
+    ended = Counter(e["case"] for e in events if e.get("state") == "complete" and "case" in e)
     timed([*SEGMENT, str(cases), "--out", str(wanted), "--part", "1/1"])
+    rows = read_table(out)
     return {
         "cases": count,
         "boards": KILLED_BOARDS,
         "kills": kills,
-        "complete": len(ended),
+        "complete": sum(row["state"] == "complete" for row in rows.values()),
         "lost": count - len(ended),
         "double": sum(times > 1 for times in ended.values()),
-        "different": _different(wanted, out),
+        "different": different_masks(wanted, out),
     }
 
 
-def _children(process: int) -> list[int]:
+def children_of(process: int) -> list[int]:
+    """Return the ids of the processes that a process has started."""
     listed = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False
     )
     return [int(pid) for pid in listed.stdout.split()]
 
 
-def _different(wanted: Path, out: Path) -> int:
+def different_masks(wanted: Path, out: Path) -> int:
     """Return how many masks of `wanted` are missing in `out` or have other bytes."""
     masks = sorted(wanted.glob("*-mask.nii.gz"))
     found = (out / mask.name for mask in masks)
@@ -240,89 +296,116 @@ def _different(wanted: Path, out: Path) -> int:
     )
 
 
-def measure_archive(folder: Path, count: int) -> dict[str, Any]:
-    """Segment many small cases in one process, in parts with kills, and through Dask."""
+def read_table(out: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of summary.csv by case; raises GliosliceError if a case has two."""
+    with (out / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = {row["case"]: row for row in rows}
+    if len(found) < len(rows):
+        raise GliosliceError(f"{out / 'summary.csv'}: a case has two rows")
+    return found
+
+
+def measure_killed_archive(folder: Path, count: int) -> dict[str, Any]:
+    """Segment cases in parts and through Dask while processes are killed; count what was lost."""
     cases = write_small_cases(folder / "cases", count)
-    one_seconds, _, _ = timed([*SEGMENT, str(cases), "--out", str(folder / "one"), "--part", "1/1"])
-    parts = _killed_parts(cases, folder / "parts")
-    parts["different"] = _different(folder / "one", folder / "parts")
-    two_seconds = _dask(cases, folder / "two", workers=2, kill_after=None)["seconds"]
-    dask = _dask(cases, folder / "three", workers=3, kill_after=count // 5)
-    dask["different"] = _different(folder / "one", folder / "three")
+    outs = {name: folder / name for name in ("one", "parts", "dask")}
+    command = [*SEGMENT, str(cases), "--out"]
+    timed([*command, str(outs["one"]), "--part", "1/1"])
+    kills = kill_parts([*command, str(outs["parts"])], PARTS, range(3, 8))
+    with scheduler(folder, WORKERS) as (address, processes):
+        done, _ = completed(
+            [*command, str(outs["dask"]), "--dask", address], count // 5, processes[1].kill
+        )
+    for out in outs.values():
+        timed([*command, str(out), "--summary"])
     return {
         "cases": count,
-        "one_per_s": round(count / one_seconds, 2),
-        "two_per_s": round(count / two_seconds, 2),
-        "factor": round(one_seconds / two_seconds, 2),
-        "parts": parts,
-        "dask": dask,
+        "parts": {"kills": kills, **_compare(outs["one"], outs["parts"])},
+        "dask": {
+            "workers": WORKERS,
+            "double": sum(times > 1 for times in done.values()),
+            **_compare(outs["one"], outs["dask"]),
+        },
     }
 
 
-def _killed_parts(cases: Path, out: Path) -> dict[str, Any]:
-    """Run four parts, two at a time, and kill one after another until each was killed once."""
+def _compare(wanted: Path, out: Path) -> dict[str, int]:
+    """Return how many cases of `wanted` are complete in `out`, lost, or different."""
+    first, second = read_table(wanted), read_table(out)
+    complete = [name for name in first if second.get(name, {}).get("state") == "complete"]
+    rows = (({**table[name], "seconds": ""} for table in (first, second)) for name in complete)
+    return {
+        "complete": len(complete),
+        "lost": len(first) - len(complete),
+        "different": different_masks(wanted, out),
+        "rows_different": sum(one != other for one, other in rows),
+    }
+
+
+def kill_parts(command: Sequence[str], parts: int, lines: range, delay: float = 0.1) -> int:
+    """Run all parts of an archive, two at a time; each is killed once and run again.
+
+    A part is killed after some of its output's `lines` and up to `delay` seconds, chosen at
+    random. Returns the number of kills; raises GliosliceError if a part fails.
+    """
     random, kills = Random(SEED), 0
-    todo = [f"{number}/4" for number in range(1, 5)]
-    killed: set[str] = set()
+    todo = [(f"{number}/{parts}", True) for number in range(1, parts + 1)]
     while todo:
-        pair = [todo.pop(0) for _ in range(min(2, len(todo)))]
+        pair, todo = todo[:2], todo[2:]
         running = [
             subprocess.Popen(
-                [*SEGMENT, str(cases), "--out", str(out), "--part", part],
-                cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                [*command, "--part", part], cwd=ROOT, stdout=subprocess.PIPE, text=True
             )
-            for part in pair
-        ]  # fmt: skip
-        for process, part in zip(running, pair, strict=True):
-            if part in killed:
-                continue
-            assert process.stdout is not None
-            stop = random.randrange(3, 8)
-            for number, _ in enumerate(process.stdout):
-                if number == stop:
-                    process.kill()
-                    kills += 1
-            killed.add(part)
-            todo.append(part)
+            for part, _ in pair
+        ]
+        for process, (part, to_kill) in zip(running, pair, strict=True):
+            if to_kill:
+                assert process.stdout is not None
+                for _ in range(random.choice(lines)):
+                    process.stdout.readline()
+                time.sleep(random.uniform(0, delay))
+                process.kill()
+                todo.append((part, False))
         for process in running:
             process.communicate()
-    done = subprocess.run(
-        [*SEGMENT, str(cases), "--out", str(out), "--summary"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    match = re.search(r"(\d+) of (\d+) cases are segmented", done.stdout)
-    if match is None:
-        raise GliosliceError(f"--summary: {done.stderr[-300:]}")
-    return {"kills": kills, "complete": int(match[1]), "lost": int(match[2]) - int(match[1])}
+            kills += process.returncode == -signal.SIGKILL
+            if process.returncode not in (0, -signal.SIGKILL):
+                raise GliosliceError(f"{command}: exit code {process.returncode}")
+    return kills
 
 
-def _dask(cases: Path, out: Path, workers: int, kill_after: int | None) -> dict[str, Any]:
-    """Segment through a scheduler; kill its first worker after some cases."""
-    with _scheduler(out.with_suffix(".json"), workers) as (address, processes):
-        started, ended = 0.0, Counter[str]()
-        command = [*SEGMENT, str(cases), "--out", str(out), "--dask", address]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if match := re.match(r"(\S+): complete", line):
-                    started = started or time.monotonic()  # the workers have loaded the engine
-                    ended[match[1]] += 1
-                    if sum(ended.values()) == kill_after:
-                        processes[0].kill()
-        if process.returncode:
-            raise GliosliceError(f"--dask: exit code {process.returncode}")
-        seconds = (time.monotonic() - started) * len(ended) / (len(ended) - 1)
-    return {
-        "workers": workers,
-        "seconds": round(seconds, 1),
-        "complete": len(ended),
-        "double": sum(times > 1 for times in ended.values()),
-    }
+def completed(
+    command: Sequence[str], after: int = 0, event: Callable[[], None] = lambda: None
+) -> tuple[Counter[str], float]:
+    """Run a command of an archive; return how often it reported each case, and cases per second.
+
+    The first case starts the clock: programs and engines are loaded by then. `event` is called
+    after as many cases as `after` says. Raises GliosliceError if the command fails.
+    """
+    times: list[float] = []
+    done: Counter[str] = Counter()
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if match := re.match(r"(\S+): complete", line):
+                times.append(time.monotonic())
+                done[match[1]] += 1
+                if len(times) == after:
+                    event()
+    if process.returncode:
+        raise GliosliceError(f"{' '.join(command)}: exit code {process.returncode}")
+    return done, (len(times) - 1) / (times[-1] - times[0])
 
 
 @contextmanager
-def _scheduler(file: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """Yield the address of a Dask scheduler and its workers, each a process with one thread."""
+def scheduler(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Yield the address of a Dask scheduler and the processes: the scheduler, then its workers.
+
+    A worker has one thread. Their files are in `folder`.
+    """
+    file = folder / "scheduler.json"
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
 
         def start(name: str, *options: str) -> subprocess.Popen[bytes]:
@@ -335,9 +418,9 @@ def _scheduler(file: Path, workers: int) -> Iterator[tuple[str, list[subprocess.
             stack.callback(process.kill)
             return process
 
-        start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(file.parent))
-        processes = [start("worker", *options) for _ in range(workers)]
+        processes = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
+        options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
+        processes += [start("worker", *options) for _ in range(workers)]
         deadline = time.monotonic() + 60
         while not file.exists():
             if time.monotonic() > deadline:

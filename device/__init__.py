@@ -8,8 +8,9 @@ exported under its own name: `device.segment` is the module, and the command `py
 device.segment`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from glioslice import lazy_exports
 
 if TYPE_CHECKING:
     from device.engine import Engine
@@ -25,19 +26,5 @@ _SOURCES = {
     "find_model": "glioslice.model_card:find_model",
     "segment_images": "device.segment:segment",
 }
-"""Where each public name comes from: `module:name`."""
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use (PEP 562)."""
-    if name not in _SOURCES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _SOURCES[name].partition(":")
-    value = getattr(import_module(module), attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """List the public names, imported or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(globals(), _SOURCES)

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from device.board import load_played_case, make_board
 from device.engine import Engine
-from device.lifecycle import READY, STOPPING, StopRequest, notify
-from device.server import run_sessions
+from device.server import READY, STOPPING, StopRequest, notify, run_sessions
 from glioslice import cli
 from glioslice.malloc import configure_malloc
 from glioslice.missing_modalities import add_missing_option

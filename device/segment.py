@@ -27,7 +27,7 @@ from device.engine import Engine
 from glioslice import cli
 from glioslice.case_options import add_case_options, named_files, read_source
 from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
-from glioslice.cluster import add_cluster_options
+from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
@@ -127,18 +127,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_case_options(parser)
     add_cluster_options(parser)
-    parser.add_argument(
-        "--summary", action="store_true", help="merge the tables of all parts into DIR/summary.csv"
-    )
     cli.run(segment_cases, parser.parse_args(argv))
 
 
 def segment_cases(arguments: argparse.Namespace) -> None:
     """Segment each case of `arguments`; exit with code 2 if one of several failed."""
-    if arguments.part or arguments.dask or arguments.summary:
-        from device.archive import run_archive
+    if wants_archive(arguments):
+        from device.archive import segment_archive
 
-        run_archive(arguments)
+        segment_archive(arguments)
         return
     model = find_model(arguments.model)
     given: list[Path] = [*arguments.cases, *arguments.input]

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.delegates import COMPILED
-from device.engine import EDGE_TPU, REFERENCE, XNNPACK, Engine
+from device.engine import COMPILED, EDGE_TPU, REFERENCE, XNNPACK, Engine
 from device.goldens import (
     GOLDENS,
     MIRRORED,

@@ -5,18 +5,29 @@
     serve   Start, Slices   a mask or an Error for each, then End; Start or HostHello may follow
     play                    Start with the volume, every mask, End; another HostHello plays again
 
+During a run the board also sends its temperature, if it has a thermometer.
+
 A host that comes back to its lost run first receives the leading results again. A message out of
 turn gets the reply Error(REFUSED) and changes nothing. A board that has to stop finishes the
 current slice, then sends Error(STOPPED) and End.
+
+A service of `Type=notify` reports to systemd that it is ready, that it is alive and that it is
+stopping, each as a datagram to the socket named by NOTIFY_SOCKET: sd_notify(3).
 """
 
 import logging
+import os
+import signal
+import socket
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from device.board import Board, PlayedCase
-from device.lifecycle import ALIVE, POLL_INTERVAL, StopRequest, notify
 from device.run import ResultSender, ResumableRun, SegmentationRun
+from device.telemetry import read_temperature
 from glioslice.wire.connection import Connection, PeerClosed
 from glioslice.wire.layout import MAX_SIDE
 from glioslice.wire.link import LinkError
@@ -30,6 +41,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
+    Temperature,
     VersionError,
     receive,
     send,
@@ -37,8 +49,58 @@ from glioslice.wire.messages import (
 
 logger = logging.getLogger(__name__)
 
+POLL_INTERVAL = 0.2
+"""Seconds after which a wait for the host ends, so that a stop request is noticed."""
+
+FORCE_AFTER = 2.0
+"""Seconds from the request until all waits are ended; simulated links kill the process after 3."""
+
+READY, ALIVE, STOPPING = "READY=1", "WATCHDOG=1", "STOPPING=1"
+"""ALIVE is reported at least once a second, unless a slice takes longer or a host accepts no more
+masks. systemd restarts a service that does not report it within `WatchdogSec`."""
+
+TEMPERATURE_INTERVAL = 5.0
+"""Seconds between two messages on the board's temperature."""
+
 FLUSH_TIMEOUT = 1.0
 """Seconds that a stopping board gives its last messages to reach the host."""
+
+
+class StopRequest:
+    """Whether a stop of the process has been requested.
+
+    The signal handler only sets a flag: an exception would interrupt the connection while it holds
+    its lock. A host that accepts no more masks would keep the flag from being seen, so `force` is
+    called from another thread `FORCE_AFTER` seconds later; it has to end every wait.
+    """
+
+    def __init__(self, force: Callable[[], None]) -> None:
+        self.requested = False
+        self._force = force
+
+    def install_handlers(self) -> None:
+        """Let SIGTERM and SIGINT request the stop; call it in the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.request())
+
+    def request(self) -> None:
+        """Request the stop; a second request has no effect."""
+        if not self.requested:
+            self.requested = True
+            timer = threading.Timer(FORCE_AFTER, self._force)
+            timer.daemon = True
+            timer.start()
+
+
+def notify(state: str) -> None:
+    """Report `state` to systemd; does nothing if systemd did not start this process."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):  # an abstract socket, without a file
+        address = "\0" + address[1:]
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(state.encode(), address)
 
 
 class HostSession:
@@ -52,6 +114,7 @@ class HostSession:
         self._served: HostHello | None = None
         self._run: SegmentationRun | None = None
         self._sender = ResultSender(connection)
+        self._temperature_due = 0.0
 
     def run(self) -> None:
         """Handle messages until the board has to stop.
@@ -80,6 +143,7 @@ class HostSession:
         run = self._run
         match message:
             case Slice() if run is not None and message.index in run.pending:
+                self._send_temperature()
                 self._sender.send(run.segment_message(message))
                 if not run.pending:
                     self._end_run(run)
@@ -123,6 +187,7 @@ class HostSession:
             if self._stop.requested:
                 return  # `run` informs the host
             notify(ALIVE)
+            self._send_temperature()
             self._sender.send(run.segment_slice(index, prepared, time.perf_counter_ns()))
         self._end_run(run)
 
@@ -142,6 +207,15 @@ class HostSession:
         if choice.mode is Mode.SERVE and not run.pending:
             self._end_run(run)
         return run
+
+    def _send_temperature(self) -> None:
+        """Send the temperature where there is one, but not with every slice."""
+        if time.monotonic() < self._temperature_due:
+            return
+        self._temperature_due = time.monotonic() + TEMPERATURE_INTERVAL
+        degrees = read_temperature()
+        if degrees is not None and -100 <= degrees <= 200:
+            send(self._connection, Temperature(round(10 * degrees)))
 
     def _end_run(self, run: SegmentationRun) -> None:
         send(self._connection, run.end())

@@ -41,12 +41,18 @@ class Telemetry:
 
 def read_telemetry(root: Path = ROOT) -> Telemetry:
     """Return the board's current state."""
-    temperature, clock = _read_temperature(root), _read_number(root / CLOCK)
+    clock = _read_number(root / CLOCK)
     return Telemetry(
-        None if temperature is None else temperature / 1000,
-        None if clock is None else clock / 1000,
-        _read_throttled(root),
+        read_temperature(root), None if clock is None else clock / 1000, _read_throttled(root)
     )
+
+
+def read_temperature(root: Path = ROOT) -> float | None:
+    """Return degrees of the processor's zone ("cpu" or "x86_pkg"), or else of the first."""
+    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+    zones.sort(key=lambda zone: not re.search("cpu|x86_pkg", _read_text(zone / "type") or ""))
+    readings = (_read_number(zone / "temp") for zone in zones)
+    return next((value / 1000 for value in readings if value is not None), None)
 
 
 def board_name(root: Path = ROOT) -> str:
@@ -80,14 +86,6 @@ def process_age_ms() -> float | None:
     started = int(status.rpartition(")")[2].split()[19])  # field 22 of proc(5), in ticks
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     return (now - started / os.sysconf("SC_CLK_TCK")) * 1000
-
-
-def _read_temperature(root: Path) -> float | None:
-    """Return the reading of the processor's zone ("cpu" or "x86_pkg"), or else of the first."""
-    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    zones.sort(key=lambda zone: not re.search("cpu|x86_pkg", _read_text(zone / "type") or ""))
-    readings = (_read_number(zone / "temp") for zone in zones)
-    return next((value for value in readings if value is not None), None)
 
 
 def _read_throttled(root: Path) -> tuple[str, ...] | None:

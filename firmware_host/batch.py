@@ -244,13 +244,15 @@ def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter)
     try:
         yield
     finally:
-        reporter.result(*format_table(rows.values()))
-        reporter.event("table", cases=[asdict(row) for row in rows.values()])
-        try:
-            write_text(folder / TABLE, format_csv(rows.values()))
-            reporter.result(f"table: {folder / TABLE}")
-        except OSError as error:  # the error that ended the batch is raised
-            print(one_line(error), file=sys.stderr, flush=True)
+        with interrupts.deferred():
+            reporter.result(*format_table(rows.values()))
+            reporter.event("table", cases=[asdict(row) for row in rows.values()])
+            try:
+                write_text(folder / TABLE, format_csv(rows.values()))
+                reporter.result(f"table: {folder / TABLE}")
+            except OSError as error:  # the error that ended the batch is raised
+                print(one_line(error), file=sys.stderr, flush=True)
+    interrupts.check()
 
 
 def format_table(rows: Iterable[CaseRow]) -> list[str]:

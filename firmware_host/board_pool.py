@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from firmware_host import handshake
+from firmware_host import handshake, interrupts
 from firmware_host.board_table import BoardRow, show_boards
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.progress import Reporter, RunStatus
-from firmware_host.run import Interrupted, SlicesFailed
+from firmware_host.run import Interrupted, OutputsFailed, SlicesFailed, UnwritableFile
+from firmware_host.session import DRAIN
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.model_card import find_model
@@ -98,7 +99,15 @@ class PoolBoard:
     slices: int = 0
     seconds: float = 0.0
     error: str = ""
+    last_temperature_c: float | None = None
     tried: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def temperature_c(self) -> float | None:
+        """The temperature that the board sent last, None if it sends none."""
+        status = self.status
+        now = None if status is None else status.masks.temperature_c
+        return self.last_temperature_c if now is None else now
 
     def row(self) -> BoardRow:
         """Return the board's row in the table."""
@@ -111,8 +120,8 @@ class PoolBoard:
             rate = self.slices / self.seconds
         return BoardRow(
             self.address.name, self.address.port, self.state, self.task, done, slices,
-            None if rate is None else round(rate, 3), link, self.finished, self.returned,
-            self.error or None,
+            None if rate is None else round(rate, 3), link, self.temperature_c, self.finished,
+            self.returned, self.error or None,
         )  # fmt: skip
 
 
@@ -124,8 +133,8 @@ class Workload(Protocol[Performed]):
     ) -> int:
         """Do a task on a board; return how many slices it segmented.
 
-        Raises TaskFailed, OSError for files that cannot be written, and any other GliosliceError
-        if the board failed.
+        Raises TaskFailed, OSError or UnwritableFile for files that cannot be written, and any other
+        GliosliceError if the board failed.
         """
 
     def gave_back(self, board: PoolBoard, content: Performed, error: str) -> None:
@@ -250,8 +259,9 @@ class BoardPool:
         """Do the tasks that `make_tasks` returns for the first board's hello.
 
         Raises GliosliceError if no board replies, if their models differ, or if every board is
-        lost; OSError if a file cannot be written. Whatever the reason, tasks that are being done
-        end first.
+        lost; OSError or UnwritableFile for a file that cannot be written; KeyboardInterrupt for a
+        signal that was deferred (`firmware_host.interrupts`). Whatever the reason, tasks that are
+        being done end first.
         """
         queue: TaskQueue[Content] = TaskQueue()
         threads = [
@@ -267,15 +277,13 @@ class BoardPool:
                 self._await_replies(threads)
                 queue.open(make_tasks(self.check_models()))
                 while not queue.wait_until_over(TICK) and any(t.is_alive() for t in threads):
+                    interrupts.check()
                     self._reporter.event("boards", boards=[row.as_json() for row in self.rows()])
             finally:
                 left = queue.waiting
                 queue.stop()
-                for board in self.boards:
-                    if connection := board.connection:  # its thread may end it at any time
-                        connection.close()
-                for thread in threads:
-                    thread.join()
+                self._end(threads)
+        interrupts.check()
         if self._failure is not None:
             raise self._failure
         if left:
@@ -306,10 +314,26 @@ class BoardPool:
         assert found[0].hello is not None
         return found[0].hello
 
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        """Close the connections and wait for the threads that were started.
+
+        After an interrupt each may first take what its board has sent already.
+        """
+        started = [thread for thread in threads if thread.ident is not None]
+        if interrupts.requested():
+            deadline = time.monotonic() + DRAIN + TICK
+            for thread in started:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        for board in self.boards:
+            if connection := board.connection:  # its thread may end it at any time
+                connection.close()
+        for thread in started:
+            thread.join()
+
     def _await_replies(self, threads: Sequence[threading.Thread]) -> None:
         for board, thread in zip(self.boards, threads, strict=True):
             while not board.tried.wait(TICK) and thread.is_alive():
-                pass
+                interrupts.check()
         if self._failure is not None:
             raise self._failure
 
@@ -328,6 +352,8 @@ class BoardPool:
                         self._do_tasks(board, queue, workload, connection, hello)
                     board.state = "finished"
                     return
+                except UnwritableFile:  # no board can change that
+                    raise
                 except BoardUnsuitable as error:
                     board.error = one_line(error)
                     break
@@ -344,8 +370,9 @@ class BoardPool:
                 queue.wait_until_over(RETRY)
             if not queue.over:
                 logger.warning("%s: %s; given up", name, board.error)
-            board.state = "lost"
+            board.state = "ended" if interrupts.requested() or self._failure else "lost"
         except BaseException as error:  # the main thread raises it
+            board.state = "ended"
             self._failure = self._failure or error
             queue.stop()
 
@@ -385,10 +412,10 @@ class BoardPool:
             board.state, board.task, started = "streaming", task.name, time.monotonic()
             try:
                 board.slices += workload.perform(board, connection, hello, task.content)
-            except TaskFailed as error:
+            except (TaskFailed, OutputsFailed) as error:
                 workload.failed(board, task.content, one_line(error))
                 queue.finish()
-            except OSError as error:
+            except (OSError, UnwritableFile) as error:
                 workload.ended(board, task.content, one_line(error))
                 queue.finish()
                 raise
@@ -404,6 +431,7 @@ class BoardPool:
                 board.finished += 1
                 queue.finish()
             board.seconds += time.monotonic() - started
+            board.last_temperature_c = board.temperature_c
             board.state, board.task, board.status = "idle", None, None
 
     def _note_failure(

@@ -11,15 +11,16 @@ from glioslice import cli
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEADS = ("board", "state", "case", "slices", "slices/s", "link", "done", "given back")
+HEADS = ("board", "state", "case", "slices", "slices/s", "link", "temp.", "done", "given back")
 
 
 @dataclass(frozen=True)
 class BoardRow:
     """A board: what it does, and what it has done.
 
-    `done` of `slices` slices of `task` have their mask; `link` is {baud, up, down, use}; `finished`
-    counts its tasks and `returned` those that it gave back.
+    `done` of `slices` slices of `task` have their mask; `link` is {baud, up, down, use};
+    `temperature_c` is the board's last one, if it sends any; `finished` counts its tasks and
+    `returned` those that it gave back.
     """
 
     board: str
@@ -30,6 +31,7 @@ class BoardRow:
     slices: int | None
     slices_per_second: float | None
     link: dict[str, Any] | None
+    temperature_c: float | None
     finished: int
     returned: int
     error: str | None
@@ -47,9 +49,10 @@ class BoardRow:
             link = f"{(self.link['up'] + self.link['down']) / 1000:.1f} kB/s"
             if self.link["baud"]:
                 link = f"{self.link['baud']:,} baud, {self.link['use']:.0%}"
+        degrees = "-" if self.temperature_c is None else f"{self.temperature_c:.0f} °C"
         return (
-            self.board, self.state, self.task or "-", slices, rate, link, str(self.finished),
-            str(self.returned),
+            self.board, self.state, self.task or "-", slices, rate, link, degrees,
+            str(self.finished), str(self.returned),
         )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from glioslice.deployments import last_deployment
+from glioslice.inventory import last_deployment
 
 ADVICE = {
     "healthy": "stream to it: glioslice stream CASE --port {port}{baud}",

@@ -25,6 +25,7 @@ class MaskVolume:
     `image_codec` names the codec of the slices that were sent, None for a played run. `quality`
     (slices,) is the board's confidence in each mask, 0 to 254; 255 means unknown. `milliseconds`
     holds the time that each mask took on the device, by slice index in the order of arrival.
+    `temperature_c` is what the board sent last, None if it sends none.
     """
 
     def __init__(self, mode: Mode, image_codec: str | None, crop: Crop) -> None:
@@ -34,6 +35,7 @@ class MaskVolume:
         self.quality: NDArray[np.uint8] = np.full(self.slice_count, UNKNOWN, np.uint8)
         self.failed: dict[int, str] = {}
         self.milliseconds: dict[int, float] = {}
+        self.temperature_c: float | None = None
         self._masks: NDArray[np.uint8] = np.zeros((self.slice_count, *crop.window), np.uint8)
         self._previous: NDArray[np.uint8] | None = None
         self._digest = MaskDigest()

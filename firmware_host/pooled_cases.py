@@ -11,16 +11,17 @@ each board first segments the same three slices; one whose masks differ is left 
 """
 
 import argparse
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from firmware_host import batch, handshake, inputs, outputs, run
+from firmware_host import batch, discovery, handshake, inputs, interrupts, outputs, run
 from firmware_host.batch import CasePlan, CaseRow
-from firmware_host.board_addresses import find_boards
 from firmware_host.board_pool import (
     BoardAddress,
     BoardPool,
@@ -31,7 +32,7 @@ from firmware_host.board_pool import (
     Workload,
 )
 from firmware_host.board_table import format_boards
-from firmware_host.options import FarEnd
+from firmware_host.options import AUTO, FarEnd
 from firmware_host.progress import Reporter, RunStatus, Update, open_reporter, reporting_end
 from firmware_host.run import Interrupted, StreamJob, StreamResult
 from firmware_host.shared_case import SharedCase
@@ -39,8 +40,14 @@ from firmware_host.viewer.page import Page, PageObserver, open_page
 from glioslice import cli
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
+from glioslice.inventory import read_inventory
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import BoardHello, Mode
+
+ALL = "all"
+
+READERS = 2
+"""Cases that are read at a time, each on a core of its own; ten at once would take 4 GB."""
 
 ONE_BOARD_OPTIONS = ("record", "record_masks", "replay", "play")
 
@@ -71,6 +78,65 @@ def stream_on_boards(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             _stream_folder(arguments, far_end, reporter)
         else:
             _stream_shared(arguments, far_end, reporter)
+
+
+def find_boards(arguments: argparse.Namespace) -> list[BoardAddress]:
+    """Return the boards that --port and --boards name.
+
+    Raises GliosliceError for a port that is named twice, for a number of boards that were not
+    found, and for an inventory without ports.
+    """
+    ports, boards = list(arguments.ports), arguments.boards
+    if boards is not None and boards != ALL and not boards.isdecimal():
+        return _check_ports(_inventory_addresses(Path(boards), ports))
+    if any(port.lower() == AUTO for port in ports):
+        if len(ports) > 1:
+            raise GliosliceError("--port auto finds the ports itself: leave the other --port out")
+        ports = _replying_ports(arguments.baud)
+    simulated = len(ports) == 1 and handshake.is_simulated(ports[0])
+    if simulated and boards == ALL:
+        raise GliosliceError(f"{ports[0]}: simulated boards have to be counted: --boards 10")
+    if simulated and boards is not None:
+        ports = ports * int(boards)
+    if boards not in (None, ALL) and len(ports) < int(boards):
+        raise GliosliceError(f"{len(ports)} boards at {', '.join(ports)}, not {boards}")
+    ports = ports if boards in (None, ALL) else ports[: int(boards)]
+    names = (f"sim-{n}" if handshake.is_simulated(p) else p for n, p in enumerate(ports, 1))
+    return _check_ports([BoardAddress(*pair) for pair in zip(names, ports, strict=True)])
+
+
+def _inventory_addresses(path: Path, ports: Sequence[str]) -> list[BoardAddress]:
+    if ports:
+        raise GliosliceError(f"{path}: holds the ports; leave --port out")
+    entries = read_inventory(path)
+    for entry in entries:
+        if entry.line is None:
+            raise GliosliceError(
+                f"{path}: board '{entry.name}' has no line, the port of this machine that it is "
+                "connected to, such as /dev/ttyUSB0"
+            )
+    return [BoardAddress(entry.name, entry.line) for entry in entries if entry.line]
+
+
+def _replying_ports(baud: int | None) -> list[str]:
+    found = discovery.probe_all(baud)
+    boards = [one.port for one in found if one.hello]
+    if not boards:
+        reasons = "; ".join(f"{one.port}: {one.reason}" for one in found) or "there is no port"
+        raise GliosliceError(f"no board found ({reasons}); see `glioslice doctor --port PORT`")
+    return boards
+
+
+def _check_ports(addresses: list[BoardAddress]) -> list[BoardAddress]:
+    """Return `addresses`; raises GliosliceError for a device under two names."""
+    first: dict[str, str] = {}
+    for port in (one.port for one in addresses if not handshake.is_simulated(one.port)):
+        device = os.path.realpath(port) if port.startswith("/") else port
+        if device in first:
+            same = "" if port == first[device] else f", which is also {first[device]}"
+            raise GliosliceError(f"{port}: named twice{same}; each board needs a port of its own")
+        first[device] = port
+    return addresses
 
 
 class BoardReporter(Reporter):
@@ -110,7 +176,7 @@ class FolderWorkload:
     ) -> None:
         self._arguments, self._rows, self._reporter = arguments, rows, reporter
         self._page, self._page_turn = page, threading.Lock()
-        self._reading = threading.Lock()  # ten cases at once would take 4 GB
+        self._reading = threading.Semaphore(READERS)
         self._ended: dict[str, dict[str, Any]] = {}
         self._resumable: dict[str, Connection] = {}
 
@@ -218,15 +284,16 @@ def _run_pool(
     pool = BoardPool(addresses, command, arguments, reporter)
     if page is not None:
         page.set_boards(lambda: {"boards": [row.as_json() for row in pool.rows()]})
-    try:
-        pool.run(make_tasks, workload)
-    except KeyboardInterrupt:
-        print("interrupted; finished cases are kept", file=sys.stderr)
-        raise Interrupted(cli.INTERRUPTED) from None
-    finally:
-        rows = pool.rows()
-        reporter.event("boards", boards=[row.as_json() for row in rows])
-        reporter.result(*format_boards(rows), "")
+    with interrupts.deferred():
+        try:
+            pool.run(make_tasks, workload)
+        except KeyboardInterrupt:
+            print("interrupted; what is finished is kept", file=sys.stderr)
+            raise Interrupted(cli.INTERRUPTED) from None
+        finally:
+            rows = pool.rows()
+            reporter.event("boards", boards=[row.as_json() for row in rows])
+            reporter.result(*format_boards(rows), "")
 
 
 def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Reporter) -> None:
@@ -238,7 +305,11 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
     outputs.check_writable(paths, arguments.force)
     addresses = find_boards(arguments)
     case = inputs.load_case(arguments)
-    with open_page(arguments.view, reporter) as page, reporting_end(reporter):
+    with (
+        open_page(arguments.view, reporter) as page,
+        reporting_end(reporter),
+        interrupts.deferred(),
+    ):
         observer = PageObserver(page)
         shared = SharedCase(case, arguments, observer)
         try:
@@ -269,3 +340,4 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
             "case", case=job.case.name, state="complete", error=None, files=files, report=report
         )
         reporter.result(*lines, *run.result_lines(StreamResult(job, report, lines)))
+        interrupts.check()

@@ -46,6 +46,10 @@ class OutputsFailed(GliosliceError):
     """All masks arrived, but the files of this case cannot be made."""
 
 
+class UnwritableFile(GliosliceError):
+    """A file cannot be written, so that the next case's could not either."""
+
+
 class Interrupted(SystemExit):
     """Ctrl-C ended a run; its masks are kept."""
 
@@ -189,7 +193,7 @@ def finish_stream(
     """Receive the masks of a run that has started, and write its files; `baud` is a fixed rate.
 
     Masks received before an early end are kept; then this raises Interrupted for Ctrl-C,
-    SlicesFailed or another GliosliceError, or OSError for files that cannot be written. After
+    SlicesFailed, UnwritableFile for files that cannot be written, or another GliosliceError. After
     DigestMismatch nothing is kept. An interrupt during the last files is left to the caller
     (`interrupts.check`).
     """
@@ -214,7 +218,8 @@ def finish_stream(
         try:
             lines = outputs.write_outputs(paths, job.masks, job.case, report)
         except OSError as error:  # the mask, which is written last, is missing
-            keep_partial(connection, job, paths, reporter, observer, error)
+            failed: GliosliceError = UnwritableFile(cli.one_line(error))
+            keep_partial(connection, job, paths, reporter, observer, failed)
         except Exception as error:  # the session is over: a batch goes on
             reason = f"unexpected {type(error).__name__} at the last files: {cli.one_line(error)}"
             failed = OutputsFailed(reason)
@@ -245,7 +250,8 @@ def keep_partial(
     report_case(reporter, job, paths, "failed", reason, report)
     if not isinstance(error, (GliosliceError, OSError)):
         raise error
-    kind = type(error) if isinstance(error, SlicesFailed | OutputsFailed) else GliosliceError
+    kept_kinds = SlicesFailed, OutputsFailed, UnwritableFile
+    kind = type(error) if isinstance(error, kept_kinds) else GliosliceError
     raise kind(reason) from error
 
 

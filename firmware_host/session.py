@@ -44,6 +44,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
+    Temperature,
     Volume,
 )
 
@@ -183,6 +184,8 @@ def receive_masks(
         match message:
             case Mask() | Empty():
                 yield from masks.add(message)
+            case Temperature():
+                masks.temperature_c = message.celsius
             case Error(index=-1):
                 raise board_failure(message)
             case Error():

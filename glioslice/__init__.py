@@ -14,6 +14,7 @@ board send each other) and `codecs` (images and masks as bytes). The engine is i
 `examples/` has four complete programs. Research software, not a medical device.
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -94,20 +95,27 @@ _SOURCES = {
     "write_mask": "glioslice.nifti:write_mask",
     "write_montage": "glioslice.montage:write_montage",
 }
-"""Where each public name comes from: `module:name`, or a module."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use (PEP 562)."""
-    if name not in _SOURCES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _SOURCES[name].partition(":")
-    found = import_module(module)
-    value = getattr(found, attribute) if attribute else found
-    globals()[name] = value
-    return value
+def lazy_exports(
+    namespace: dict[str, Any], sources: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a package whose names are imported on use (PEP 562).
+
+    `namespace` is the package's globals(); `sources` says where each public name comes from:
+    `module:name`, or a module.
+    """
+
+    def load(name: str) -> Any:
+        if name not in sources:
+            package = namespace["__name__"]
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, _, attribute = sources[name].partition(":")
+        found = import_module(module)
+        namespace[name] = getattr(found, attribute) if attribute else found
+        return namespace[name]
+
+    return load, lambda: sorted({*namespace, *sources})
 
 
-def __dir__() -> list[str]:
-    """List the public names, imported or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_exports(globals(), _SOURCES)

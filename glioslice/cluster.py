@@ -1,24 +1,46 @@
-"""Share many cases among processes: by parts of a list, or through a Dask scheduler.
+"""An archive of many cases: shared among processes by parts or through Dask, with one table.
 
     in_part("BraTS_0042", parse_part("3/16"))       # the same answer on every machine
-    for result in map_on_dask(function, items, "tcp://scheduler:8786"): ...
+    run_archive(archive, function, arguments)       # as --part, --dask or --summary says
 
 A part is decided by a hash of the case's name alone, so it does not change when cases are added and
-no process needs to know of the others.
+no process needs to know of the others. A case NAME is done once NAME-result.json, the row of the
+table, says so; it is written last. A process that is killed leaves cases without it, and running
+the same part again does exactly those. Outputs are written whole or not at all, so parts may be
+repeated, may overlap and may run side by side.
 """
 
 import argparse
+import csv
+import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
+from glioslice import cli
 from glioslice.errors import GliosliceError
+from glioslice.files import check_folder, read_json, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
+
+TABLE = "summary.csv"
+
+COMPLETE, FAILED, MISSING = "complete", "failed", "missing"
+
+TEMPORARY = ".*-*-*.*", ".prepare-*"
+"""The names of files and folders that are being written (`glioslice.files`, `scanner`)."""
+
+ABANDONED = 3600.0
+"""Seconds after which what is being written is that of a process which was killed."""
 
 LOCAL = "local"
 """Stands for a cluster on this machine, with one process per core."""
@@ -37,6 +59,42 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class ArchiveCase:
+    """A case by its name, which is known without reading its volumes."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class ArchiveRow:
+    """The row of a case: `values` by column, and the method that its outputs were made with."""
+
+    case: str
+    state: str
+    method: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Cases and the folder of their outputs.
+
+    A case that was done by another `method`, the model and options that change outputs, is done
+    again, and so is one without its `output`, a name with {} for the case's. `done` is what a
+    complete case is.
+    """
+
+    cases: Sequence[ArchiveCase]
+    out: Path
+    method: str
+    output: str
+    columns: tuple[str, ...]
+    done: str
+
+
+@dataclass(frozen=True)
 class Part:
     """Part `number` (from 1) of `count`."""
 
@@ -45,11 +103,11 @@ class Part:
 
 
 def parse_part(text: str) -> Part:
-    """Return the part that K/N means, for argparse."""
+    """Return the part that K/N means; raises GliosliceError."""
     number, slash, count = text.partition("/")
     if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return Part(int(number), int(count))
-    raise argparse.ArgumentTypeError(f"'{text}' is not a part such as 3/16, from 1/16 to 16/16")
+    raise GliosliceError(f"--part {text}: is not a part such as 3/16, from 1/16 to 16/16")
 
 
 def in_part(name: str, part: Part) -> bool:
@@ -59,16 +117,163 @@ def in_part(name: str, part: Part) -> bool:
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    """Add --part and --dask, which exclude each other."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--part", type=parse_part, metavar="K/N", help="only part K of N, by a hash of the name"
-    )
+    """Add --part, --dask and --summary, which exclude each other."""
+    group = parser.add_argument_group("an archive of cases").add_mutually_exclusive_group()
+    group.add_argument("--part", metavar="K/N", help="only part K of N, by a hash of the name")
     group.add_argument(
         "--dask", nargs="?", const=LOCAL, metavar="SCHEDULER",
         help="share the cases among the workers of a Dask cluster, such as tcp://host:8786; "
         "without an address one process per core of this machine",
     )  # fmt: skip
+    group.add_argument(
+        "--summary", action="store_true",
+        help=f"merge what all parts have done into {TABLE} of the output folder",
+    )  # fmt: skip
+
+
+def wants_archive(arguments: argparse.Namespace) -> bool:
+    """Return whether the options are those of an archive."""
+    return arguments.part is not None or bool(arguments.dask or arguments.summary)
+
+
+def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
+    """Return cases sorted by name; raises GliosliceError if two have the same name."""
+    found: dict[str, Path] = {}
+    for name, path in named:
+        if name in found:
+            raise GliosliceError(
+                f"{path}: has the name of {found[name]}, whose outputs it would overwrite"
+            )
+        found[name] = path
+    return [ArchiveCase(name, found[name].absolute()) for name in sorted(found)]
+
+
+def run_archive(
+    archive: Archive,
+    function: Callable[[ArchiveCase], ArchiveRow],
+    arguments: argparse.Namespace,
+) -> None:
+    """Do what --part, --dask or --summary asks; raises GliosliceError if a case failed.
+
+    `function` makes the outputs of a case and returns its row. It returns a row with an error for
+    a case that cannot be read, and raises OSError where files cannot be written.
+    """
+    if arguments.summary:
+        write_summary(archive)
+        return
+    cases = archive.cases
+    if arguments.part is not None:
+        part = parse_part(arguments.part)
+        cases = [case for case in cases if in_part(case.name, part)]
+    check_folder(archive.out)
+    waiting = [case for case in cases if arguments.force or not is_done(archive, case.name)]
+    print(f"{len(cases)} cases, {len(cases) - len(waiting)} done before", flush=True)
+    failed = 0
+    for number, row in enumerate(_rows(archive, function, waiting, arguments.dask), 1):
+        state = row.state if row.error is None else f"error: {row.error}"
+        stream = sys.stdout if row.error is None else sys.stderr
+        print(f"{row.case}: {state} ({number} of {len(waiting)})", file=stream, flush=True)
+        failed += row.state == FAILED
+    if failed:
+        raise GliosliceError(f"{failed} of {len(cases)} cases failed; run the same command again")
+
+
+def _rows(
+    archive: Archive,
+    function: Callable[[ArchiveCase], ArchiveRow],
+    cases: Sequence[ArchiveCase],
+    scheduler: str | None,
+) -> Iterator[ArchiveRow]:
+    """Yield the rows of cases as they are done; each is in its file by then."""
+    do_case = partial(_do_case, function, replace(archive, cases=()))  # pickled for each case
+    if scheduler is None:
+        yield from map(do_case, cases)
+        return
+    for case, row in map_on_dask(do_case, cases, scheduler):
+        if isinstance(row, OSError):
+            raise row  # a full disk is full for every case
+        if isinstance(row, Exception):
+            row = ArchiveRow(case.name, FAILED, archive.method, error=cli.one_line(row))
+            write_json(row_path(archive, case.name), asdict(row))
+        yield row
+
+
+def _do_case(
+    function: Callable[[ArchiveCase], ArchiveRow], archive: Archive, case: ArchiveCase
+) -> ArchiveRow:
+    row = function(case)
+    write_json(row_path(archive, case.name), asdict(row))
+    return row
+
+
+def row_path(archive: Archive, name: str) -> Path:
+    """Return where the row of a case is kept."""
+    return archive.out / f"{name}-result.json"
+
+
+def is_done(archive: Archive, name: str) -> bool:
+    """Return whether a case was done by the same method."""
+    row = read_row(archive, name)
+    return row.state == COMPLETE and row.method == archive.method
+
+
+def read_row(archive: Archive, name: str) -> ArchiveRow:
+    """Return the row of a case, one that says so if there is none or the case has no output."""
+    try:
+        row = ArchiveRow(**read_json(row_path(archive, name)))
+    except (GliosliceError, TypeError):
+        return ArchiveRow(name, MISSING)
+    if row.state == COMPLETE and not (archive.out / archive.output.format(name)).exists():
+        return ArchiveRow(name, MISSING)
+    return row
+
+
+def write_summary(archive: Archive) -> None:
+    """Write the table of all cases to summary.csv.
+
+    Raises GliosliceError, after it is written, if cases are missing or failed, or if they were
+    done by different methods.
+    """
+    out = archive.out
+    rows = [read_row(archive, case.name) for case in archive.cases]
+    write_bytes(out / TABLE, format_table(rows, archive.columns).encode())
+    counts = {state: sum(row.state == state for row in rows) for state in (FAILED, MISSING)}
+    done = len(rows) - sum(counts.values())
+    _remove_abandoned(out)
+    print(f"{done} of {len(rows)} cases are {archive.done}\ntable: {out / TABLE}")
+    methods = {row.method for row in rows if row.state == COMPLETE}
+    if len(methods) > 1:
+        raise GliosliceError(
+            f"{out}: outputs of {len(methods)} different models or options; run all parts with one"
+        )
+    if done < len(rows):
+        wrong = " and ".join(f"{count} {state}" for state, count in counts.items() if count)
+        raise GliosliceError(f"{wrong}: see {out / TABLE}; run the parts again")
+
+
+def format_table(rows: Iterable[ArchiveRow], columns: Sequence[str]) -> str:
+    """Return the table as CSV; cells are empty where a value is not known."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["case", "state", *columns, "error"])
+    for row in rows:
+        values = (row.values.get(column) for column in columns)
+        writer.writerow([row.case, row.state, *values, row.error])
+    return file.getvalue()
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what processes were writing that were killed more than an hour ago."""
+    limit = time.time() - ABANDONED
+    for path in sorted(path for pattern in TEMPORARY for path in out.glob(pattern)):
+        with suppress(FileNotFoundError):  # it may be renamed right now
+            if path.stat().st_mtime >= limit:
+                continue
+            logger.info("%s: removed, left by a process that was killed", path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def map_on_dask(

@@ -16,15 +16,22 @@
 
 `glioslice deploy --inventory boards.toml` needs `host`, `glioslice stream --boards boards.toml`
 needs `line`.
+
+The board that was installed last is noted in `glioslice/deployed.json` of the folder that
+XDG_STATE_HOME names, or ~/.local/state. The doctor reads it: where there is a service on the board,
+its status is what to look at.
 """
 
+import os
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from glioslice.errors import GliosliceError
+from glioslice.files import read_json, write_json
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
@@ -89,3 +96,40 @@ def _read_board(path: Path, shared: dict[str, Any], entry: dict[str, Any]) -> In
         if not isinstance(value, str) or not value:
             raise GliosliceError(f"{path}: {key} of board '{name}' is not a text")
     return InventoryBoard(**values, ssh_options=tuple(options))
+
+
+@dataclass(frozen=True)
+class NotedBoard:
+    """A board as ssh names it, the board's own serial port, and the day of the deployment."""
+
+    board: str
+    port: str
+    date: str
+
+
+def note_path() -> Path:
+    """Return where the note is kept."""
+    home = os.environ.get("XDG_STATE_HOME")
+    folder = Path(home) if home else Path.home() / ".local" / "state"
+    return folder / "glioslice" / "deployed.json"
+
+
+def last_deployment() -> NotedBoard | None:
+    """Return the last deployment, None if there is none or its note cannot be read."""
+    with suppress(GliosliceError, OSError, TypeError, RuntimeError):
+        return NotedBoard(**read_json(note_path()))
+    return None
+
+
+def note_deployment(deployment: NotedBoard) -> None:
+    """Keep a note of a deployment; one that cannot be written is left out."""
+    with suppress(OSError, RuntimeError):  # no home, or one that is read-only
+        write_json(note_path(), asdict(deployment))
+
+
+def forget_deployment(board: str) -> None:
+    """Remove the note of a board that glioslice was uninstalled from."""
+    last = last_deployment()
+    if last is not None and last.board == board:
+        with suppress(OSError):
+            note_path().unlink(missing_ok=True)

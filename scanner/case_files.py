@@ -8,10 +8,12 @@
 All but the last hold no name, no date, no identifier and no UID.
 """
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,27 +75,50 @@ def write_case(
             }
             write_json(temporary / LINK, record)
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        _put_in_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`, which other processes may be replacing at the same time."""
+    while True:
+        if folder.exists():
+            old = temporary.with_name(f"{temporary.name}-old")
+            with suppress(FileNotFoundError):
+                os.replace(folder, old)
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            os.replace(temporary, folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 
 def check_free(folder: Path, *, force: bool) -> None:
     """Raise GliosliceError if a case cannot be written to `folder`."""
     if folder.is_file():
         raise GliosliceError(f"{folder}: is a file; name a folder for the case")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    present = _names(folder)
+    if not present:
         return
-    if not (folder / RECORD).is_file():
+    if RECORD not in present:
         raise GliosliceError(f"{folder}: holds other files; name a new folder for the case")
     if not force:
         raise GliosliceError(f"{folder}: already exists; name another --out, or add --force")
     own = {RECORD, LINK, MONTAGE, *(f"{folder.resolve().name}_{m}.nii.gz" for m in MODALITIES)}
-    others = sorted(p.name for p in folder.iterdir() if p.name not in own)
+    others = sorted(set(present) - own)
     if others:
         raise GliosliceError(f"{folder}: --force would delete {others[0]}; move it first")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what is in a folder; nothing if it is not there, or if it is just being replaced."""
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def read_spaces(case: Path) -> tuple[Grid, dict[str, SourceSpace]]:

@@ -2,6 +2,7 @@
 
     glioslice prepare SERIES_FOLDER --out CASE                  # a folder of DICOM series
     glioslice prepare --t1ce FILE --flair FILE --out CASE       # NIfTI files of any geometry
+    glioslice prepare ARCHIVE --out CASES --dask                # many studies; scanner/archive.py
     glioslice restore mask.nii.gz CASE --out result             # the way back, with the mask
 
 Sequences are recognised, converted, registered to T1ce, stripped of the skull and resampled once to
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glioslice import cli
+from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
@@ -25,6 +27,7 @@ from scanner import NOTICE, check_installed
 
 if TYPE_CHECKING:
     from scanner.case_files import StudyLink
+    from scanner.pipeline import Progress
     from scanner.volumes import Volume
 
 OPTIONS = "--t1ce", "--flair", "--t1", "--t2"
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "study_folder", type=Path, nargs="?", metavar="SERIES_FOLDER",
-        help="a folder of DICOM files, of any depth",
+        help="a folder of DICOM files, of any depth; with --part or --dask a folder of those",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="CASE", help="the case's folder")
     for option in OPTIONS:
@@ -60,12 +63,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace an existing case")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    add_cluster_options(parser)
     cli.run(run_command, parser.parse_args(argv))
 
 
 def run_command(arguments: argparse.Namespace) -> None:
     """Prepare the case that the options describe; raises GliosliceError."""
     check_installed()
+    if wants_archive(arguments):
+        from scanner.archive import prepare_archive
+
+        prepare_archive(arguments)
+        return
     from scanner.case_files import check_free, write_case
     from scanner.pipeline import prepare_case
 
@@ -99,7 +108,10 @@ def run_command(arguments: argparse.Namespace) -> None:
 
 
 def load_study(
-    folder: Path, given: Mapping[str, str], study: int | None = None
+    folder: Path,
+    given: Mapping[str, str],
+    study: int | None = None,
+    progress: "Progress | None" = None,
 ) -> tuple["dict[str, Volume]", "StudyLink"]:
     """Return the volumes of the study's sequences, and where they are; raises GliosliceError.
 
@@ -109,14 +121,15 @@ def load_study(
     from scanner.pipeline import check_sequences
     from scanner.series import choose_series, convert_series, find_series
 
+    progress = progress or show_progress
     found = find_series(folder, study)
     for series in found:
-        show_progress(series.line)
+        progress(series.line)
     chosen = choose_series(found, given, folder)
     check_sequences(chosen)
     volumes = {}
     for modality, series in chosen.items():
-        show_progress(f"converting series {series.number}")
+        progress(f"converting series {series.number}")
         volumes[modality] = convert_series(series, modality)
     numbers = {modality: series.number for modality, series in chosen.items()}
     return volumes, StudyLink(folder, next(iter(chosen.values())).study, numbers)

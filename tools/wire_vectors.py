@@ -47,6 +47,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
+    Temperature,
     Volume,
 )
 from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
@@ -130,6 +131,8 @@ MESSAGES: tuple[Message, ...] = (
     End(139, 1, 257_000, DIGITS),
     Error(ErrorCode.SLICE, 12, "damaged payload"),
     Error(ErrorCode.STOPPED, -1, ""),
+    Temperature(485),
+    Temperature(-1000),
 )
 
 
@@ -146,7 +149,7 @@ REFUSED_MESSAGES = (
     *("", "00", "09", "0203010000", "0204030000", "0205010000", "0300", "06" + "00" * 45),
     *(with_byte(HELLO, 92, 2), with_byte(HELLO, 93, 3), "03028c" + "00" * 11, "03f08c" + "00" * 11),
     *("0501070003", "0501070003ff", "0501070003ffffffff1f"),
-    *("080000", "08000001", "08ff0301010101", "080000ff8080808080"),
+    *("080000", "08000001", "08ff0301010101", "080000ff8080808080", "09d107", "0917fc"),
     "030005000500" + "00" * 8,  # a run that begins behind its last slice
 )
 

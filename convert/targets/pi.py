@@ -16,7 +16,7 @@ from convert.log_capture import redirect_output
 from convert.targets.result import TargetResult
 from convert.tflite.ops import ops_of
 from convert.tflite.reader import read_model
-from device.delegates import DelegateReport, inspect_delegates
+from device.engine import DelegateReport, inspect_delegates
 from glioslice.errors import GliosliceError
 
 ALTERNATIVES = {

@@ -11,8 +11,8 @@ from device.deployment import service
 from device.deployment.board_state import BoardState, find_board_problems, probe_script, read_state
 from device.deployment.payload import Payload, make_payload
 from device.deployment.remote import Remote
-from glioslice.deployments import NotedBoard, forget_deployment, note_deployment
 from glioslice.errors import GliosliceError
+from glioslice.inventory import NotedBoard, forget_deployment, note_deployment
 
 
 class Action(Enum):

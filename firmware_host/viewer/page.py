@@ -230,8 +230,8 @@ def _wait_for_ctrl_c(page: Page, state: str, reason: str, line: str) -> None:
     with suppress(KeyboardInterrupt):
         page.finish(state, reason)
         print(line, file=sys.stderr, flush=True)
-        interrupts.check()  # one that came while files were written
-        threading.Event().wait()
+        with interrupts.allowed():  # one may have come while files were written
+            threading.Event().wait()
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from glioslice.wire.messages import (
     MessageError,
     Slice,
     Start,
+    Temperature,
     parse,
 )
 from glioslice.wire.packets import describe_packet
@@ -163,6 +164,8 @@ def describe_fields(message: Message) -> str:
             return f"after {masks} masks and {failed} failures"
         case Error(code, index, text):
             return f"{code.name.lower()}, slice {index}: {text}"
+        case Temperature():
+            return f"of {message.celsius:.1f} C"
 
 
 def dump(arguments: argparse.Namespace) -> None:

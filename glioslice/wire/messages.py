@@ -3,7 +3,8 @@
 Once the link is open, the board sends BoardHello and the host replies with HostHello, its choice of
 mode and codecs. To serve, the host sends Start and every Slice, and the board replies to each with
 a Mask, within an Empty, or with an Error. To play, the board sends Start with the Volume and every
-mask. Either way the board ends the run with End; when serving, another Start may follow.
+mask. Either way the board ends the run with End; when serving, another Start may follow. During a
+run a board that has a thermometer sends its Temperature now and then.
 
 Numbers are little-endian and packed without gaps; the first byte is the type. Only numbers about a
 volume cross: no message has a field for a text, date, identifier or path of a scan.
@@ -51,6 +52,7 @@ __all__ = [
     "Mode",
     "Slice",
     "Start",
+    "Temperature",
     "VersionError",
     "Volume",
     "parse",
@@ -436,9 +438,40 @@ class Error:
         return cls(ErrorCode(code), index, text.decode("ascii"))
 
 
-Message = BoardHello | HostHello | Start | Slice | Mask | Empty | End | Error
+@dataclass(frozen=True)
+class Temperature:
+    """How warm the board's processor is.
+
+    0  u8   type 9
+    1  i16  tenths of a degree Celsius, -1000 to 2000
+    """
+
+    TYPE: ClassVar[int] = 9
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<Bh")
+
+    tenths: int
+
+    @property
+    def celsius(self) -> float:
+        """The temperature in degrees."""
+        return self.tenths / 10
+
+    def to_bytes(self) -> bytes:
+        """Return the message as bytes."""
+        return self.LAYOUT.pack(self.TYPE, self.tenths)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Temperature":
+        """Return the message in `data`; raises MessageError."""
+        _, tenths = unpack_fields(cls.LAYOUT, data, "Temperature")
+        require(-1000 <= tenths <= 2000, f"a temperature of {tenths / 10:.0f} degrees")
+        return cls(tenths)
+
+
+Message = BoardHello | HostHello | Start | Slice | Mask | Empty | End | Error | Temperature
 TYPES: dict[int, type[Message]] = {
-    kind.TYPE: kind for kind in (BoardHello, HostHello, Start, Slice, Mask, Empty, End, Error)
+    kind.TYPE: kind
+    for kind in (BoardHello, HostHello, Start, Slice, Mask, Empty, End, Error, Temperature)
 }
 
 

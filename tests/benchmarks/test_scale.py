@@ -36,10 +36,27 @@ def test_storage_and_the_rate_of_the_disk() -> None:
 
 
 def test_what_was_not_measured_is_called_so() -> None:
-    parts = scale.page_parts({"cost": COST, "boards": None, "archive": None})
-    assert "Not measured yet" in parts["boards"] and "--archive" in parts["archive"]
+    nothing = dict.fromkeys(("speed", "boards", "archive"))
+    parts = scale.page_parts({"cost": COST, **nothing})
+    assert "Not measured yet" in parts["boards"] and "--speed" in parts["speed"]
     with pytest.raises(GliosliceError, match="measure with --cost"):
-        scale.page_parts({"cost": None, "boards": None, "archive": None})
+        scale.page_parts({"cost": None, **nothing})
+
+
+def test_what_was_measured_is_on_the_page() -> None:
+    counts = {"complete": 998, "lost": 2, "different": 3, "rows_different": 4}
+    archive = {
+        "cases": 1000, "parts": {"kills": 4, **counts},
+        "dask": {"workers": 3, "double": 5, **counts},
+    }  # fmt: skip
+    text = scale.archive_text(archive)
+    assert "1,000 small cases in parts, 4 processes killed" in text
+    assert text.count("998 complete, 2 lost, 3 masks and 4 rows") == 2 and "5 reported" in text
+    rates = {"slices": 100, "slices_per_second": 4.0, "cpu": 0.2}
+    line = {"baud": 115200, "boards": 10, "one": rates, "many": rates, "factor": 9.4}
+    small = {"cases": 400, "one_per_s": 8.0, "two_per_s": 15.0, "factor": 1.88}
+    text = scale.speed_text({"load_before": 0.1, "boards": [line], "archive": small})
+    assert "115,200 baud" in text and "a factor of 9.4" in text and "a factor of 1.88" in text
 
 
 @pytest.mark.parametrize(

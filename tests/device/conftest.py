@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from device.board import Board, make_board
 from device.engine import Engine
-from device.lifecycle import StopRequest
 from device.segment import segment
-from device.server import run_sessions
+from device.server import StopRequest, run_sessions
 from glioslice.cases import MODALITIES
 from glioslice.model_card import shipped_folder
 from glioslice.nifti import Space

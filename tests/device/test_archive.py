@@ -1,20 +1,18 @@
 """An archive in parts and on a cluster: nothing is lost, nothing is double, the table is right."""
 
-import argparse
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from random import Random
 
 import pytest
 
+from benchmarks.scale_runs import SEGMENT, completed, kill_parts, scheduler
 from device import archive
 from device.segment import main
 from glioslice.cluster import Part, in_part, map_on_dask, parse_part
@@ -24,7 +22,6 @@ from tests.conftest import ROOT
 from tests.firmware_host.commands import write_small_cases
 
 COUNT = 40
-SEGMENT = [sys.executable, "-m", "device.segment"]
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +73,8 @@ def check_summary(cases: Path, out: Path, wanted: dict[str, bytes]) -> None:
     assert list(rows) == [f"Case_{number:02}" for number in range(COUNT)]
     assert len((out / "summary.csv").read_text().splitlines()) == 1 + COUNT
     for name, row in rows.items():
-        volumes = read_json(archive.result_path(out, name))["volumes_ml"]
-        assert row["state"] == "complete" and float(row["WT_ml"]) == volumes["WT"]
+        volumes = read_json(out / f"{name}-result.json")["values"]
+        assert row["state"] == "complete" and float(row["WT_ml"]) == volumes["WT_ml"]
     assert files(out) == wanted
 
 
@@ -92,7 +89,7 @@ def test_each_case_is_in_exactly_one_part() -> None:
 
 @pytest.mark.parametrize("text", ["0/0", "0/4", "5/4", "3", "/", "-1/4", "1/4/2", "a/b", "1 / 2"])
 def test_what_is_no_part(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a part such as"):
+    with pytest.raises(GliosliceError, match="is not a part such as"):
         parse_part(text)
 
 
@@ -166,6 +163,39 @@ def test_a_full_disk_ends_a_part_and_leaves_no_half_case(
     run_here(few, "--out", tmp_path, "--summary")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--part", "0/0"), "--part 0/0: is not a part such as"),
+        (("--dask", "tcp://127.0.0.1:9"), "no Dask scheduler replies at tcp://127.0.0.1:9"),
+        (("--part", "1/1", "--model", "huge"), "no model 'huge'"),
+    ],
+)
+def test_what_is_refused_is_one_line_and_no_folder_is_made(
+    options: tuple[str, ...], expected: str, few: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("glioslice.cluster.CONNECT_TIMEOUT", 0.5)
+    run_here(few, "--out", tmp_path / "out", *options, code=2)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and expected in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_no_file_can_be_written(few: Path, tmp_path: Path) -> None:
+    """The limit of the process stands for a full disk: every picture is larger."""
+    out = tmp_path / "out"
+    for options in (("--part", "1/1"), ("--dask",)):
+        command = ["prlimit", "--fsize=2000", *SEGMENT, str(few), "--out", str(out), *options]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "File too large" in done.stderr.splitlines()[-1]
+        assert not list(out.glob("*-result.json")) and not list(out.glob(".*"))
+    segment(few, "--out", out, "--part", "1/1")
+    segment(few, "--out", out, "--summary")
+
+
 def test_names_that_are_used_twice_and_folders_without_cases(
     few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,84 +220,40 @@ def test_files_of_killed_processes_are_removed_later(few: Path, tmp_path: Path) 
 def test_parts_that_are_killed_at_random_lose_nothing(
     cases: Path, wanted: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Two processes at a time; each of four parts is killed once, and one overlaps them all."""
-    random, kills = Random(24), 0
-    todo = [f"{k}/4" for k in (1, 2, 3, 4)] + ["1/2"]
-    while todo:
-        pair = [todo.pop(0) for _ in range(min(2, len(todo)))]
-        running = [
-            subprocess.Popen(
-                [*SEGMENT, str(cases), "--out", str(tmp_path), "--part", part],
-                cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            )
-            for part in pair
-        ]  # fmt: skip
-        if kills < 4:
-            for process, part in zip(running, pair, strict=True):
-                assert process.stdout is not None
-                for _ in range(random.randrange(2, 5)):  # lines: how many, then one per case
-                    process.stdout.readline()
-                time.sleep(random.uniform(0, 0.1))
-                process.kill()
-                kills += 1
-                todo.append(part)
-        for process in running:
-            process.communicate()
-            assert process.returncode in (0, -signal.SIGKILL)
-    assert kills == 4
+    """Two processes at a time; each of four parts is killed once, and two overlap them all."""
+    command = [*SEGMENT, str(cases), "--out", str(tmp_path)]
+    with subprocess.Popen([*command, "--part", "1/2"], cwd=ROOT, stdout=subprocess.DEVNULL) as one:
+        assert kill_parts(command, 4, range(2, 5)) == 4
+    assert one.returncode == 0
     check_summary(cases, tmp_path, wanted)
-
-
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A Dask scheduler and its three workers."""
-    address = tmp_path / "scheduler.json"
-    program = [sys.executable, "-m", "distributed.cli"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
-    with ExitStack() as stack:
-
-        def start(name: str, *options: str) -> subprocess.Popen[bytes]:
-            command = [program[0], "-m", f"{program[2]}.dask_{name}", *options]
-            process = subprocess.Popen(
-                [*command, "--scheduler-file", str(address), "--no-dashboard"],
-                **quiet,  # type: ignore[call-overload]
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            return process  # type: ignore[no-any-return]
-
-        start("scheduler", "--host", "127.0.0.1", "--port", "0")
-        options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path))
-        workers = [start("worker", *options) for _ in range(3)]
-        deadline = time.monotonic() + 60
-        while not address.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield str(read_json(address)["address"]), workers
 
 
 @pytest.mark.slow
 def test_a_dask_worker_that_is_killed_loses_nothing(
-    cases: Path,
-    wanted: dict[str, bytes],
-    scheduler: tuple[str, list[subprocess.Popen[bytes]]],
-    tmp_path: Path,
+    cases: Path, wanted: dict[str, bytes], tmp_path: Path
 ) -> None:
-    address, workers = scheduler
     out = tmp_path / "out"
-    command = [*SEGMENT, str(cases), "--out", str(out), "--dask", address]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.endswith("(6 of 40)\n"):
-                workers[1].kill()
-    assert process.returncode == 0
-    ended = sorted(line.split(":")[0] for line in lines if ": complete" in line)
-    assert ended == [f"Case_{number:02}" for number in range(COUNT)]
-    assert [worker.poll() for worker in workers] == [None, -signal.SIGKILL, None]
+    with scheduler(tmp_path / "dask", 3) as (address, processes):
+        command = [*SEGMENT, str(cases), "--out", str(out), "--dask", address]
+        done, _ = completed(command, 6, processes[2].kill)
+        assert [one.poll() for one in processes] == [None, None, -signal.SIGKILL, None]
+    assert done == {f"Case_{number:02}": 1 for number in range(COUNT)}
     check_summary(cases, out, wanted)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_lost_ends_the_command(cases: Path, tmp_path: Path) -> None:
+    with scheduler(tmp_path / "dask", 1) as (address, processes):
+        command = [*SEGMENT, str(cases), "--out", str(tmp_path / "out"), "--dask", address]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            next(line for line in process.stdout if ": complete" in line)
+            processes[0].kill()
+            errors = process.stderr.read()
+    assert process.returncode == 2, errors
+    assert re.fullmatch(r"error: tcp://\S+: the scheduler is lost; [^\n]+\n", errors)
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

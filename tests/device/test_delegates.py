@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from device.delegates import ACCELERATED, COMPILED, inspect_delegates
+from device.engine import ACCELERATED, COMPILED, inspect_delegates
 
 
 def node(name: str, inputs: list[int], outputs: list[int]) -> dict[str, Any]:

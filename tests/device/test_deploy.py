@@ -14,13 +14,13 @@ from device.deployment import board_state, payload, service
 from device.deployment.board_state import BoardState, find_board_problems, probe_script, read_state
 from device.deployment.payload import Payload
 from device.deployment.remote import Remote
-from glioslice.deployments import (
+from glioslice.errors import GliosliceError
+from glioslice.inventory import (
     NotedBoard,
     forget_deployment,
     last_deployment,
     note_deployment,
 )
-from glioslice.errors import GliosliceError
 from glioslice.model_card import shipped_folder
 
 PI = {

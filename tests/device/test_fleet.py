@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from device import deploy
 from device.deploy import main
-from device.deployment import fleet
 from device.deployment.payload import Payload
 
 
@@ -66,8 +66,8 @@ def test_boards_of_one_kind_share_a_payload(monkeypatch: pytest.MonkeyPatch) -> 
         made.append(key)
         return Payload({}, str(key))
 
-    monkeypatch.setattr(fleet, "make_payload", make)
-    cache = fleet.PayloadCache()
+    monkeypatch.setattr(deploy, "make_payload", make)
+    cache = deploy.PayloadCache()
     kinds = [(Path("m"), "aarch64", (3, 11), "litert"), (Path("m"), "aarch64", (3, 13), "litert")]
     for kind in (*kinds, *kinds):
         assert cache.make(*kind).model == str(kind)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from device.lifecycle import ALIVE, READY, STOPPING, notify
+from device.server import ALIVE, READY, STOPPING, notify
 from tests.conftest import ROOT
 from tests.device.conftest import RUNNER
 

@@ -14,8 +14,7 @@ import pytest
 
 from device import engine as engine_module
 from device import selftest
-from device.delegates import DelegateReport
-from device.engine import BUILT_IN, Engine
+from device.engine import BUILT_IN, DelegateReport, Engine
 from device.goldens import GOLDENS, golden_slices, read_goldens, write_goldens
 from glioslice.files import read_json, sha256, write_json
 from glioslice.model_card import CARD, shipped_folder

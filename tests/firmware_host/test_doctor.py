@@ -17,8 +17,8 @@ import pytest
 
 from firmware_host import discovery, doctor, stream
 from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
-from glioslice.deployments import NotedBoard, note_deployment
 from glioslice.errors import GliosliceError
+from glioslice.inventory import NotedBoard, note_deployment
 from glioslice.wire import packets
 from glioslice.wire.connection import Connection
 from glioslice.wire.framing import encode_frame

@@ -1,5 +1,6 @@
 """Several boards on one host: who takes which case, what is given back, and what is refused."""
 
+import argparse
 import csv
 import json
 import os
@@ -10,18 +11,29 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from random import Random
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from firmware_host import outputs, stream
+from benchmarks.scale_runs import children_of, stream_and_kill
+from firmware_host import handshake, interrupts, outputs, pooled_cases, stream
 from firmware_host.board_pool import Task, TaskQueue
+from firmware_host.board_table import BoardRow, format_boards
 from firmware_host.shared_case import spans
 from glioslice.files import write_bytes
-from tests.firmware_host.commands import STREAM, left_behind, list_processes, write_small_cases
+from tests.firmware_host.commands import (
+    STREAM,
+    left_behind,
+    list_processes,
+    restore_signals,
+    write_small_cases,
+)
 
 CASES = 12
 LINE = "sim://?baud=921600"
@@ -64,14 +76,6 @@ def masks(out: Path) -> dict[str, bytes]:
 def states(out: Path) -> dict[str, str]:
     with (out / "summary.csv").open() as file:
         return {row["case"]: row["state"] for row in csv.DictReader(file)}
-
-
-def boards_of(host: int) -> list[int]:
-    """Return the process ids of the simulated boards of a host."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(host)], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in listed.stdout.split()]
 
 
 def test_a_task_that_was_given_back_goes_to_another_board() -> None:
@@ -126,21 +130,8 @@ def test_boards_that_are_killed_lose_no_case(
     cases: Path, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
     """Four boards, of which one is killed after every second case."""
-    options = ["--port", "sim://?baud=115200", "--boards", "4", "--output", str(tmp_path), "--json"]
-    process = subprocess.Popen(
-        [*STREAM, str(cases), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    random, events, killed = Random(24), [], 0
-    for line in process.stdout:
-        events.append(json.loads(line))
-        complete = sum(e.get("state") == "complete" for e in events if e["event"] == "case")
-        if events[-1]["event"] == "begin" and complete // 2 > killed:
-            os.kill(random.choice(boards_of(process.pid)), signal.SIGKILL)
-            killed += 1
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert killed >= 4
+    events, kills = stream_and_kill(cases, tmp_path, 2, "--port", "sim://?baud=115200")
+    assert kills >= 4
     ended = Counter(event["case"] for event in events if event["event"] == "case")
     assert set(ended) == {path.name for path in cases.iterdir()}  # none lost
     assert set(ended.values()) == {1}  # none double
@@ -166,6 +157,34 @@ def test_one_case_on_several_boards_has_the_same_mask(
     found = json.loads(report.read_text())
     assert found["complete"] is True and found["masks"] == found["slices"] == 4
     assert all(re.search(rf"^sim-{n} +finished", done.stdout, re.M) for n in (1, 2, 3))
+
+
+WARM_BOARD = """
+import runpy
+from device import telemetry
+telemetry.read_temperature = lambda: 52.0
+runpy.run_module("device", run_name="__main__", alter_sys=True)
+"""
+
+
+def warm_board(arguments: argparse.Namespace) -> list[str]:
+    """A board with a thermometer."""
+    python, _, _, *options = handshake.device_command(arguments.model, arguments.baud)
+    return [python, "-c", WARM_BOARD, *options]
+
+
+@pytest.mark.slow
+def test_the_table_has_the_temperature_of_a_board_that_sends_it(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path)
+    stream.main([*map(str, options), "--json"], warm_board)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    boards = [event["boards"] for event in events if event["event"] == "boards"][-1]
+    assert [board["temperature_c"] for board in boards] == [52.0, 52.0]
+    rows = [BoardRow(**board) for board in boards]
+    assert all("  52 °C  " in line for line in format_boards(rows)[1:])
+    assert "  -  " in format_boards([replace(rows[0], temperature_c=None)])[1]
 
 
 def masks_of_few(few: Path) -> list[str]:
@@ -217,9 +236,10 @@ def test_boards_that_never_reply_are_named_and_the_others_work(
 
 
 @pytest.mark.slow
-def test_a_full_disk_fails_a_case_and_keeps_its_masks(
-    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_ends_the_pool_and_keeps_what_is_done(
+    few: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def full(path: Path, content: bytes) -> None:
         if path.name.startswith("Case_02"):
             raise OSError(28, "No space left on device", str(path))
@@ -227,38 +247,115 @@ def test_a_full_disk_fails_a_case_and_keeps_its_masks(
 
     monkeypatch.setattr(outputs, "write_bytes", full)
     options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path)
-    assert refused(capsys, *options) == "error: 1 of 5 cases failed; see the table"
+    assert "No space left on device" in refused(capsys, *options)
     found = states(tmp_path)
-    assert found.pop("Case_02") == "failed" and set(found.values()) == {"complete"}
-    assert (tmp_path / "Case_02-mask.partial.nii.gz").is_file()
-    complete = {f"{case}-mask.nii.gz" for case in found}
-    assert complete <= set(masks(tmp_path)) and not list(tmp_path.glob(".*"))
+    assert found["Case_02"] == "ended" and "complete" in found.values()
+    check_interrupted(tmp_path, alone)
     monkeypatch.undo()
     stream.main([str(option) for option in options])
     assert set(states(tmp_path).values()) == {"complete", "done before"}
+    assert masks(tmp_path) == {name: alone[name] for name in masks_of_few(few)}
 
 
 @pytest.mark.slow
-def test_an_interrupted_pool_continues_and_leaves_no_process(
+def test_no_file_can_be_written(few: Path, tmp_path: Path) -> None:
+    """The limit of the process stands for a full disk: every report is larger."""
+    command = ["prlimit", "--fsize=2000", *STREAM, str(few), "--port", LINE, "--boards", "2"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert masks(tmp_path / "out") == {} and not list((tmp_path / "out").glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_held_ctrl_c_keeps_what_arrived_and_the_pool_continues(
     few: Path, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     options = ["--port", "sim://?baud=57600", "--boards", "2", "--output", str(out)]
-    process = subprocess.Popen([*STREAM, str(few), *options], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*STREAM, str(few), *options],
+        stderr=subprocess.PIPE, text=True, preexec_fn=restore_signals,
+    )  # fmt: skip
     assert process.stderr is not None
-    for line in process.stderr:
-        if ": complete on" in line:
-            break
-    children = boards_of(process.pid)
-    process.send_signal(signal.SIGTERM)
+    next(line for line in process.stderr if ": complete on" in line)
+    children = children_of(process.pid)
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors and len(children) == 2
+    assert "interrupted; what is finished is kept" in errors
     assert not [p for p in list_processes() if int(p.split()[0]) in children]
     assert left_behind(out) == []
-    assert list(states(out).values()).count("ended") in (1, 2)
+    check_interrupted(out, alone)
     run(few, "--port", LINE, "--boards", "2", "--output", out)
     assert masks(out) == {name: alone[name] for name in masks_of_few(few)}
+
+
+def check_interrupted(out: Path, alone: dict[str, bytes]) -> None:
+    """Every complete case has its mask, and no other; what was begun is partial or not there."""
+    found = states(out)
+    assert set(found.values()) <= {"complete", "ended", "waiting"}
+    complete = [f"{case}-mask.nii.gz" for case, state in found.items() if state == "complete"]
+    kept = {name: mask for name, mask in masks(out).items() if ".partial" not in name}
+    assert kept == {name: alone[name] for name in complete}
+    partial = {path.name.split("-")[0] for path in out.glob("*.partial.nii.gz")}
+    assert partial <= {case for case, state in found.items() if state == "ended"}
+    assert not list(out.glob(".*"))
+
+
+class Moment:
+    """Counts the lines that the main thread runs in a pool; signals at line `at` and two others."""
+
+    FILES = ("board_pool.py", "pooled_cases.py", "batch.py", "board_table.py")
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.lines = at, 0
+
+    def trace(self, frame: FrameType, event: str, _value: object) -> Callable[..., Any] | None:
+        if not frame.f_code.co_filename.endswith(self.FILES):
+            return None
+        if frame.f_code is pooled_cases._run_pool.__code__ and event == "call":
+            self.lines = 1
+        if self.lines and event == "line":
+            self.lines += 1
+            if self.at is not None and self.lines in (self.at, self.at + 1, self.at + 9):
+                os.kill(os.getpid(), signal.SIGINT)
+        return self.trace
+
+
+@pytest.mark.slow
+def test_three_signals_at_any_line_of_a_pool(
+    few: Path, alone: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *interrupts.ENDING)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ends: list[str | int | None] = []
+    lines = 0
+    try:
+        for part in (None, 0.05, 0.2, 0.6, 0.95):
+            moment, out = Moment(None if part is None else int(part * lines)), tmp_path / str(part)
+            options = (few, "--port", LINE, "--boards", 2, "--output", out)
+            sys.settrace(moment.trace)
+            try:
+                stream.main([str(option) for option in options])
+                ends.append(0)
+            except SystemExit as end:
+                ends.append(end.code)
+            finally:
+                sys.settrace(None)
+            lines = lines or moment.lines
+            assert "Traceback" not in capsys.readouterr().err
+            assert len(states(out)) == 5
+            check_interrupted(out, alone)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ends == [0, 130, 130, 130, 130]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from glioslice.wire.messages import (
     Mask,
     Mode,
     Start,
+    Temperature,
 )
 from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
 from glioslice.wire.receiver import Receiver
@@ -63,6 +64,7 @@ MESSAGES: dict[str, messages.Message] = {
     "mask": Mask(7, 1, 1850, bytes.fromhex("04070100"), quality=212),
     "empty": Empty(11, (1850, 16456), (255, 200)),
     "end": End(139, 1, 257_000, "00112233445566778899aabbccddeeff" * 2),
+    "temperature": Temperature(485),
     "error": Error(ErrorCode.SLICE, 12, "damaged payload"),
 }
 

@@ -30,6 +30,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
+    Temperature,
 )
 from glioslice.wire.packets import (
     ACCEPT,
@@ -57,6 +58,7 @@ MESSAGES: dict[str, Message] = {
     "Mask 7, codec 1, 2.5 ms (47 bytes)": Mask(7, 1, 2500, bytes(40)),
     "Empty 3 to 5 (12 bytes)": Empty(3, (500, 500, 500), (255, 255, 255)),
     "End after 139 masks and 1 failures (45 bytes)": End(139, 1, 5, "00" * 32),
+    "Temperature of 48.5 C (3 bytes)": Temperature(485),
     "Error engine, slice 3: it failed (15 bytes)": Error(ErrorCode.ENGINE, 3, "it failed"),
 }
 PACKETS: dict[str, packets.Packet] = {

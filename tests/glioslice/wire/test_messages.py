@@ -23,6 +23,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
+    Temperature,
     VersionError,
     Volume,
     parse,
@@ -81,6 +82,7 @@ any_message: st.SearchStrategy[Message] = st.one_of(
     st.builds(Mask, u16, u8, u32, st.binary(max_size=500), u8),
     empties,
     st.builds(End, u16, u16, st.integers(0, 2**64 - 1), digests),
+    st.builds(Temperature, st.integers(-1000, 2000)),
     st.builds(Error, st.sampled_from(ErrorCode), st.integers(-1, 1023), texts),
 )
 
@@ -123,6 +125,7 @@ def test_damaged_messages_raise_message_error_alone(message: Message, data: st.D
         (Empty(1, (127, 128, 16384), (0, 1, 255)), 12),
         (End(140, 0, 10**6, "00" * 32), 45),
         (Error(ErrorCode.SLICE, 3, "damaged"), 13),
+        (Temperature(485), 3),
     ],
 )
 def test_lengths_are_those_of_the_docstrings(message: Message, size: int) -> None:
@@ -164,7 +167,7 @@ f64 = struct.Struct("<d").pack
     ("data", "what"),
     [
         (b"", "an empty message"),
-        (b"\x09abc", "unknown type 9"),
+        (b"\x0aabc", "unknown type 10"),
         (b"\x00", "unknown type 0"),
         (HELLO_BYTES[:-1], "BoardHello of 97 bytes, not 98"),
         (changed(HELLO_BYTES, 2, b"\0"), "can do 0"),
@@ -213,6 +216,8 @@ f64 = struct.Struct("<d").pack
         (b"\x08\x00\x00\xff", "Empty with a time that is cut"),
         (b"\x08\xff\x03" + bytes(4), "empty masks from 1023 to beyond"),
         (bytes([6]) + bytes(45), "End of 46"),
+        (b"\x09\xd1\x07", "a temperature of 200 degrees"),
+        (b"\x09\x00", "Temperature of 2"),
         (changed(ERROR_BYTES, 1, b"\x09"), "unknown error 9"),
         (changed(ERROR_BYTES, 2, b"\xfe\xff\xff\xff"), "slice -2"),
         (ERROR_BYTES + bytes([0x1B]), "cannot be printed"),
