@@ -205,7 +205,7 @@ class _Reader:
         for index, operator in enumerate(list_of(self.graph.operators)):
             code = self.model.operatorCodes[operator.opcodeIndex]
             number = max(code.builtinCode, code.deprecatedBuiltinCode)
-            kind = NAMES.get(number, f"code {number}")
+            kind = NAMES[number]
             outputs = list_of(operator.outputs)
             if len(outputs) != 1:
                 raise _refuse(f"op {index}, {kind}", f"{len(outputs)} outputs")

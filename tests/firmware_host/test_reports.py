@@ -13,10 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from firmware_host import outputs
 from firmware_host.mask_files import read_mask
 from firmware_host.report import NOTICE, find_card
-from glioslice import __version__
+from glioslice import __version__, files
 from glioslice.files import sha256, write_bytes
 from glioslice.model_card import find_model
 from tests.conftest import Write
@@ -136,7 +135,7 @@ def test_a_full_disk_leaves_no_half_report(
             raise OSError(28, "No space left on device", str(path))
         write_bytes(path, content)
 
-    monkeypatch.setattr(outputs, "write_bytes", full)
+    monkeypatch.setattr(files, "write_bytes", full)
     out = tmp_path / "out"
     options = ("--input", write_case(), "--output", out / "m.nii.gz", "--report", out / "r.html")
     assert host("serve", serve, *options).code == 2

@@ -65,7 +65,9 @@ def test_ctrl_c_while_a_command_is_imported(
     def interrupt(entry: EntryPoint) -> None:
         raise KeyboardInterrupt
 
+    entry = EntryPoint("segment", "device.segment:main", cli.GROUP)
     monkeypatch.setattr(EntryPoint, "load", interrupt)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
     assert ended("segment") == 130
     assert capsys.readouterr().err == "interrupted\n"
 

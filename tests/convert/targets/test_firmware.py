@@ -200,9 +200,9 @@ def swap_options(model: Any) -> None:
     op.builtinOptionsType = schema.BuiltinOptions.Conv2DOptions
 
 
-def unknown_op(model: Any) -> None:
+def unsupported_op(model: Any) -> None:
     op = op_of(model, "RESIZE_BILINEAR", 0)
-    model.operatorCodes.append(schema.OperatorCodeT(127, builtinCode=4000))
+    model.operatorCodes.append(schema.OperatorCodeT(127, builtinCode=schema.BuiltinOperator.GELU))
     op.opcodeIndex = len(model.operatorCodes) - 1
 
 
@@ -241,7 +241,7 @@ REFUSED = {
     "a factor above one": (set_scale("CONV_2D", 18, 1e-9), "op 31, CONV_2D"),
     "a factor that is too small": (set_scale("CONV_2D", 18, 1e9), "op 31, CONV_2D"),
     "options of another op": (swap_options, "op 17, ADD"),
-    "an unknown op": (unknown_op, "op 16, code 4000"),
+    "an op without a kernel": (unsupported_op, "op 16, GELU"),
     "no options": (drop_options, "op 8, CONV_2D"),
     "an op that reads what comes later": (read_too_late, "op 3, MAX_POOL_2D"),
 }  # fmt: skip
