@@ -62,6 +62,7 @@ models: .venv/ready  ## make every product, golden, card and figure again from t
 	  .venv/bin/python tools/cards.py models/$$size --data $(DATA) || exit 2; \
 	  .venv/bin/python tools/goldens.py models/$$size || exit 2; \
 	done
+	.venv/bin/python benchmarks/accuracy.py --shipped
 	.venv/bin/python tools/figures.py
 
 accuracy: .venv/ready  ## score the networks of the four folds and write docs/accuracy.md

@@ -37,6 +37,7 @@ from benchmarks.scores import (
     Score,
     check_held_out,
     fold_cases,
+    healthy_file,
     read_healthy,
     read_scores,
     score_case,
@@ -48,7 +49,7 @@ from convert.report import svg
 from glioslice import cli
 from glioslice.files import read_json, write_bytes
 from glioslice.labels import REGIONS
-from glioslice.model_card import read_card
+from glioslice.model_card import find_model, read_card
 
 PAGE = ROOT / "docs" / "accuracy.md"
 APPENDIX = "accuracy-appendix.md"
@@ -96,11 +97,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", nargs="*", metavar="RUN", help="runs to score; default: all")
     parser.add_argument("--data", type=Path, help="a folder of cases; without it nothing is scored")
+    parser.add_argument(
+        "--shipped", action="store_true", help="score the shipped files in healthy phantoms"
+    )
     cli.run(write_accuracy, parser.parse_args(argv))
 
 
 def write_accuracy(arguments: argparse.Namespace) -> None:
     """Score the runs if there are cases, and write the page."""
+    if arguments.shipped:
+        score_healthy({healthy_file(size): find_model(size) for size in SHOWN_SIZES})
     if arguments.data:
         runs = [find_run(name) for name in arguments.run] or list(PLAN)
         score_runs([run for run in runs if run.has_files], arguments.data)
@@ -118,7 +124,8 @@ def score_runs(runs: list[FoldRun], data: Path) -> None:
             for run in (r for r in runs if r.fold == fold):
                 check_held_out(run, case)
                 scores[run] += score_case(run, case)
-    score_healthy([run for run in runs if run.is_main])
+    files = {run: next(run.folder.glob("*-int8.tflite")) for run in runs if run.is_main}
+    score_healthy({healthy_file(run): file for run, file in files.items()})
     for run in runs:
         write_scores(run, scores[run])
         scored = int8_scores(run)
@@ -274,13 +281,14 @@ def outside_table() -> str:
 
 
 def healthy_table() -> str:
-    """Return the volume found in healthy phantoms by the networks of all folds."""
-    return _volume_table(
-        {
-            (size, masks): [v for f in FOLDS for v in read_healthy(FoldRun(size, f), masks)]
-            for size, masks in product(SHOWN_SIZES, WAYS)
-        }
-    )
+    """Return the volume found in healthy phantoms by the networks of all folds, and as shipped."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for size, masks in product(SHOWN_SIZES, WAYS):
+        runs = [FoldRun(size, fold) for fold in FOLDS]
+        found[size, masks] = [ml for run in runs for ml in read_healthy(run, masks)]
+    for size in SHOWN_SIZES:
+        found[f"{size}, as shipped", BOTH] = read_healthy(size, BOTH)
+    return _volume_table(found)
 
 
 def _volume_table(found: Mapping[tuple[str, str], Sequence[float]]) -> str:

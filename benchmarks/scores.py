@@ -5,13 +5,14 @@ holds a row for each healthy phantom and way: the volume in mL that the int8 fil
 Rules are those of every shipped model, whatever the card of a run says.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import folds
 from benchmarks.folds import FoldRun, held_out_cases
 from benchmarks.pages import read_csv, write_csv
 from device.engine import Engine
@@ -157,21 +158,27 @@ def _parse_row(row: dict[str, str]) -> Score:
     return Score(row["case"], row["precision"], row["masks"], found, far, volume, expert, outside)
 
 
-def score_healthy(runs: list[FoldRun]) -> None:
-    """Write `healthy.csv` of every run."""
-    networks = {run: next(run.folder.glob("*-int8.tflite")) for run in runs}
-    volumes: dict[FoldRun, list[tuple[int, str, float]]] = {run: [] for run in runs}
+def score_healthy(networks: Mapping[Path, Path]) -> None:
+    """Write a table of healthy phantoms, as `healthy_file` names it, for each int8 file."""
+    volumes: dict[Path, list[tuple[int, str, float]]] = {table: [] for table in networks}
     for seed in track(SEEDS, "healthy phantoms"):
         images = make_phantom(seed, tumour=False).images
-        for run, network in networks.items():
+        for table, network in networks.items():
             for masks, labels in segment_all_ways(images, network):
                 millilitres = int(np.count_nonzero(labels)) / 1000  # voxels of 1 mm
-                volumes[run].append((seed, masks, millilitres))
-    for run, found in volumes.items():
-        write_csv(run.folder / HEALTHY_FILE, ("seed", "masks", "mL"), found)
+                volumes[table].append((seed, masks, millilitres))
+    for table, found in volumes.items():
+        write_csv(table, ("seed", "masks", "mL"), found)
 
 
-def read_healthy(run: FoldRun, masks: str = RAW) -> list[float]:
-    """Return the volumes in mL; an empty list if the run has not been scored."""
-    rows = read_csv(run.folder / HEALTHY_FILE)
+def healthy_file(run: FoldRun | str) -> Path:
+    """Return the table of healthy phantoms of a run, or of a shipped size."""
+    if isinstance(run, str):
+        return folds.FOLDS_FOLDER / f"{run}-shipped-{HEALTHY_FILE}"
+    return run.folder / HEALTHY_FILE
+
+
+def read_healthy(run: FoldRun | str, masks: str = RAW) -> list[float]:
+    """Return the volumes in mL; an empty list if there is no table."""
+    rows = read_csv(healthy_file(run))
     return [float(row["mL"]) for row in rows if row["masks"] == masks]
