@@ -154,7 +154,7 @@ def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
         name = f"{board}, {core}"
         sizes.append(Size(name, WHOLE, *linked(elf)))
         if board in PARTS:
-            sizes += measure_parts(board, name, out, folder / "probe.c")
+            sizes += measure_parts(board, name, out, tables, folder / "probe.c")
         runs.append(run_golden(board, elf, folder))
         print(runs[-1], flush=True)
     return sizes, runs
@@ -174,10 +174,10 @@ def build_board(board: str, out: Path, tables: Path, program: str = "firmware") 
     return out / f"{program}.elf"
 
 
-def measure_parts(board: str, name: str, out: Path, probe: Path) -> Iterator[Size]:
+def measure_parts(board: str, name: str, out: Path, tables: Path, probe: Path) -> Iterator[Size]:
     """Yield what the parts of a firmware take that was built in `out`."""
     probe.write_text(PROBE, encoding="utf-8")
-    make = ["make", "-s", "-C", str(FIRMWARE), f"BOARD={board}", f"OUT={out}"]
+    make = ["make", "-s", "-C", str(FIRMWARE), f"BOARD={board}", f"OUT={out}", f"TABLES={tables}"]
     run(*make, "PROGRAM=echo")
     run(*make, f"PROGRAM={probe}", str(out / "probe.c" / "probe.c.o"))
     probed = run("arm-none-eabi-nm", "-S", "--defined-only", str(out / "probe.c" / "probe.c.o"))

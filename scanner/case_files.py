@@ -114,11 +114,14 @@ def check_free(folder: Path, *, force: bool) -> None:
 
 
 def _names(folder: Path) -> list[str]:
-    """Return what is in a folder; nothing if it is not there, or if it is just being replaced."""
-    try:
-        return [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
+    """Return what is in a folder, which other processes may be replacing; nothing if it is gone."""
+    with suppress(FileNotFoundError):
+        while True:
+            listed = folder.stat().st_ino
+            names = [path.name for path in folder.iterdir()]
+            if folder.stat().st_ino == listed:  # else it was listed while it was deleted
+                return names
+    return []
 
 
 def read_spaces(case: Path) -> tuple[Grid, dict[str, SourceSpace]]:

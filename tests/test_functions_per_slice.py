@@ -68,5 +68,5 @@ def test_few_functions_run_for_each_slice(tmp_path: Path, monkeypatch: pytest.Mo
     print(f"\n{slices} slices, {len(for_each)} functions for each:", *for_each, sep="\n")
     assert slices > 16
     assert "device/engine.py Engine.invoke" in for_each
-    assert "firmware_host/mask_volume.py MaskVolume.add" in for_each
+    assert "firmware_host/volumetry.py Volumetry.add" in for_each
     assert len(for_each) <= MOST

@@ -104,7 +104,7 @@ def test_the_parts_fit_their_goals(tables: Path, tmp_path: Path) -> None:
     for board in sorted(bench.PARTS):
         out = tmp_path / board
         bench.build_board(board, out, tables)
-        measured = bench.measure_parts(board, board, out, tmp_path / "probe.c")
+        measured = bench.measure_parts(board, board, out, tables, tmp_path / "probe.c")
         parts = {one.part: one for one in measured}
         link, images = parts[bench.LINK], parts[bench.IMAGES]
         assert 2000 < link.flash <= 8000 and 500 < link.ram <= 4000

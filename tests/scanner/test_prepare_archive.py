@@ -31,7 +31,7 @@ def archive(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A coarse study of a head without skull, and a folder that holds none."""
     folder = tmp_path_factory.mktemp("archive") / "studies"
     stripped = {m: Volume(v.voxels * head.brain, v.grid) for m, v in head.volumes.items()}
-    coarse = [replace(p, in_plane=3.0, size=(70, 80), thickness=6.0) for p in (T1CE, FLAIR)]
+    coarse = [replace(p, in_plane=2.0, size=(105, 120), thickness=4.0) for p in (T1CE, FLAIR)]
     write_study(folder / STUDY, replace(head, volumes=stripped), coarse)
     (folder / NO_STUDY).mkdir()
     (folder / NO_STUDY / "a.txt").write_text("no images")
@@ -99,7 +99,7 @@ def test_a_full_disk_ends_a_part_and_leaves_no_half_case(archive: Path, tmp_path
     """The limit of the process stands for a full disk: the case's images are larger."""
     command = [*PREPARE, str(archive), "--out", str(tmp_path / "out"), *OPTIONS, "--part", "1/1"]
     done = subprocess.run(
-        ["prlimit", "--fsize=1000000", *command], cwd=ROOT, capture_output=True, text=True,
+        ["prlimit", "--fsize=2000000", *command], cwd=ROOT, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
