@@ -119,12 +119,13 @@ def test_a_full_disk_ends_a_part_and_leaves_no_half_case(archive: Path, tmp_path
     ],
 )
 def test_what_is_refused_before_any_study(
-    options: tuple[str, ...], expected: str, archive: Path, tmp_path: Path,
+    options: tuple[str, ...], expected: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    (tmp_path / "studies" / STUDY).mkdir(parents=True)
     monkeypatch.setattr("glioslice.cluster.CONNECT_TIMEOUT", 0.5)
     with pytest.raises(SystemExit) as end:
-        prepare.main([str(archive), "--out", str(tmp_path / "out"), *options])
+        prepare.main([str(tmp_path / "studies"), "--out", str(tmp_path / "out"), *options])
     [line] = capsys.readouterr().err.splitlines()
     assert end.value.code == 2 and line.startswith("error: ") and expected in line
     assert not (tmp_path / "out").exists()
