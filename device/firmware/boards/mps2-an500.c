@@ -6,24 +6,15 @@ const uint32_t board_clock = 25000000;
 
 static struct cmsdk_uart *const uart = (struct cmsdk_uart *)0x40004000;
 static struct cmsdk_watchdog *const watchdog = (struct cmsdk_watchdog *)0x40008000;
-enum { UART_RX = 0, UART_TX = 1 };
+enum { UART_INTERRUPT = 0 };
 
 void board_start(void) {
-    uart_start(uart);
-    core_enable_interrupt(UART_RX);
-    core_enable_interrupt(UART_TX);
-    watchdog->load = WATCHDOG_SECONDS * board_clock;
-    watchdog->control = WATCHDOG_INTERRUPT | WATCHDOG_RESET;
+    uart_start(uart, UART_INTERRUPT);
+    watchdog_start(watchdog);
 }
 
-/* Sending is started with interrupts off: the handler calls core_next, too. */
-void board_send(void) {
-    __asm__ volatile("cpsid i");
-    uart_send(uart);
-    __asm__ volatile("cpsie i");
-}
-
+void board_send(void) { uart_send(uart); }
 void board_interrupt(void) { uart_interrupt(uart); }
 void board_print(char character) { uart_print(uart, character); }
-void board_alive(void) { watchdog->load = WATCHDOG_SECONDS * board_clock; }
+void board_alive(void) { watchdog_feed(watchdog); }
 uint32_t board_random(void) { return emulator_random(); }

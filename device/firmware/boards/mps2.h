@@ -16,12 +16,15 @@ struct cmsdk_watchdog {
 
 enum { WATCHDOG_INTERRUPT = 1, WATCHDOG_RESET = 2, WATCHDOG_SECONDS = 10 };
 
-static inline void uart_start(struct cmsdk_uart *uart) {
+/* `interrupt` is that of a received byte; that of a sent one is the next. */
+static inline void uart_start(struct cmsdk_uart *uart, unsigned interrupt) {
     uart->divisor = board_clock / BOARD_BAUD;
     uart->control = TX_ENABLE | RX_ENABLE | TX_INTERRUPT | RX_INTERRUPT;
+    core_enable_interrupt(interrupt);
+    core_enable_interrupt(interrupt + 1);
 }
 
-static inline void uart_send(struct cmsdk_uart *uart) {
+static inline void uart_fill(struct cmsdk_uart *uart) {
     while (!(uart->state & TX_FULL)) {
         const int byte = core_next();
         if (byte < 0) {
@@ -31,18 +34,32 @@ static inline void uart_send(struct cmsdk_uart *uart) {
     }
 }
 
+/* Sending is started with interrupts off: the handler calls core_next, too. */
+static inline void uart_send(struct cmsdk_uart *uart) {
+    __asm__ volatile("cpsid i");
+    uart_fill(uart);
+    __asm__ volatile("cpsie i");
+}
+
 static inline void uart_interrupt(struct cmsdk_uart *uart) {
     uart->interrupt = 3;
     while (uart->state & RX_FULL) {
         core_received((uint8_t)uart->data);
     }
-    uart_send(uart);
+    uart_fill(uart);
 }
 
 static inline void uart_print(struct cmsdk_uart *uart, char character) {
     while (uart->state & TX_FULL) {
     }
     uart->data = (uint8_t)character;
+}
+
+static inline void watchdog_feed(struct cmsdk_watchdog *watchdog) { watchdog->load = WATCHDOG_SECONDS * board_clock; }
+
+static inline void watchdog_start(struct cmsdk_watchdog *watchdog) {
+    watchdog_feed(watchdog);
+    watchdog->control = WATCHDOG_INTERRUPT | WATCHDOG_RESET;
 }
 
 /* Semihosting: a call to QEMU. SYS_TIME gives seconds, SYS_ELAPSED ticks of the emulator: these boards have no generator. */

@@ -4,20 +4,10 @@
 const uint32_t board_clock = 32000000;
 
 static struct cmsdk_uart *const uart = (struct cmsdk_uart *)0x59303000;
-enum { UART_RX = 33, UART_TX = 34 };
+enum { UART_INTERRUPT = 33 };
 
-void board_start(void) {
-    uart_start(uart);
-    core_enable_interrupt(UART_RX);
-    core_enable_interrupt(UART_TX);
-}
-
-void board_send(void) {
-    __asm__ volatile("cpsid i");
-    uart_send(uart);
-    __asm__ volatile("cpsie i");
-}
-
+void board_start(void) { uart_start(uart, UART_INTERRUPT); }
+void board_send(void) { uart_send(uart); }
 void board_interrupt(void) { uart_interrupt(uart); }
 void board_print(char character) { uart_print(uart, character); }
 void board_alive(void) {}
