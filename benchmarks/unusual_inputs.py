@@ -22,7 +22,7 @@ from glioslice.cases import MODALITIES, find_cases, phantom_case, read_case
 from glioslice.cli import track
 from glioslice.missing_modalities import MODALITY_TITLES
 from glioslice.phantom.head import SEEDS
-from glioslice.preprocessing import brain_mask
+from glioslice.preprocessing import brain_mask, voxels_in
 from glioslice.sanity_checks import (
     PAIRS,
     BrainShape,
@@ -30,7 +30,7 @@ from glioslice.sanity_checks import (
     contrast_warnings,
     measure_contrasts,
     measure_shape,
-    sample_voxels,
+    sample_step,
     shape_warnings,
 )
 
@@ -79,7 +79,9 @@ def measure_cases(data: Path) -> None:
         seed = place - len(found)
         case = read_case(found[place]) if seed < 0 else phantom_case(SEEDS[seed])
         brain = brain_mask(case.images)
-        sample = sample_voxels(case.images, brain)
+        step = sample_step(brain)
+        voxels = [voxels_in(case.images, index, brain)[::step] for index in range(len(MODALITIES))]
+        sample = np.asarray(voxels, np.float64)
         seen.append((name, *row_cells(measure_shape(brain), measure_contrasts(sample))))
         for fault, warned in faults(sample, crop_to_brain(brain)):
             count = counts.setdefault(fault, dict.fromkeys(GROUPS, 0))

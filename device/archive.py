@@ -85,7 +85,7 @@ def segment_archive(arguments: argparse.Namespace) -> None:
         load_engine(options)  # a wrong model or runtime is reported once, before the first case
     output = "{}-mask.nii.gz"
     archive = Archive(cases, options.out, options.method, output, COLUMNS, "segmented")
-    run_archive(archive, partial(segment_one, options, options.method), arguments)
+    run_archive(archive, partial(segment_one, options), arguments)
 
 
 def _name(path: Path) -> str:
@@ -106,7 +106,7 @@ def load_engine(options: SegmentOptions) -> Engine:
     )
 
 
-def segment_one(options: SegmentOptions, method: str, case: ArchiveCase) -> ArchiveRow:
+def segment_one(options: SegmentOptions, case: ArchiveCase) -> ArchiveRow:
     """Segment a case and write its files; a case that cannot be read is a row too.
 
     Raises OSError for files that cannot be written.
@@ -118,7 +118,7 @@ def segment_one(options: SegmentOptions, method: str, case: ArchiveCase) -> Arch
         )
         result = segment(read.volumes, load_engine(options), raw=options.raw)
     except (GliosliceError, OSError) as error:
-        return ArchiveRow(case.name, FAILED, method, error=cli.one_line(error))
+        return ArchiveRow(case.name, FAILED, error=cli.one_line(error))
     mask = options.out / f"{case.name}-mask.nii.gz"
     write_mask(mask, to_scheme(result.labels, read.scheme), read.space)
     write_montage(mask.with_name(f"{case.name}-mask.png"), read.volumes, result.labels)
@@ -129,4 +129,4 @@ def segment_one(options: SegmentOptions, method: str, case: ArchiveCase) -> Arch
         **{f"{region}_ml": ml for region, ml in volumes_ml(result.labels).items()},
         **{f"{region}_dice": value for region, value in (dice or {}).items()},
     }
-    return ArchiveRow(case.name, COMPLETE, method, values)
+    return ArchiveRow(case.name, COMPLETE, values=values)

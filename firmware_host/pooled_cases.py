@@ -47,7 +47,7 @@ from glioslice.wire.messages import BoardHello, Mode
 ALL = "all"
 
 READERS = 2
-"""Cases that are read at a time, each on a core of its own; ten at once would take 4 GB."""
+"""Cases that are read at a time, each on a core of its own: reading needs much memory."""
 
 ONE_BOARD_OPTIONS = ("record", "record_masks", "replay", "play")
 

@@ -28,16 +28,13 @@ from typing import Any, TypeVar
 
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder, read_json, write_bytes, write_json
+from glioslice.files import UNFINISHED, check_folder, read_json, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
 
 TABLE = "summary.csv"
 
 COMPLETE, FAILED, MISSING = "complete", "failed", "missing"
-
-TEMPORARY = ".*-*-*.*", ".prepare-*"
-"""The names of files and folders that are being written (`glioslice.files`, `scanner`)."""
 
 ABANDONED = 3600.0
 """Seconds after which what is being written is that of a process which was killed."""
@@ -155,8 +152,8 @@ def run_archive(
 ) -> None:
     """Do what --part, --dask or --summary asks; raises GliosliceError if a case failed.
 
-    `function` makes the outputs of a case and returns its row. It returns a row with an error for
-    a case that cannot be read, and raises OSError where files cannot be written.
+    `function` makes the outputs of a case and returns its row without the method. It returns a row
+    with an error for a case that cannot be read, and raises OSError where files cannot be written.
     """
     if arguments.summary:
         write_summary(archive)
@@ -201,7 +198,7 @@ def _rows(
 def _do_case(
     function: Callable[[ArchiveCase], ArchiveRow], archive: Archive, case: ArchiveCase
 ) -> ArchiveRow:
-    row = function(case)
+    row = replace(function(case), method=archive.method)
     write_json(row_path(archive, case.name), asdict(row))
     return row
 
@@ -265,7 +262,7 @@ def format_table(rows: Iterable[ArchiveRow], columns: Sequence[str]) -> str:
 def _remove_abandoned(out: Path) -> None:
     """Remove what processes were writing that were killed more than an hour ago."""
     limit = time.time() - ABANDONED
-    for path in sorted(path for pattern in TEMPORARY for path in out.glob(pattern)):
+    for path in sorted(path for pattern in UNFINISHED for path in out.glob(pattern)):
         with suppress(FileNotFoundError):  # it may be renamed right now
             if path.stat().st_mtime >= limit:
                 continue

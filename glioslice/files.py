@@ -15,6 +15,12 @@ from glioslice.errors import GliosliceError
 
 _UMASK = threading.Lock()
 
+FOLDER_PREFIX = ".prepare-"
+"""How the name of a folder begins that is renamed when it is complete."""
+
+UNFINISHED = ".*-*-*.*", f"{FOLDER_PREFIX}*"
+"""Patterns of the names of files and folders that are being written."""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

@@ -122,12 +122,12 @@ def find_warnings(images: Images, missing: Collection[str] = ()) -> list[str]:
     brain = brain_mask(images)
     if not brain.any():
         return ["Every voxel of the images is 0: there is no brain."]
-    found, sampled = [], []
+    found, sampled, step = [], [], sample_step(brain)
     for index, modality in enumerate(MODALITIES):
         values = voxels_in(images, index, brain)
         statistics = modality_statistics(images, index, brain)
         found += intensity_warnings(modality, measure_intensities(values, *statistics))
-        sampled.append(values[:: sample_step(brain)])
+        sampled.append(values[::step])
     contrasts = measure_contrasts(np.asarray(sampled, np.float64))
     return found + contrast_warnings(contrasts, missing) + shape_warnings(measure_shape(brain))
 
@@ -200,13 +200,6 @@ def contrast_warnings(contrasts: Contrasts, missing: Collection[str] = ()) -> li
 def sample_step(brain: NDArray[np.bool_]) -> int:
     """Return of how many voxels of the brain (X, Y, Z) one is sampled."""
     return max(1, int(np.count_nonzero(brain)) // SAMPLE_SIZE)
-
-
-def sample_voxels(images: Images, brain: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return evenly spaced voxels of the brain (X, Y, Z), as (4, N)."""
-    step = sample_step(brain)
-    sampled = [voxels_in(images, index, brain)[::step] for index in range(len(images))]
-    return np.asarray(sampled, np.float64)
 
 
 def measure_contrasts(sample: NDArray[np.float64]) -> Contrasts:

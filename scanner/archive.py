@@ -100,7 +100,7 @@ def prepare_one(options: PrepareOptions, case: ArchiveCase) -> ArchiveRow:
         sources, link = load_study(case.path, {}, progress=logger.info)
         prepared = prepare_case(sources, options.extraction)
     except (GliosliceError, OSError) as error:
-        return ArchiveRow(case.name, FAILED, options.method, error=cli.one_line(error))
+        return ArchiveRow(case.name, FAILED, error=cli.one_line(error))
     # What is there is unfinished, or made by another method: its row says no more than that.
     write_case(options.out / case.name, prepared, link if options.keep_link else None, force=True)
     values = {
@@ -109,4 +109,4 @@ def prepare_one(options: PrepareOptions, case: ArchiveCase) -> ArchiveRow:
         "brain_ml": round(float(prepared.brain.sum()) / 1000, 1),
         "seconds": round(time.monotonic() - started, 1),
     }
-    return ArchiveRow(case.name, COMPLETE, options.method, values)
+    return ArchiveRow(case.name, COMPLETE, values=values)

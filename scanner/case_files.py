@@ -24,7 +24,7 @@ import numpy as np
 from glioslice import __version__
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json, write_json
+from glioslice.files import FOLDER_PREFIX, read_json, write_json
 from glioslice.nifti import SCANNER, Space
 from scanner import NOTICE
 from scanner.pipeline import Prepared, SourceSpace
@@ -56,7 +56,7 @@ def write_case(
     check_free(folder, force=force)
     name = folder.resolve().name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".prepare-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=folder.parent))
     try:
         space = Space.from_affine(prepared.grid.shape, prepared.grid.affine, (SCANNER, SCANNER))
         for modality in MODALITIES:

@@ -136,7 +136,7 @@ def read_finished(
     loaded = phantom_case(int(phantom[1]), missing) if phantom and not case else None
     if case:
         loaded = read_case(case, missing, orientation=orientation, labels=edition)
-        check_same_space(mask, space, Path(str(case_place or loaded.name)), loaded.space)
+        check_same_space(mask, space, case_place or Path(loaded.name), loaded.space)
     check_names(mask, loaded, case_place, path, report.get("case"))
     if loaded is None:
         name = report.get("case") or mask_case(mask) or mask.name

@@ -9,7 +9,6 @@ parmrk   0xFF is doubled to the host (marked parity errors)
 crlf     carriage returns become line feeds (a terminal's ICRNL)
 cooked   0x15, 0x1A and 0x7F are eaten on their way to the board
 seven    the top bit is lost
-down     the top bit is lost on the way to the host
 nul      bytes of 0 are lost
 """
 
@@ -38,7 +37,7 @@ def alter(kind: str, data: bytes, up: bool, escaped: list[bool]) -> bytes:
         return data.translate(None, b"\x15\x1a\x7f")
     if kind in ("telnet", "parmrk") and not up:
         return data.replace(b"\xff", b"\xff\xff")
-    if kind == "seven" or (kind == "down" and not up):
+    if kind == "seven":
         return bytes(byte & 0x7F for byte in data)
     if kind == "crlf":
         return data.replace(b"\r", b"\n")

@@ -273,13 +273,16 @@ def test_the_advice_knows_a_deployed_board(tmp_path: Path, monkeypatch: pytest.M
     assert "python -m device --port" not in advice
 
 
-def test_frames_with_doubled_bytes_are_told_from_a_wrong_rate() -> None:
+def test_frames_with_altered_bytes_are_told_from_a_wrong_rate() -> None:
     body = packets.to_bytes(Open(7, 0, 512, 32768, rates=0x7FF), False)
     sent = 9 * encode_frame(body)
     assert b"\xff" in sent
     doubled = sent.replace(b"\xff", b"\xff\xff").replace(b"\0", b"")
     found = discovery.diagnose_silence("P", doubled[-256:], Counts(bytes_received=500))
     assert found.name == "bytes altered"
+    seven = bytes(byte & 0x7F for byte in sent)
+    found = discovery.diagnose_silence("P", seven, Counts(bytes_received=500))
+    assert found.name == "bytes altered" and "7 data bits" in found.finding
     noise = np.random.default_rng(1).bytes(256)
     assert discovery.diagnose_silence("P", noise, Counts()).name == "wrong baud rate"
 

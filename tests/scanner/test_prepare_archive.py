@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.scale_runs import scheduler
 from glioslice.cases import read_case
+from glioslice.files import FOLDER_PREFIX
 from scanner import prepare
 from scanner.case_files import write_case
 from scanner.pipeline import Prepared
@@ -160,4 +161,4 @@ def test_two_processes_may_write_the_same_case(tmp_path: Path) -> None:
     assert one.returncode == two.returncode == 0
     write_case(tmp_path / "alone" / "Case", prepared)
     assert dict(files(tmp_path / "Case")) == dict(files(tmp_path / "alone" / "Case"))
-    assert not list(tmp_path.glob(".prepare-*"))
+    assert not list(tmp_path.glob(f"{FOLDER_PREFIX}*"))
