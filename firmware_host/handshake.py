@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from firmware_host.link_watch import LinkWatch
+from firmware_host.link_watch import ADVICE, ENOUGH, LinkAltersBytes, LinkWatch
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.model_card import SHIPPED_MODELS, find_model, read_card, shipped_folder
@@ -95,8 +95,15 @@ def receive_hello(connection: Connection, timeout: float) -> BoardHello:
     """
     connection.open(timeout)
     watch, deadline = LinkWatch(connection), time.monotonic() + timeout
+    before = connection.counts.bad_frames
     while (message := messages.receive(connection, POLL)) is None and time.monotonic() < deadline:
         watch.check()
+    damaged = connection.counts.bad_frames - before
+    if message is None and damaged >= ENOUGH:  # not even short frames pass
+        raise LinkAltersBytes(
+            f"{connection.name}: the link is up, but {damaged} frames arrived damaged and the "
+            f"board's hello never did: {ADVICE}"
+        )
     if message is None:
         raise GliosliceError(
             f"{connection.name}: the link is up but the board sends no hello; restart its server"

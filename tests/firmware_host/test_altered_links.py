@@ -51,7 +51,6 @@ def test_a_run_over_xon_xoff_ends_within_seconds(
     options = ("--output", tmp_path / "m.nii.gz", "--allow-model", SHA256, "--quiet")
     done = commands.stream(write_case(), "--port", relay("xonxoff"), *options, seconds=120)
     assert done.returncode == 2
-    assert "short frames arrive" in done.stderr
     assert "XON/XOFF" in done.stderr
     assert time.monotonic() - began < 60  # on a busy machine; without the watch 300 s
 

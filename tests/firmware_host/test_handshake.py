@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from firmware_host import handshake
+from firmware_host.link_watch import LinkAltersBytes
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.model_card import find_model, read_card, shipped_folder
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import End, Error, ErrorCode, Message, Mode, send
-from glioslice.wire.transport import pair
+from glioslice.wire.transport import MemoryPort, pair
 from tests.firmware_host.scripted import HELLO
 
 
@@ -91,4 +92,30 @@ def test_a_board_without_a_hello(message: Message | None, expected: str) -> None
         thread.start()
         with pytest.raises(GliosliceError, match=expected):
             handshake.receive_hello(here, 0.6)
+        thread.join()
+
+
+def test_a_link_that_eats_a_byte_of_every_frame_after_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both sessions are free of 0x11, which XON/XOFF eats; the tag made from them is 0x1111."""
+
+    class SoftwareFlowControl(MemoryPort):
+        def read(self, timeout: float) -> bytes:
+            return super().read(timeout).translate(None, b"\x11\x13")
+
+    sessions = iter((0x40404040, 0x51515151))
+    monkeypatch.setattr("secrets.randbelow", lambda _limit: next(sessions) - 1)
+    near, far = pair()
+    near.__class__ = SoftwareFlowControl
+    with Connection(far, active=False) as there, Connection(near, active=True) as here:
+
+        def send_hello() -> None:
+            there.open(5.0)
+            send(there, HELLO)
+
+        thread = threading.Thread(target=send_hello)
+        thread.start()
+        with pytest.raises(LinkAltersBytes, match=r"damaged.*XON/XOFF"):
+            handshake.receive_hello(here, 3.0)
         thread.join()
