@@ -68,7 +68,7 @@ def make_payload(model: Path, machine: str, python: tuple[int, int], runtime: st
     Raises GliosliceError if a wheel is not available, or the model does not match its card.
     """
     read_verified_card(model)
-    with _only_process():
+    with only_process():
         wheels = fetch_wheels(machine, python, runtime)
         files = {f"wheels/{path.name}": path.read_bytes() for path in wheels}
     goldens = model.parent / GOLDENS  # a float file has none
@@ -78,7 +78,7 @@ def make_payload(model: Path, machine: str, python: tuple[int, int], runtime: st
 
 
 @contextmanager
-def _only_process() -> Iterator[None]:
+def only_process() -> Iterator[None]:
     """Wait until no other process makes a payload: Ansible deploys to several boards at once."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as file:

@@ -183,7 +183,6 @@ def test_the_reference_is_the_same_each_time(networks: tuple[TimedNetwork, Timed
     assert mobilenet_baseline.int8_file() == reference.models["int8"].tflite
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_slice_takes_at_most_half_of_mobilenets_time(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.deployment.payload import fetch_wheels
+from device.deployment.payload import fetch_wheels, only_process
 from firmware_host import stream
 from glioslice.phantom.head import make_phantom
 from tests.board import emulation
@@ -77,7 +77,8 @@ def new_pi(emulator: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def site(arm64: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheels that `deploy.py` sends to a 64-bit board, unpacked."""
     place = tmp_path_factory.mktemp("wheels") / "site"
-    emulation.install(fetch_wheels("aarch64", (3, 11), "litert"), place)
+    with only_process():
+        emulation.install(fetch_wheels("aarch64", (3, 11), "litert"), place)
     return place
 
 

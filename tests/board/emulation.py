@@ -6,11 +6,13 @@ that ends with its last process. This needs Linux, root privileges, and the Debi
 `TOOLS`.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -120,6 +122,16 @@ def missing() -> str | None:
     return None
 
 
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Hold the lock of what test processes share."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@one_at_a_time()
 def register(processor: Processor) -> None:
     """Let the kernel run the processor's programs with QEMU, until the next reboot."""
     if processor == AMD64:
@@ -131,6 +143,7 @@ def register(processor: Processor) -> None:
         (BINFMT / "register").write_text(entry.strip())
 
 
+@one_at_a_time()
 def make_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path:
     """Return a root of Debian with the packages `BASE` and `more`, made if it is not cached.
 
@@ -142,7 +155,6 @@ def make_root(processor: Processor, *more: str, suite: str = "bookworm") -> Path
     root, new = CACHE / name, CACHE / f".{os.getpid()}-{name}"
     if root.is_dir():
         return root
-    CACHE.mkdir(parents=True, exist_ok=True)
     run(
         "mmdebstrap", "--quiet", f"--arch={processor.debian}", "--variant=extract",
         f"--hook-dir={MERGED}", f"--include={packages}", suite, new,

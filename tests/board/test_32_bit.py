@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment.payload import RUNTIME_PINS, fetch_wheels
+from device.deployment.payload import RUNTIME_PINS, fetch_wheels, only_process
 from tests.board import emulation
 from tests.board.emulation import ARMHF, CACHE, EmulatedBoard
 from tests.conftest import ROOT
@@ -43,7 +43,8 @@ def wheels() -> list[Path]:
 
 
 def test_the_self_test_passes_on_32_bits(armhf: Path, tmp_path: Path) -> None:
-    emulation.install(wheels(), tmp_path / "site")
+    with only_process():
+        emulation.install(wheels(), tmp_path / "site")
     board = EmulatedBoard(ARMHF, armhf, tmp_path / "board", binds=(f"{tmp_path}/site:/opt/site",))
     command = board.site_command(LIBRARIES, "python3", "-m", "device", "selftest")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
