@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ROOT
-from device.bench import format_result
-from device.bench_baseline import check_speed
-from device.deployment.board_state import PYTHON
-from device.deployment.remote import Remote
+from device.bench import check_speed, format_result
+from device.deployment.remote_board import PYTHON, Remote
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes

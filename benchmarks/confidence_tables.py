@@ -25,7 +25,7 @@ from benchmarks.missing_modalities import read_subset_scores
 from benchmarks.pages import read_csv, table, write_csv
 from benchmarks.scores import RAW
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, border_strips
-from firmware_host.confidence import MOST_MARKED, worst_slices
+from firmware_host.volumetry import MOST_MARKED, worst_slices
 from glioslice.cases import MODALITIES
 from glioslice.labels import REGIONS
 

@@ -29,8 +29,7 @@ from benchmarks.runtimes import Load, ModelFiles, find_engines
 from convert.export import INPUT, convert_onnx, export_onnx, fold_thresholds
 from convert.log_capture import capture_output
 from convert.own_model import thresholds_of
-from convert.tflite.ops import ops_of
-from convert.tflite.reader import read_model
+from convert.tflite.reader import ops_of, read_model
 from glioslice import cli
 from glioslice.cases import phantom_case
 from glioslice.cli import track

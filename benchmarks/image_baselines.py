@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from glioslice.wire import context_coder, image_codecs
+from glioslice.wire import image_codecs, mask_codecs
 from glioslice.wire.codecs import decode_image, encode_image
 from glioslice.wire.image_codecs import LOSSY_EFFORT
 
@@ -129,7 +129,7 @@ def brain(quality: int, image: Image, before: Image) -> bytes:
     """Return codec 3 with the outside of the brain filled smoothly, and the brain's outline."""
     inside = brain_of_slice(image)
     filled = to_image(smooth(to_levels(image), inside))
-    outline = context_coder.encode_change(to_mask(inside), to_mask(brain_of_slice(before)))
+    outline = mask_codecs.encode_change(to_mask(inside), to_mask(brain_of_slice(before)))
     return len(outline).to_bytes(2, "little") + outline + webp(6, quality, filled, before)
 
 
@@ -137,7 +137,7 @@ def from_brain(content: bytes, before: Image) -> Image:
     """Decode `brain`; the outside gets the value of the slice's corner."""
     size = 2 + int.from_bytes(content[:2], "little")
     shape = before.shape[0], before.shape[1]
-    labels = context_coder.decode_change(content[2:size], shape, to_mask(brain_of_slice(before)))
+    labels = mask_codecs.decode_change(content[2:size], shape, to_mask(brain_of_slice(before)))
     return np.where(labels[..., None] > 0, from_webp(content[size:], before), before[0, 0])
 
 

@@ -37,11 +37,12 @@ from glioslice.files import read_json, sha256, write_bytes, write_json
 from glioslice.labels import from_scheme
 from glioslice.nifti import read_nifti
 from glioslice.preprocessing import extract_slices, find_crop
-from glioslice.wire import context_coder, framing, packets
+from glioslice.wire import framing, packets
 from glioslice.wire.codecs import RUNS, decode_mask, encode_mask
 from glioslice.wire.context_model import PATH, Tables
 from glioslice.wire.layout import varint
 from glioslice.wire.link import Link
+from glioslice.wire.mask_codecs import decode_change, encode_change
 from glioslice.wire.messages import Empty, Mask
 from glioslice.wire.packets import Data
 from glioslice.wire.simulator.line import LineQuality
@@ -292,8 +293,8 @@ def code_volume(masks: Masks, tables: Tables) -> list[CodedMask]:
     done: list[CodedMask] = []
     previous: Masks | None = None
     for mask in masks:
-        encode = partial(context_coder.encode_change, previous=previous, tables=tables)
-        decode = partial(context_coder.decode_change, previous=previous, tables=tables)
+        encode = partial(encode_change, previous=previous, tables=tables)
+        decode = partial(decode_change, previous=previous, tables=tables)
         done.append(code_mask(mask, encode, decode))
         previous = mask
     return done

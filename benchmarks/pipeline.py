@@ -229,7 +229,7 @@ def measure_stages(path: Path) -> list[dict[str, Any]]:
 
     from device.engine import Engine
     from glioslice.cases import read_case
-    from glioslice.malloc import configure_malloc
+    from glioslice.cli import configure_malloc
     from glioslice.metrics import region_dice, volumes_ml
     from glioslice.model_card import find_model
     from glioslice.montage import montage_png

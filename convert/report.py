@@ -15,9 +15,8 @@ from typing import Any
 
 from convert.artifacts import ModelFile
 from convert.pipeline import Conversion, ConversionResult
-from convert.targets.result import TargetResult
-from convert.tflite.ops import count_float_weights, ops_of
-from convert.tflite.reader import read_model
+from convert.targets import TargetResult
+from convert.tflite.reader import count_float_weights, ops_of, read_model
 from convert.verify.acceptance import Evaluation, GateResult
 from convert.verify.layer_errors import Layer
 

@@ -48,8 +48,7 @@ from convert.external_model import (
 from convert.own_model import OwnModel, thresholds_of
 from convert.pipeline import Conversion, ConversionResult, Source, run_conversion
 from convert.report import draw_layers, file_table, layer_table, make_conversion_report
-from convert.targets import TARGETS, choose_targets
-from convert.targets.result import TargetResult
+from convert.targets import TargetResult, coral, ethos, firmware, micro, pi
 from convert.verify.acceptance import STANDARD, Limits
 from glioslice import cli
 from glioslice.errors import GliosliceError
@@ -60,6 +59,17 @@ logger = logging.getLogger(__name__)
 
 Write = Callable[[Sequence[ModelFile], dict[str, Any], Mapping[str, bytes]], None]
 """Writes TFLite files, their report and extra files by name."""
+
+Check = Callable[[bytes, str], TargetResult]
+
+TARGETS: dict[str, Check] = {
+    "pi": pi.check,
+    "coral": coral.check,
+    "micro": micro.check,
+    ethos.TARGET: ethos.check,
+    "firmware": firmware.check,
+}
+"""What `--target` checks the int8 file for."""
 
 
 def convert(
@@ -211,6 +221,20 @@ def parse_shape(text: str) -> Shape:
     if batch != 1 or min(channels, rows, columns) < 1:
         raise GliosliceError(f"--input-shape {text}: expected 1,CHANNELS,ROWS,COLUMNS")
     return channels, rows, columns
+
+
+def choose_targets(options: Sequence[str]) -> tuple[str, ...]:
+    """Return the targets that `--target` options name, each option one name or several with commas.
+
+    Raises GliosliceError if one is unknown.
+    """
+    chosen = tuple(
+        dict.fromkeys(part.strip() for text in options for part in text.split(",") if part.strip())
+    )
+    unknown = [target for target in chosen if target not in TARGETS]
+    if unknown:
+        raise GliosliceError(f"--target {unknown[0]}: a target is one of {', '.join(TARGETS)}")
+    return chosen
 
 
 def _own_folder(source: nn.Module | str | Path) -> Path | None:

@@ -27,11 +27,11 @@ from device.engine import Engine
 from glioslice import cli
 from glioslice.case_options import add_case_options, named_files, read_source
 from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
+from glioslice.cli import configure_malloc
 from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
-from glioslice.malloc import configure_malloc
 from glioslice.metrics import format_dice, region_dice, summary_lines, volumes_ml
 from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import Card, find_model

@@ -1,8 +1,23 @@
-"""The findings of the doctor, and what to do about each."""
+"""What is wrong with a link: the findings of the doctor, and a watch for a link that alters bytes.
 
+Software flow control, a telnet server, a port with 7 bits or one that marks parity errors eats or
+doubles certain bytes. A long frame contains every value, so it fails each time that it is sent; the
+frames that keep the link alive are short and mostly pass. That distinguishes such a link from one
+that is only bad. Which bytes it alters is found with OPEN packets that are never confirmed: a board
+replies to each with the sender's number, which consists of the value in question.
+"""
+
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from glioslice.errors import GliosliceError
 from glioslice.inventory import last_deployment
+from glioslice.wire import packets
+from glioslice.wire.connection import Connection
+from glioslice.wire.framing import FrameReader, encode_frame
+from glioslice.wire.packets import Open, PacketError
+from glioslice.wire.transport import Port
 
 ADVICE = {
     "healthy": "stream to it: glioslice stream CASE --port {port}{baud}",
@@ -43,6 +58,18 @@ START = (
 FIRMWARE = (
     "reset the microcontroller, or flash its firmware again (docs/firmware.md); it has no log, and "
     "its baud rate is fixed when the firmware is built: pass it as --baud"
+)
+
+STUCK = 8.0
+"""Seconds without progress after which the counts are looked at; a trial of a baud rate takes 1."""
+
+ENOUGH = 4
+"""Retransmissions of data, or damaged frames from the far end, in that time."""
+
+TRANSPARENT = (
+    "the link alters some bytes, as software flow control (XON/XOFF), a telnet server, 7 data "
+    "bits or marked parity errors do; make it transparent (raw, 8 bits, no parity, no flow "
+    "control); see `glioslice doctor --port PORT`"
 )
 
 
@@ -91,3 +118,167 @@ def service_advice() -> str:
         f"see why the service on {deployed.board} does not reply (deployed on {deployed.date}, "
         f"port {deployed.port}): ssh {deployed.board} systemctl status glioslice"
     )
+
+
+class LinkAltersBytes(GliosliceError):
+    """Frames with all values never arrive, although short ones do."""
+
+
+class LinkWatch:
+    """Watches one connection; call `check` whenever nothing has arrived for a moment."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._mark()
+
+    def _mark(self) -> None:
+        self._since = time.monotonic()
+        self._progress = self._connection.progress
+        self._counts = self._connection.counts
+
+    def check(self) -> None:
+        """Raise LinkAltersBytes if data has failed often, and only data, since the last progress.
+
+        A bad line lets a frame through now and then, and an unplugged one lets nothing through.
+        """
+        if self._connection.progress != self._progress:
+            self._mark()
+            return
+        seconds = time.monotonic() - self._since
+        if seconds < STUCK:
+            return
+        now, then = self._connection.counts, self._counts
+        alive = now.frames_received - then.frames_received > 1
+        failed = max(now.retransmits - then.retransmits, now.bad_frames - then.bad_frames)
+        if alive and failed >= ENOUGH:
+            raise LinkAltersBytes(
+                f"{self._connection.name}: short frames arrive, but in {seconds:.0f} s no frame "
+                f"with data did, in {failed} attempts: {TRANSPARENT}"
+            )
+        self._mark()
+
+
+HARMLESS = (0x41, 0x52, 0x63)
+"""Values that every link carries: letters."""
+
+CONTROLS = (0x15, 0x17, 0x1A, 0x1C, 0x7F)
+"""Some of what a terminal that is not in raw mode takes for itself. 0x03 and 0x04, which every
+frame holds, are not among them: without these nothing arrives at all."""
+
+SUSPECTS = (0x11, 0x13, 0xFF, 0x0D, 0x0A, *CONTROLS)
+
+PAYLOAD = 0x0241
+"""Bytes that our OPEN offers, a number without suspects."""
+
+REPLY = 0.5
+"""Seconds that a board may take to reply, of which a twentieth is the frames at 9,600 baud."""
+
+RESTART = 6.0
+"""Seconds in which a board that still holds a session gives it up."""
+
+CAUSES = (
+    (
+        (0x11, 0x13), "software flow control (XON/XOFF) takes them",
+        "switch it off at both ends and at every server in between (stty -F {port} -ixon -ixoff)",
+    ),
+    (
+        (0xFF,), "a telnet or RFC 2217 server takes it as a command (IAC)",
+        "let the server pass raw bytes (ser2net: raw, not telnet) and use --port socket://HOST:PORT",
+    ),
+    (
+        (0x0D, 0x0A), "line ends are translated (CR, LF)",
+        "switch the translation off: raw mode at both ends and at every server in between "
+        "(stty -F {port} raw)",
+    ),
+    (
+        CONTROLS, "a terminal that is not in raw mode takes control characters",
+        "set it to raw mode (stty -F {port} raw), and let no shell or terminal program share it",
+    ),
+)  # fmt: skip
+"""Values that do not cross, the cause, and what to do; the first that fits."""
+
+DOUBLED = (
+    "every 0xFF arrives twice: the host's port marks parity errors (PARMRK), or a telnet server "
+    "sends to it",
+    "switch the marks off (stty -F {port} -parmrk -inpck), or let the server pass raw bytes",
+)
+
+
+def find_cause(port: Port, name: str) -> tuple[str, str] | None:
+    """Return what alters bytes on the link to a board, and what to do; None if nothing is found.
+
+    `port` is at the rate at which the board waits, and nothing else uses it. Takes some seconds.
+    """
+    if not _wait_for_board(port):
+        return None
+    altered = {}
+    for value in SUSPECTS:
+        if (what := _alteration(port, value)) is not None:
+            altered[value] = what
+    return name_cause(altered, name)
+
+
+def name_cause(altered: Mapping[int, str], name: str) -> tuple[str, str] | None:
+    """Return the cause and what to do for values that are "lost" or "doubled"; None for none."""
+    if altered.get(0xFF) == "doubled":
+        return DOUBLED[0], DOUBLED[1].format(port=name)
+    for values, cause, advice in CAUSES:
+        if lost := [value for value in values if value in altered]:
+            listed = ", ".join(f"0x{value:02X}" for value in lost)
+            verb = "does" if len(lost) == 1 else "do"
+            return f"{listed} {verb} not cross: {cause}", advice.format(port=name)
+    return None
+
+
+def _wait_for_board(port: Port) -> bool:
+    deadline = time.monotonic() + RESTART
+    while time.monotonic() < deadline:
+        if any(_reply(port, value, value) for value in HARMLESS):
+            return True
+    return False
+
+
+def _alteration(port: Port, value: int) -> str | None:
+    """Return whether a value is "lost" or "doubled", None if it crosses; noise is tried again."""
+    found = [reply for filler in HARMLESS if (reply := _reply(port, value, filler))]
+    if not found:
+        return "lost"
+    return "doubled" if value == 0xFF and "intact" not in found else None
+
+
+def _reply(port: Port, value: int, filler: int) -> str | None:
+    """Return how a board's reply to an OPEN with a value arrives: "intact", "doubled" or not.
+
+    "doubled" means each 0xFF, and a board's OPEN always holds some.
+    """
+    session = int.from_bytes(bytes((value, value, value, filler)), "little")
+    port.write(_open_frame(session, value))
+    received, deadline = b"", time.monotonic() + REPLY
+    while (left := deadline - time.monotonic()) > 0:
+        received += port.read(left)
+        if _names(received, session):
+            return "intact"
+        if _names(received.replace(b"\xff\xff", b"\xff"), session):
+            return "doubled"
+    return None
+
+
+def _open_frame(session: int, value: int) -> bytes:
+    """Return an OPEN in which no suspected value but `value` is, nor in its checksum."""
+    frames = (
+        encode_frame(packets.to_bytes(Open(session, 0, PAYLOAD, window), True))
+        for window in range(0x4141, 0x7E7E)
+    )
+    return next(frame for frame in frames if not {*SUSPECTS} - {value} & {*frame})
+
+
+def _names(received: bytes, session: int) -> bool:
+    """Return whether an OPEN of the board that names our session is among the bytes."""
+    for body in FrameReader().feed(received):
+        try:
+            packet, active = packets.from_bytes(body)
+        except PacketError:
+            continue
+        if isinstance(packet, Open) and not active and packet.peer == session:
+            return True
+    return False

@@ -23,9 +23,8 @@ from typing import Any
 
 from serial.tools.list_ports import comports
 
-from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
+from firmware_host.diagnosis import ADVICE, Diagnosis, LinkAltersBytes, diagnosis
 from firmware_host.handshake import known_models, receive_hello
-from firmware_host.link_watch import LinkAltersBytes
 from firmware_host.options import AUTO
 from firmware_host.progress import open_reporter
 from glioslice import cli

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 
 from firmware_host import discovery
-from firmware_host.diagnosis import Diagnosis, diagnosis
+from firmware_host.diagnosis import Diagnosis, diagnosis, find_cause
 from firmware_host.discovery import ProbeTimes, probe_port
 from firmware_host.handshake import device_command, hello_timeout, is_simulated
-from firmware_host.link_watch import find_cause
 from firmware_host.options import FarEnd
 from glioslice import cli
 from glioslice.errors import GliosliceError

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from firmware_host.link_watch import ADVICE, ENOUGH, LinkAltersBytes, LinkWatch
+from firmware_host.diagnosis import ENOUGH, TRANSPARENT, LinkAltersBytes, LinkWatch
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.model_card import SHIPPED_MODELS, find_model, read_card, shipped_folder
@@ -102,7 +102,7 @@ def receive_hello(connection: Connection, timeout: float) -> BoardHello:
     if message is None and damaged >= ENOUGH:  # not even short frames pass
         raise LinkAltersBytes(
             f"{connection.name}: the link is up, but {damaged} frames arrived damaged and the "
-            f"board's hello never did: {ADVICE}"
+            f"board's hello never did: {TRANSPARENT}"
         )
     if message is None:
         raise GliosliceError(

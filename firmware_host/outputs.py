@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from firmware_host.confidence import format_numbers, summarize_confidence
 from firmware_host.inputs import StreamedCase
 from firmware_host.mask_files import encode_labels, scheme_name
 from firmware_host.mask_volume import MaskVolume
 from firmware_host.report import render_html, report_warnings
-from firmware_host.volumetry import Volumetry, slices_csv
+from firmware_host.volumetry import Volumetry, format_numbers, slices_csv, summarize_confidence
 from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError

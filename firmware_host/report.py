@@ -8,10 +8,9 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from firmware_host.confidence import format_numbers, unsure_summary
 from firmware_host.inputs import StreamedCase
 from firmware_host.mask_volume import MaskVolume
-from firmware_host.volumetry import Volumetry, outside_brain_warning
+from firmware_host.volumetry import Volumetry, format_numbers, outside_brain_warning, unsure_summary
 from glioslice.cases import Case, case_digest
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS

@@ -4,6 +4,13 @@
     result = finish_stream(connection, job, paths, arguments.baud, reporter, observer)
 
 A run that ends early keeps its masks as `<name>.partial.nii.gz`, never under the final name.
+
+From a scanner's folder, `stream_series` prepares a case, streams it and brings the mask back:
+
+    glioslice stream SERIES_FOLDER --port auto --dicom-out result
+
+`result/` then holds the prepared case, the mask and montage of the run, and the mask on the frames
+of T1ce and FLAIR as NIfTI and DICOM SEG.
 """
 
 import argparse
@@ -13,10 +20,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
-from firmware_host import discovery, handshake, inputs, interrupts, outputs, recording, session
+from firmware_host import discovery, handshake, inputs, interrupts, outputs, session
 from firmware_host.inputs import StreamedCase
+from firmware_host.mask_files import read_mask
 from firmware_host.mask_volume import DigestMismatch, MaskVolume
 from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
@@ -25,6 +35,7 @@ from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice import cli
 from glioslice.cases import Case
+from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.metrics import format_dice, region_dice, summary_lines
@@ -36,6 +47,13 @@ from glioslice.wire.messages import BoardHello, HostHello, Mode, Volume
 from glioslice.wire.ports import open_port
 
 logger = logging.getLogger(__name__)
+
+DICOM_MAGIC = b"DICM"
+DICOM_MAGIC_AT = 128
+"""DICOM's PS3.10: a preamble of 128 bytes, then this."""
+
+SERIES_CASE = "case"
+"""Name of the case made from series: a folder's name may hold the patient's."""
 
 
 class SlicesFailed(GliosliceError):
@@ -96,7 +114,7 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             connect_board(arguments, far_end) as (connection, hello),
         ):
             if paths is None:  # the phantom, or what the board or a recording plays
-                phantom = Mode.PLAY not in hello.modes and not recording.find_replay(connection)
+                phantom = Mode.PLAY not in hello.modes and not session.find_replay(connection)
                 paths = choose_outputs(arguments, inputs.PHANTOM if phantom else None)
             job = start_stream(connection, hello, case, arguments, reporter)
             observer = PageObserver(page)
@@ -124,7 +142,7 @@ def connect_board(
     """
     port = discovery.resolve_port(arguments.port, arguments.baud)
     command = far_end(arguments) if handshake.is_simulated(port) else None
-    opened = recording.open_recorded_port(
+    opened = session.open_recorded_port(
         arguments, lambda: open_port(port, arguments.baud, command=command)
     )
     with Connection(opened, active=True) as connection:
@@ -143,8 +161,8 @@ def start_stream(
 ) -> StreamJob:
     """Agree with the board on mode and codecs, and start sending slices or receiving masks."""
     rules = find_rules(hello, arguments)
-    if replay := recording.find_replay(connection):
-        choice, masks, streamed, volume = recording.start_replay(connection, replay, hello, case)
+    if replay := session.find_replay(connection):
+        choice, masks, streamed, volume = session.start_replay(connection, replay, hello, case)
         return StreamJob(masks, streamed, hello, choice, rules, played=volume)
     mode = handshake.choose_mode(hello, play=arguments.play, has_case=case is not None)
     choice = handshake.make_host_hello(hello, mode, arguments.images)
@@ -163,7 +181,7 @@ def start_stream(
     crop, slices = inputs.quantize_slices(case.volumes, hello, case.missing)
     messages.send(connection, choice)  # only now is it certain that slices will follow
     masks, streamed = session.new_mask_volume(choice, crop), inputs.hosted_case(case)
-    recording.record_placement(connection, streamed, crop)
+    session.record_placement(connection, streamed, crop)
     sender = session.send_slices(connection, hello, choice, masks, slices, absent)
     return StreamJob(masks, streamed, hello, choice, rules, sender)
 
@@ -328,3 +346,53 @@ def result_lines(result: StreamResult) -> list[str]:
     lines += summary_lines(job.masks.slice_count, latencies, report["volumes_ml"])
     logged = job.case.warnings  # at the start
     return lines + [f"warning: {line}" for line in report["warnings"] if line not in logged]
+
+
+def holds_series(folder: Path | None) -> bool:
+    """Return whether a folder holds DICOM files, at any depth, and no NIfTI files."""
+    if folder is None or not folder.is_dir() or nifti_files(folder):
+        return False
+    return any(_is_dicom(path) for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
+    """Prepare a study, stream its case, and bring the mask back; raises GliosliceError."""
+    if find_spec("scanner") is None:
+        raise GliosliceError(
+            f"{arguments.case}: holds DICOM series, which need a checkout of glioslice with the "
+            "extra scanner; here only a prepared case can be streamed"
+        )
+    from scanner import NOTICE, check_installed
+
+    check_installed()
+    from scanner.brain_extraction import DEEPBET
+    from scanner.case_files import check_free, write_case
+    from scanner.pipeline import prepare_case
+    from scanner.prepare import load_study, show_progress
+    from scanner.restore import restore_case
+
+    folder = arguments.dicom_out
+    if folder is None:
+        raise GliosliceError(
+            f"{arguments.case}: holds DICOM series; name --dicom-out DIR for the results"
+        )
+    case, mask = folder / SERIES_CASE, arguments.output or folder / "mask.nii.gz"
+    check_free(case, force=arguments.force)
+    paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
+    outputs.check_writable(paths, arguments.force)
+    given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
+    sources, link = load_study(arguments.case, given, arguments.study)
+    prepared = prepare_case(sources, arguments.brain_extraction or DEEPBET, show_progress)
+    write_case(case, prepared, force=arguments.force)
+    arguments.case, arguments.output = case, mask
+    vars(arguments).update(dict.fromkeys(MODALITIES))  # they named series; now CASE is named
+    stream_case(arguments, far_end)
+    labels, _, _ = read_mask(mask, arguments.labels)
+    files = restore_case(labels, case, folder, link, force=arguments.force)
+    with open_reporter(arguments) as reporter:
+        reporter.result(*(f"mask on the source: {path}" for path in files), NOTICE)
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC

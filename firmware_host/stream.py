@@ -29,7 +29,7 @@ from types import FrameType
 from firmware_host import interrupts
 from firmware_host.options import FarEnd, parse_options
 from glioslice import cli
-from glioslice.malloc import configure_malloc
+from glioslice.cli import configure_malloc
 
 
 def main(argv: Sequence[str] | None = None, far_end: FarEnd | None = None) -> None:
@@ -67,7 +67,6 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
             batch,
             discovery,
             doctor,
-            from_series,
             handshake,
             inputs,
             pooled_cases,
@@ -79,7 +78,7 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
         played = given.case if given.play else None
         return handshake.device_command(given.model, given.baud, played, given.missing)
 
-    series = bool(arguments.dicom_out) or from_series.holds_series(arguments.case)
+    series = bool(arguments.dicom_out) or run.holds_series(arguments.case)
     if not series:  # there --t1ce and the others are numbers of series, not files
         inputs.given_source(arguments)
     if arguments.open:
@@ -91,7 +90,7 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
     elif pooled_cases.wants_several(arguments):
         pooled_cases.stream_on_boards(arguments, far_end or device)
     elif series:
-        from_series.stream_series(arguments, far_end or device)
+        run.stream_series(arguments, far_end or device)
     elif batch.list_cases(arguments.case):
         batch.stream_folder(arguments, far_end or device)
     else:

@@ -1,6 +1,12 @@
-"""Volumes and diameters of each region, slice by slice as masks arrive."""
+"""Volumes and diameters of each region, slice by slice as masks arrive, and the slices to look at.
 
+How confident the board is in a mask is a byte (`device.confidence`): how far the logits along the
+mask's border are from the threshold, 0 to 254. docs/confidence.md compares it with Dice.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +18,12 @@ from glioslice.wire.messages import UNKNOWN
 
 MAX_OUTSIDE = 0.01
 """Share of a mask that may lie outside the brain: a border that is a voxel too wide has less."""
+
+UNSURE_BELOW = 146
+"""Slices with a lower byte are doubtful; `benchmarks/confidence.py` measured the limit."""
+
+MOST_MARKED = 5
+"""Slices that are marked at most: of good cases too, half of the slices are doubtful."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ def outside_brain_warning(labels: NDArray[np.uint8], brain: NDArray[np.bool_]) -
 def slices_csv(masks: MaskVolume, volumetry: Volumetry) -> str:
     """Return a CSV row for each slice; without numbers where no mask was received.
 
-    `quality` is the board's confidence byte (firmware_host.confidence), empty where unknown.
+    `quality` is the board's confidence byte, empty where unknown.
     `slice` counts the slices of the volume from 1 at the feet.
     """
     names = [f"{r}_{what}" for what in ("ml", "mm") for r in REGIONS]
@@ -114,3 +126,52 @@ def slices_csv(masks: MaskVolume, volumetry: Volumetry) -> str:
             cells.append("" if masks.quality[index] == UNKNOWN else str(masks.quality[index]))
         lines.append(",".join((str(masks.number(index)), state, *cells)))
     return "\n".join(lines) + "\n"
+
+
+def summarize_confidence(masks: MaskVolume, volumetry: Volumetry) -> dict[str, Any]:
+    """Return `mean`, the mean byte weighted by mask voxels; None where it is unknown.
+
+    `unsure` lists the numbers of the slices to look at, the worst first (see `worst_slices`);
+    `below` is the byte under which a slice is doubtful.
+    """
+    by_index = {index: int(masks.quality[index]) for index in list(volumetry.slices)}
+    known = {index: byte for index, byte in by_index.items() if byte != UNKNOWN}
+    voxels = {index: volumetry.slices[index].voxels[0] for index in by_index}
+    total = sum(voxels[index] for index in known)
+    weighted = sum(voxels[index] * byte for index, byte in known.items())
+    return {
+        "mean": round(weighted / total, 1) if total else None,
+        "below": UNSURE_BELOW,
+        "unsure": [masks.number(index) for index in worst_slices(known, voxels)],
+    }
+
+
+def worst_slices(bytes_: Mapping[int, int], pixels: Mapping[int, int]) -> list[int]:
+    """Return the doubtful slices within or beside tumour, at most MOST_MARKED, the worst first.
+
+    Both mappings go by slice: the confidence byte, and the tumour's pixels. The worst have most
+    doubt times width: (255 - byte) times the root of the pixels in the slice or one
+    beside it, whichever has more. By the byte alone the smallest specks would come first.
+    """
+    doubt = {}
+    for index, byte in bytes_.items():
+        most = max(pixels.get(index + step, 0) for step in (-1, 0, 1))
+        if byte < UNSURE_BELOW and most:
+            doubt[index] = (UNKNOWN - byte) * most**0.5
+    return sorted(doubt, key=lambda index: (-doubt[index], index))[:MOST_MARKED]
+
+
+def unsure_summary(quality: Mapping[str, Any]) -> str | None:
+    """Return a sentence that names the slices to look at; None if there are none."""
+    unsure = quality["unsure"]
+    if not unsure:
+        return None
+    numbers = ", ".join(map(str, unsure))
+    if len(unsure) == 1:
+        return f"The network is least sure of slice {numbers}."
+    return f"The network is least sure of the slices {numbers}, the worst first."
+
+
+def format_numbers(numbers: Sequence[int]) -> str:
+    """Return slices as people read them: `slice 3`, `slices 3, 9`."""
+    return f"slice{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

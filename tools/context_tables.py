@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.wire.context_coder import encode_seeds, make_planes, places_to_code
 from glioslice.wire.context_model import (
     CLASSES,
     COUNTS,
@@ -24,6 +23,7 @@ from glioslice.wire.context_model import (
     Tables,
     split_planes,
 )
+from glioslice.wire.mask_codecs import encode_seeds, make_planes, places_to_code
 from glioslice.wire.range_coder import PROBABILITY_BITS, RangeEncoder
 
 MAX_LEAVES = 512

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import ROOT
 from benchmarks.pages import fill, table
-from convert.targets import TARGETS
+from convert.to_tflite import TARGETS
 from device.engine import Engine
 from device.segment import segment
 from glioslice import cli

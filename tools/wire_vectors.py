@@ -30,11 +30,11 @@ from glioslice.preprocessing import brain_mask, extract_slices, find_crop
 from glioslice.wire import packets
 from glioslice.wire.baud_negotiation import pattern
 from glioslice.wire.codecs import RUNS, encode_mask
-from glioslice.wire.context_coder import encode_change
 from glioslice.wire.context_model import PATH, MaskArray
 from glioslice.wire.framing import MAX_BODY, encode_frame
 from glioslice.wire.image_codecs import decode_lossy
 from glioslice.wire.layout import varint
+from glioslice.wire.mask_codecs import encode_change
 from glioslice.wire.messages import (
     BoardHello,
     Empty,

@@ -54,14 +54,17 @@ from training.extra_images import (
     read_lesion_patients,
 )
 from training.network import SIZES, Network, build_network, find_config
-from training.progress import SAVE_EVERY, BatchProgress, Ticker, deferred_interrupt
 from training.trainer import (
+    SAVE_EVERY,
+    BatchProgress,
     DistributedContext,
     EpochRow,
     Position,
     RegionLoss,
     RunLog,
+    Ticker,
     Trainer,
+    deferred_interrupt,
     distributed_context,
     new_trainer,
     record_cuda_graphs,

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.targets.result import TargetResult
-from convert.tflite.ops import Op, Tensor, ops_of
-from convert.tflite.reader import read_model
+from convert.targets import TargetResult
+from convert.tflite.reader import Op, Tensor, ops_of, read_model
 
 NEWEST_VERSIONS = {
     "ADD": 3,

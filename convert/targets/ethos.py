@@ -15,9 +15,8 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.targets.result import TargetResult, require_tool
-from convert.tflite.ops import ops_of
-from convert.tflite.reader import read_model
+from convert.targets import TargetResult, require_tool
+from convert.tflite.reader import ops_of, read_model
 from glioslice.errors import GliosliceError
 
 TARGET = "ethos-u55-128"

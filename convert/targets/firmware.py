@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.targets import TargetResult
 from convert.targets.firmware_layers import (
     LANES,
     Layer,
@@ -25,7 +26,6 @@ from convert.targets.firmware_layers import (
     read_layers,
 )
 from convert.targets.firmware_plan import Form, Plan, make_plan, strip_of
-from convert.targets.result import TargetResult
 from convert.tflite.reader import read_model
 from device.confidence import FRACTION_BITS, STEPS_PER_LOGIT
 from device.engine import Engine

@@ -26,9 +26,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from convert.targets.result import TargetResult, require_tool
-from convert.tflite.ops import ops_of
-from convert.tflite.reader import read_model
+from convert.targets import TargetResult, require_tool
+from convert.tflite.reader import ops_of, read_model
 from glioslice.errors import GliosliceError
 
 BYTES_PER_LINE = 16

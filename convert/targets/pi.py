@@ -13,9 +13,8 @@ from pathlib import Path
 from ai_edge_litert.interpreter import Interpreter
 
 from convert.log_capture import redirect_output
-from convert.targets.result import TargetResult
-from convert.tflite.ops import ops_of
-from convert.tflite.reader import read_model
+from convert.targets import TargetResult
+from convert.tflite.reader import ops_of, read_model
 from device.engine import DelegateReport, inspect_delegates
 from glioslice.errors import GliosliceError
 

@@ -12,8 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from convert.log_capture import capture_output
-from convert.tflite.ops import non_constant
-from convert.tflite.reader import list_of, read_model
+from convert.tflite.reader import list_of, non_constant, read_model
 from glioslice.errors import GliosliceError
 
 Values = dict[int, NDArray[np.float32]]

@@ -18,8 +18,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from convert.onnx_model import node_label
-from convert.tflite.ops import Op, Tensor, non_constant, op_name, ops_of, tensor_of
-from convert.tflite.reader import read_model
+from convert.tflite.reader import Op, Tensor, non_constant, op_name, ops_of, read_model, tensor_of
 from convert.verify.layer_errors import label_tensors
 from glioslice.errors import GliosliceError
 

@@ -17,17 +17,18 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from convert.tflite.interpreter import decibels, is_real, output_values, scale_of, tensor_values
-from convert.tflite.ops import (
+from convert.tflite.reader import (
     QUANTIZE_OPS,
     SAME_SCALE,
     constant,
+    list_of,
     non_constant,
     op_name,
     ops_of,
+    read_model,
     set_constant,
     shape_of,
 )
-from convert.tflite.reader import list_of, read_model
 from convert.tflite.writer import serialize
 from glioslice.errors import GliosliceError
 

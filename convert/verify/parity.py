@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from convert.tflite.interpreter import snr, tensor_values
-from convert.tflite.ops import non_constant
-from convert.tflite.reader import list_of, read_model
+from convert.tflite.reader import list_of, non_constant, read_model
 from glioslice.errors import GliosliceError
 
 MIN_SNR = 60.0

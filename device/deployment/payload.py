@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 
-from device.deployment.board_state import GLIBC
+from device.deployment.remote_board import GLIBC
 from device.goldens import GOLDENS
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes

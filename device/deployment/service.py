@@ -9,7 +9,7 @@ disk. If the connection or the power is lost, the old release keeps running and 
 starts the new one again.
 """
 
-from device.deployment.board_state import PYTHON, ROOT
+from device.deployment.remote_board import PYTHON, ROOT
 
 UNIT = "/etc/systemd/system/glioslice.service"
 

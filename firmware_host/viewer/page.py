@@ -30,9 +30,7 @@ from numpy.typing import NDArray
 from firmware_host import interrupts
 from firmware_host.mask_volume import MaskVolume
 from firmware_host.progress import CallbackHandler, Reporter, RunStatus, logging_to
-from firmware_host.viewer.feed import Feed
-from firmware_host.viewer.scene import Scene, to_page_voxels
-from firmware_host.viewer.server import Server
+from firmware_host.viewer.server import Feed, Scene, Server, to_page_voxels
 from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError

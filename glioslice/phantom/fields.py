@@ -1,8 +1,8 @@
 """Grids, smooth random fields and signed distances: what the phantom is built from. numpy only.
 
-Fields are float32 on the grid (X, Y, Z) of a `Grid`. Distances are in mm of the full-size head and
-positive inside. Blur and interpolation multiply a field by one small dense matrix per axis: three
-matrix products, which BLAS computes faster than numpy gathers neighbours.
+Fields are float32 on the grid (X, Y, Z) of a `VoxelGrid`. Distances are in mm of the full-size
+head and positive inside. Blur and interpolation multiply a field by one small dense matrix per
+axis: three matrix products, which BLAS computes faster than numpy gathers neighbours.
 """
 
 from dataclasses import dataclass

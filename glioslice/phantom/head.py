@@ -1,6 +1,8 @@
 """A procedural head with or without a glioma: simulated MR images and their ground truth.
 
-For tests and the demo; networks never train on it. numpy only, so that a board can make one too.
+The tumour is a high-grade glioma with its mass effect and edema. For tests and the demo; networks
+never train on it. numpy only, so that a board can make one too. Distances are in mm, positive
+inside; fields are float32 on a `VoxelGrid`.
 The same seed gives the same bytes on the same machine.
 """
 
@@ -10,10 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.labels import CORE, EDEMA, ENHANCING
-from glioslice.phantom.anatomy import Head, make_head
-from glioslice.phantom.atlas import NUCLEI, brain_outline
-from glioslice.phantom.fields import Field, VoxelGrid, blur, grid_for
-from glioslice.phantom.tumour import Tumour, displace, draw_site, make_tumour
+from glioslice.phantom.anatomy import NUCLEI, Head, brain_outline, make_head
+from glioslice.phantom.fields import (
+    Field,
+    VoxelGrid,
+    along_axes,
+    blur,
+    grid_for,
+    inside,
+    interpolation_matrix,
+    spline_noise,
+)
+from glioslice.preprocessing import brain_mask
+
+RETENTION = 0.75
+"""Share of the edema's water that remains after each step of diffusion in white matter."""
 
 SEEDS: tuple[int, ...] = tuple(range(10))
 """The phantoms that tests and benchmarks use."""
@@ -41,6 +54,131 @@ CONTRAST = {
 # Mean of the raw intensities and noise, both in standard deviations: medians over the same cases.
 LEVEL = (3.1, 4.0, 3.7, 2.4)
 NOISE = (0.11, 0.09, 0.10, 0.09)
+
+# Outer limit of each shell in mm from the brain, and its intensity as a share of the brain's mean:
+# (flair, t1, t1ce, t2). Fat is bright in all four sequences; cortical bone has no signal; fluid is
+# dark in T1 and FLAIR and bright in T2.
+SHELLS = (
+    ("fluid", 2.0, (0.25, 0.30, 0.35, 2.2)),
+    ("inner table", 4.5, (0.06, 0.06, 0.07, 0.06)),
+    ("marrow", 7.0, (0.55, 0.75, 0.80, 0.45)),
+    ("outer table", 9.5, (0.06, 0.06, 0.07, 0.06)),
+    ("muscle", 11.0, (0.45, 0.50, 0.60, 0.30)),
+    ("fat", 15.0, (0.95, 1.70, 1.75, 1.20)),
+    ("skin", 17.0, (0.60, 0.80, 0.95, 0.50)),
+)
+SOFT = {"muscle": (0.45, 0.50, 0.60, 0.30), "fat": (0.95, 1.70, 1.75, 1.20)}
+FACE = (0.0, -62.0, -48.0), (52.0, 42.0, 52.0)
+"""Centre relative to the brain's and semi-axes in mm, x to the left, y to the back, z up."""
+
+NECK = 58.0, 52.0
+"""Semi-axes of the neck across and front to back, in mm."""
+
+NECK_Y = 12.0
+"""How far behind the brain's centre the neck's axis runs, in mm."""
+
+SULCI = 8
+"""Width in mm of what is closed in the brain's outline before the skull is put around it."""
+
+AIR = 0.015
+"""Mean of the noise in air as a share of the brain's mean."""
+
+
+@dataclass(frozen=True)
+class TumourSite:
+    """Centre (x, y, z), radius and reach of the edema in mm, drawn before the anatomy."""
+
+    centre: tuple[float, float, float]
+    radius: float
+    reach: float
+
+
+@dataclass(frozen=True)
+class Tumour:
+    """The fraction of each voxel that is edema, necrotic core or enhancing tumour.
+
+    `wetness` is the edema weighted by how much it changes the contrast, 1 on average.
+    """
+
+    edema: Field
+    wetness: Field
+    core: Field
+    enhancing: Field
+
+
+def draw_site(rng: np.random.Generator) -> TumourSite:
+    """Return a random site in frontal, parietal or temporal white matter."""
+    side = rng.choice([-1.0, 1.0])
+    lobes = (((32.0, -30.0, 24.0), 7.0), ((33.0, 28.0, 34.0), 7.0), ((43.0, 12.0, -2.0), 4.0))
+    lobe, spread = lobes[rng.choice(3, p=[0.4, 0.35, 0.25])]
+    x, y, z = rng.normal(lobe, spread).clip(np.subtract(lobe, 9), np.add(lobe, 9))
+    # Core and rim of high-grade training cases have a median of 27 mL, a radius of 19 mm.
+    return TumourSite(
+        (float(side * x), float(y), float(z)), rng.uniform(14, 21), rng.uniform(11, 20)
+    )
+
+
+def displace(points: Field, site: TumourSite, skull: Field) -> Field:
+    """Return where the tissue at `points` was before the tumour displaced it (mass effect).
+
+    A third of the tumour's volume displaces tissue, the rest replaces it. The skull does not move.
+    """
+    offset = points - np.array(site.centre, np.float32)[:, None, None, None]
+    r = np.sqrt((offset**2).sum(0)) + np.float32(1e-3)
+    before = np.cbrt(np.maximum(r**3 - 0.33 * site.radius**3, 0.05 * r**3))
+    compliance = np.exp(-((r / 50) ** 2)) * np.clip(skull / 12, 0, 1)
+    return np.asarray(points + offset * (compliance * (before / r - 1)), np.float32)
+
+
+def make_tumour(
+    rng: np.random.Generator, grid: VoxelGrid, points: Field, site: TumourSite, head: Head
+) -> Tumour:
+    """Return the tumour at `site` in `head`; `points` are the coarse, undisplaced points."""
+    refine = grid.refine
+    offset = points - np.array(site.centre, np.float32)[:, None, None, None]
+    stretch = rng.uniform(0.85, 1.18, 3).astype(np.float32)
+    r = np.sqrt(((offset / stretch[:, None, None, None]) ** 2).sum(0))
+    lobed = site.radius - r + 3.5 * grid.noise(rng, 20) + 1.6 * grid.noise(rng, 8)
+    fluid = np.maximum(head.fraction("fluid"), head.fraction("ventricle"))
+    bounds = np.minimum(head.depth - 1.5, float(np.sign(site.centre[0])) * head.across - 1.5)
+    bulk = np.minimum(np.minimum(refine(lobed), bounds), -head.ventricle - 1)
+
+    # An enhancing rim of varying thickness with gaps; strands of it run through the core.
+    thickness = refine(3.2 + 2.1 * grid.noise(rng, 11))
+    strand = refine(np.abs(grid.noise(rng, 10))) < 0.18
+    shell = np.where(strand & (bulk < 9), 2.0, thickness - bulk)
+    solid = inside(bulk, 1.5)
+    enhancing = solid * inside(shell, 2.0) * inside(thickness - 1.2, 0.8)
+
+    spread = refine(edema_distance(grid, head, fluid, lobed) + 2.0 * grid.noise(rng, 14))
+    edema = inside(site.reach - spread, 4.0) * (bounds > 0) * (1 - solid)
+    wetness = edema * refine(1 + 0.15 * grid.noise(rng, 10))
+    return Tumour(edema, wetness, solid - enhancing, enhancing)
+
+
+def edema_distance(grid: VoxelGrid, head: Head, fluid: Field, lobed: Field) -> Field:
+    """Return the distance in mm from the tumour through tissue, on the coarse grid.
+
+    Water spreads along white matter, hardly enters grey matter and stops at fluid. Steady diffusion
+    with loss decays exponentially with the length of the shortest path (the "heat method" of
+    K. Crane et al., ACM TOG 2013), so its logarithm gives that length.
+    """
+    s = grid.stride
+    sizes = grid.coarse
+    grey = np.maximum(head.fraction("grey"), head.fraction("thalamus"))
+    grey = np.maximum(grey, head.fraction("striatum"))
+    tissue = np.zeros((2, *sizes), np.float32)
+    for field, source in zip(tissue, (fluid, grey), strict=True):
+        averaged = blur(source, (0.6, 0.6, 0.6))[::s, ::s, ::s]
+        field[tuple(slice(n) for n in averaged.shape)] = averaged
+    passing = RETENTION * (1 - 0.8 * tissue[1]) * np.clip(1 - 1.6 * tissue[0], 0, 1)
+    source = (lobed > -1).astype(np.float32)
+    water = source
+    for _ in range(int(30 / (grid.voxel * s))):
+        water = np.maximum(blur(water, (1.0, 1.0, 1.0)) * passing, source)
+    # A blur step scales a front exp(-d / length) by exp(1 / (2 length^2)), which RETENTION cancels.
+    length = grid.voxel * s / np.sqrt(-2 * np.log(RETENTION))
+    return np.asarray(-np.log(water + np.float32(1e-12)) * np.float32(length), np.float32)
 
 
 @dataclass(frozen=True)
@@ -166,3 +304,73 @@ def simulate_images(
         image *= np.float32(rng.lognormal(np.log(600), 0.5) / LEVEL[modality])
         image *= head.brain
     return images
+
+
+def add_skull(images: Field, seed: int) -> Field:
+    """Return skull-stripped images (4, X, Y, Z) in LPS at 1 mm with the rest of the head.
+
+    The brain's voxels are unchanged. The neck ends at the lower edge of the volume, and tissue that
+    does not fit the volume is cut off.
+    """
+    rng = np.random.default_rng([seed, 3])
+    brain = brain_mask(images)
+    away = _distance(brain) * (1 + np.float32(0.12) * spline_noise(rng, brain.shape, 25))
+    below = _soft_tissue(brain, away)
+    head = np.empty_like(images)
+    marrow = spline_noise(rng, away.shape, 4)
+    bias = 1 + np.float32(0.1) * spline_noise(rng, away.shape, 90)
+    for modality, (image, out) in enumerate(zip(images, head, strict=True)):
+        level = float(image[brain].mean())
+        out[:] = 0
+        for name, field in below.items():
+            out[:] = np.where(field, np.float32(SOFT[name][modality]), out)
+        for name, outer, shares in reversed(SHELLS):
+            value = np.float32(shares[modality])
+            texture = 1 + (0.3 if name == "marrow" else 0.08) * marrow
+            out[:] = np.where(away < outer, value * texture, out)
+        out[:] = np.maximum(blur(out, (0.6, 0.6, 0.6)) * bias, 0) * np.float32(level)
+        # Noise of a magnitude image: Rayleigh in air, nearly Gaussian in tissue.
+        deviation = np.float32(level * AIR / np.sqrt(np.pi / 2))
+        real, imaginary = rng.standard_normal((2, *out.shape), np.float32) * deviation
+        out[:] = np.hypot(out + real, imaginary)
+        out[brain] = np.maximum(image[brain], 1e-3 * level)
+    return head
+
+
+def _distance(brain: NDArray[np.bool_]) -> Field:
+    """Return the distance of each voxel in mm to the brain with its sulci closed.
+
+    It is computed on every second voxel.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    coarse = np.pad(brain[::2, ::2, ::2], SULCI // 2)
+    near = distance_transform_edt(~coarse) <= SULCI / 2
+    closed = distance_transform_edt(np.pad(near, 1, constant_values=True))[1:-1, 1:-1, 1:-1]
+    closed = closed > SULCI / 2
+    inner = (slice(SULCI // 2, -(SULCI // 2)),) * 3
+    away = 2 * np.asarray(distance_transform_edt(~(closed | coarse)), np.float32)[inner]
+    matrices = [
+        interpolation_matrix(n, 2, size) for n, size in zip(away.shape, brain.shape, strict=True)
+    ]
+    return along_axes(matrices, away)
+
+
+def _soft_tissue(brain: NDArray[np.bool_], away: Field) -> dict[str, NDArray[np.bool_]]:
+    """Return where face and neck consist of fat and of muscle."""
+    filled = [
+        np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)
+    ]
+    centre = [(ends[0] + ends[-1]) / 2 for ends in filled]
+    x, y, z = (
+        np.arange(size, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        - np.float32(centre[axis])
+        for axis, size in enumerate(brain.shape)
+    )
+    (cx, cy, cz), (ax, ay, az) = FACE
+    face = np.sqrt(((x - cx) / ax) ** 2 + ((y - cy) / ay) ** 2 + ((z - cz) / az) ** 2)
+    # Between the chin and the middle of the head, outside the skull.
+    neck = np.sqrt((x / NECK[0]) ** 2 + ((y - NECK_Y) / NECK[1]) ** 2) + 0 * z
+    neck = np.where(z < -20, neck, 9)
+    nearest = np.minimum(face, neck)
+    return {"fat": nearest < 1, "muscle": nearest < 0.88}

@@ -1,6 +1,6 @@
 """The serial protocol: slices to a board and masks back over a serial link, in five layers.
 
-    codecs     images and masks as bytes (image_codecs, mask_codecs, context_coder)
+    codecs     images and masks as bytes (image_codecs, mask_codecs)
     messages   what the two ends exchange (hello)
     link       frames to a reliable ordered stream of messages (packets, sender, receiver,
                baud_negotiation); `connection` runs it over a port

@@ -2,10 +2,10 @@
 
 A codec has a small number, which crosses the link, and a name. A board offers codecs in BoardHello
 as a set of bits, the host chooses the best that is offered. Images are int8 (X, Y, channels) as the
-network takes them, see `image_codecs`. Masks are uint8 (X, Y), labels 0 to 3:
+network takes them, see `image_codecs`. Masks are uint8 (X, Y), labels 0 to 3, see `mask_codecs`:
 
-    1 runs    runs of equal labels, see `mask_codecs`
-    3 change  the difference from the mask before, see `context_coder`
+    1 runs    runs of equal labels
+    3 change  the difference from the mask before
 
 Numbers 0 and 2 of masks are reserved. The mask before is that of the last message with one in the
 same run and session, an empty one if it was an Empty; the first has none. `runs` does not use it.
@@ -14,7 +14,7 @@ same run and session, an empty one if it was an Empty; the first has none. `runs
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from glioslice.wire import context_coder, image_codecs, mask_codecs
+from glioslice.wire import image_codecs, mask_codecs
 from glioslice.wire.context_model import MaskArray
 from glioslice.wire.image_codecs import ImageArray, Shape
 from glioslice.wire.layout import CodecError
@@ -97,7 +97,7 @@ IMAGES: dict[int, ImageCodec] = {
 MASKS: dict[int, MaskCodec] = {
     codec.number: codec
     for codec in (
-        MaskCodec(3, "change", context_coder.encode_change, context_coder.decode_change),
+        MaskCodec(3, "change", mask_codecs.encode_change, mask_codecs.decode_change),
         MaskCodec(
             RUNS,
             "runs",

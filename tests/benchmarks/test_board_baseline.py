@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import board_baseline, mobilenet_baseline
-from device.deployment.remote import Remote
+from device.deployment.remote_board import Remote
 from glioslice.model_card import shipped_folder
 from tests.board.sshd import PROGRAM, make_server
 from tests.conftest import ROOT

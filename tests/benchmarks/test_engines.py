@@ -35,8 +35,7 @@ from benchmarks.engines import (
 from benchmarks.pages import processor
 from benchmarks.runtimes import Loaded, ModelFiles, find_engines
 from convert.log_capture import capture_output
-from convert.tflite.ops import Tensor, ops_of
-from convert.tflite.reader import read_model
+from convert.tflite.reader import Tensor, ops_of, read_model
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from glioslice.model_card import find_model, read_card

@@ -24,8 +24,8 @@ from benchmarks.mask_codecs import (
 from glioslice.cases import find_cases
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, sha256
-from glioslice.wire import context_coder
 from glioslice.wire.context_model import LEAF, PATH, REGION_COUNT, Tables
+from glioslice.wire.mask_codecs import decode_change, encode_change
 from tools import context_tables
 from tools.context_tables import candidates, collect_samples, cost, learn, tally, words
 from tools.wire_vectors import MASK_FILE, mask_vectors
@@ -47,11 +47,9 @@ def spheres() -> Masks:
 def size(volume: Masks, tables: Tables) -> int:
     total, previous = 0, None
     for mask in volume:
-        content = context_coder.encode_change(mask, previous, tables)
+        content = encode_change(mask, previous, tables)
         shape = (mask.shape[0], mask.shape[1])
-        np.testing.assert_array_equal(
-            context_coder.decode_change(content, shape, previous, tables), mask
-        )
+        np.testing.assert_array_equal(decode_change(content, shape, previous, tables), mask)
         total, previous = total + len(content), mask
     return total
 
@@ -152,10 +150,8 @@ def test_real_masks_are_as_small_as_in_the_figures(real_cases: Path) -> None:
         if files.name in names:
             previous = None
             for mask in read_masks(files):
-                content = context_coder.encode_change(mask, previous)
-                back = context_coder.decode_change(
-                    content, (mask.shape[0], mask.shape[1]), previous
-                )
+                content = encode_change(mask, previous)
+                back = decode_change(content, (mask.shape[0], mask.shape[1]), previous)
                 np.testing.assert_array_equal(back, mask)
                 sizes += [len(content)] if content else []
                 previous = mask

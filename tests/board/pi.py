@@ -13,7 +13,7 @@ import tty
 from dataclasses import replace
 from pathlib import Path
 
-from device.deployment.remote import Remote
+from device.deployment.remote_board import Remote
 from glioslice.errors import GliosliceError
 from tests.board.emulation import EmulatedBoard
 from tests.board.relay import forward

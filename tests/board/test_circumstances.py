@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from device.deployment import service
-from device.deployment.board_state import ROOT
 from device.deployment.payload import Payload
-from device.deployment.remote import Remote
+from device.deployment.remote_board import ROOT, Remote
 from glioslice.errors import GliosliceError
 from glioslice.model_card import shipped_folder
 from tests.board.conftest import NewPi

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment.board_state import PYTHON, ROOT
+from device.deployment.remote_board import PYTHON, ROOT
 from tests.board.conftest import NewPi, stream_case
 from tests.board.pi import PORT, Pi
 

@@ -8,8 +8,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from convert.tflite.ops import constant, set_constant
-from convert.tflite.reader import read_model
+from convert.tflite.reader import constant, read_model, set_constant
 from convert.tflite.writer import serialize
 from training.network import Network, UNet, fold_batch_norms
 

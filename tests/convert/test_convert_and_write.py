@@ -11,7 +11,7 @@ from convert import to_tflite
 from convert.artifacts import ModelFile, choose_precisions
 from convert.pipeline import Conversion, ConversionResult, Source
 from convert.quantization import Attempt, Int8Candidate
-from convert.targets.result import TargetResult
+from convert.targets import TargetResult
 from convert.to_tflite import convert_and_write
 from convert.verify.acceptance import STANDARD, Evaluation, GateResult
 from convert.verify.layer_errors import Layer

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from convert import export as module
 from convert.export import REDUCED_PRECISION, export, fold_thresholds
 from convert.pack import pack
-from convert.targets import TARGETS
 from convert.tflite.reader import read_model
 from convert.tflite.writer import serialize
+from convert.to_tflite import TARGETS
 from convert.verify.graph_checks import check_graph, read_graph
 from glioslice.errors import GliosliceError
 from tests.convert.conftest import WINDOW, random_network

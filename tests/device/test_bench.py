@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device import bench
-from device.bench_baseline import baseline_name, check_speed, read_ratios
+from device.bench import baseline_name, check_speed, read_ratios
 from glioslice.errors import GliosliceError
 from glioslice.model_card import shipped_folder
 from tests.device.conftest import MODEL

@@ -3,8 +3,7 @@
 import pytest
 
 from benchmarks import board_baseline
-from device.deployment.board_state import PYTHON
-from device.deployment.remote import Remote
+from device.deployment.remote_board import PYTHON, Remote
 
 MAX_MS = "100"
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from device.confidence import FRACTION_BITS, STEPS_PER_LOGIT, mask_confidence
 from glioslice.wire.codecs import CodecError
-from glioslice.wire.context_coder import decode_change, encode_change
 from glioslice.wire.framing import MAX_BODY, MAX_ENCODED, encode_frame
 from glioslice.wire.image_codecs import decode_lossy, encode_lossy, webp_bitstream
-from glioslice.wire.mask_codecs import encode_runs
+from glioslice.wire.mask_codecs import decode_change, encode_change, encode_runs
 from tests.conftest import ROOT
 from tests.firmware.library import library
 

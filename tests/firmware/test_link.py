@@ -11,8 +11,7 @@ from glioslice.wire import packets
 from glioslice.wire.framing import FrameReader, encode_frame
 from glioslice.wire.link import Link, Settings, State
 from glioslice.wire.packets import Ack, Data, Open
-from glioslice.wire.simulator.faults import combined
-from glioslice.wire.simulator.line import LineQuality
+from glioslice.wire.simulator.line import LineQuality, combined
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from tests.firmware.library import CLink
 from tests.glioslice.wire.joined import LINES, exchange

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firmware_host import handshake
-from firmware_host.link_watch import LinkAltersBytes
+from firmware_host.diagnosis import LinkAltersBytes
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.model_card import find_model, read_card, shipped_folder

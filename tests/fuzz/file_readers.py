@@ -86,8 +86,7 @@ def card_inputs() -> list[bytes]:
 
 def read_tflite(data: bytes) -> None:
     """Read a TFLite file; the ops of one that is accepted can be listed."""
-    from convert.tflite.ops import ops_of
-    from convert.tflite.reader import read_model
+    from convert.tflite.reader import ops_of, read_model
 
     ops_of(read_model(data))
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from glioslice.wire.link import Link, Settings, State
 from glioslice.wire.messages import Mask, MessageError, Start, parse
-from glioslice.wire.simulator.faults import ALL, Fault, combined
-from glioslice.wire.simulator.line import LineQuality
+from glioslice.wire.simulator.line import ALL, Fault, LineQuality, combined
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
 

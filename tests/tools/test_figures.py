@@ -2,7 +2,7 @@
 
 import pytest
 
-from convert.targets import TARGETS
+from convert.to_tflite import TARGETS
 from tests.conftest import ROOT
 from tools import figures
 

@@ -7,8 +7,7 @@ as its frames take to compute.
 from collections.abc import Callable, Iterator
 
 from glioslice.wire.link import Link
-from glioslice.wire.simulator.faults import Fault, unharmed
-from glioslice.wire.simulator.line import Lane, LineQuality
+from glioslice.wire.simulator.line import Fault, Lane, LineQuality, unharmed
 from glioslice.wire.transport import BAUD
 
 

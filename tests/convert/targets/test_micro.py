@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from convert.pack import pack
-from convert.targets import micro
+from convert.targets import micro, require_tool
 from convert.targets.micro import MAX_EXTRA, _smallest, check, resolver_method, run_micro
-from convert.targets.result import require_tool
 from glioslice.errors import GliosliceError
 from tests.convert.keras_networks import NETWORKS, converted
 from tests.convert.runtimes import random_inputs

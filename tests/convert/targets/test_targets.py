@@ -4,8 +4,8 @@ from types import ModuleType
 
 import pytest
 
-from convert.targets import TARGETS, choose_targets, ethos, micro
-from convert.targets.result import TargetResult
+from convert.targets import TargetResult, ethos, micro
+from convert.to_tflite import TARGETS, choose_targets
 from glioslice.errors import GliosliceError
 from tests.convert.targets.graphs import GraphBuilder, numbers
 

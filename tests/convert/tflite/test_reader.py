@@ -6,8 +6,7 @@ import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from convert.tflite.ops import ops_of
-from convert.tflite.reader import read_model
+from convert.tflite.reader import ops_of, read_model
 from glioslice.errors import GliosliceError
 from tests.convert.targets.graphs import GraphBuilder
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from firmware_host.viewer.scene import Scene, to_page_voxels
+from firmware_host.viewer.server import Scene, to_page_voxels
 from glioslice.cases import read_case
 from glioslice.labels import BRATS_2018, from_scheme
 from glioslice.montage import COLOURS

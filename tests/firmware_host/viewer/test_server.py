@@ -21,10 +21,8 @@ from websockets.typing import Origin
 from firmware_host.progress import Reporter
 from firmware_host.viewer import finished_case
 from firmware_host.viewer import page as page_module
-from firmware_host.viewer.feed import SLICE, Feed
 from firmware_host.viewer.page import Page, open_page
-from firmware_host.viewer.scene import Scene, to_page_voxels
-from firmware_host.viewer.server import FILES, Server
+from firmware_host.viewer.server import FILES, SLICE, Feed, Scene, Server, to_page_voxels
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from tools import fetch_viewer

@@ -7,8 +7,9 @@ from typing import Any
 
 from glioslice.wire.connection import Connection
 from glioslice.wire.link import Link, Settings
-from glioslice.wire.simulator.faults import (
+from glioslice.wire.simulator.line import (
     FaultFactory,
+    LineQuality,
     combined,
     console_text,
     dropping,
@@ -17,7 +18,6 @@ from glioslice.wire.simulator.faults import (
     reordering,
     truncating,
 )
-from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 
 everything = (dropping(0.1), duplicating, truncating, console_text)

@@ -7,8 +7,7 @@ import pytest
 
 from glioslice.wire.baud_negotiation import BASE, FALLBACK_SILENCE, PROBES, offered_rates, pattern
 from glioslice.wire.link import Link, Settings, State
-from glioslice.wire.simulator.faults import Fault, dropping, unharmed
-from glioslice.wire.simulator.line import LineQuality
+from glioslice.wire.simulator.line import Fault, LineQuality, dropping, unharmed
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
 

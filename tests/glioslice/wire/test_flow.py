@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from glioslice.wire import packets
 from glioslice.wire.link import MAX_MESSAGE, Link, LinkError, Settings
 from glioslice.wire.receiver import HOLD
-from glioslice.wire.simulator.faults import dropping
-from glioslice.wire.simulator.line import LineQuality
+from glioslice.wire.simulator.line import LineQuality, dropping
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
 from tests.glioslice.wire.joined import LINES, Line, exchange, join

@@ -11,8 +11,7 @@ from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.link import Link
 from glioslice.wire.packets import Ack, Data, Open
-from glioslice.wire.simulator.faults import combined, dropping, duplicating, reordering
-from glioslice.wire.simulator.line import LineQuality
+from glioslice.wire.simulator.line import LineQuality, combined, dropping, duplicating, reordering
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.sniffer import SniffedFrame, Sniffer, Splitter, Totals
 

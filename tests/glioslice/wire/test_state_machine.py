@@ -9,8 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from glioslice.wire.framing import MAX_ENCODED
 from glioslice.wire.link import MAX_MESSAGE, Link, Settings, State
 from glioslice.wire.receiver import HOLD
-from glioslice.wire.simulator.faults import (
+from glioslice.wire.simulator.line import (
     Fault,
+    LineQuality,
     console_text,
     dropping,
     duplicating,
@@ -19,7 +20,6 @@ from glioslice.wire.simulator.faults import (
     truncating,
     unharmed,
 )
-from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import LinkEnd, VirtualLine
 from glioslice.wire.transport import RATES
 

@@ -18,7 +18,6 @@ from glioslice.labels import to_regions
 from glioslice.phantom.head import make_phantom
 from glioslice.preprocessing import brain_mask, extract_slices, find_crop
 from glioslice.wire.codecs import decode_mask
-from glioslice.wire.context_coder import decode_change, encode_change, pack_labels
 from glioslice.wire.context_model import (
     LEAF,
     PATH,
@@ -33,6 +32,7 @@ from glioslice.wire.context_model import (
     split_planes,
 )
 from glioslice.wire.layout import CodecError
+from glioslice.wire.mask_codecs import decode_change, encode_change, pack_labels
 from glioslice.wire.range_coder import RangeDecoder, RangeEncoder
 
 ROOT = Path(__file__).parents[3]
