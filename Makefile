@@ -73,7 +73,7 @@ engines: .venv/ready  ## time the shipped network on every engine, on an idle ma
 
 folds: .venv/ready  ## train the networks of the folds again: a day on two cores
 	.venv/bin/python benchmarks/folds.py --data $(SHARED)
-	.venv/bin/python benchmarks/slice_time.py
+	.venv/bin/python benchmarks/folds.py --time
 	.venv/bin/python benchmarks/accuracy.py --data $(DATA)
 
 .venv-demo/ready: pyproject.toml constraints.txt Makefile

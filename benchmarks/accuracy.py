@@ -24,6 +24,8 @@ from benchmarks.folds import (
     PLAN,
     PRECISIONS,
     RECIPE,
+    SHOWN_SIZES,
+    SLICE_TIME,
     FoldRun,
     find_run,
     patients,
@@ -57,13 +59,9 @@ APPENDIX = "accuracy-appendix.md"
 
 RESAMPLES, SEED = 10_000, 0
 
-SLICE_TIME = FOLDS_FOLDER / "slice_time.json"
-
 ABLATION = FOLDS_FOLDER / "ablation.csv"
 
 GRADES = ("high", "low", "unknown")
-
-SHOWN_SIZES = ("compact", "nano")
 
 SEEDS = (RECIPE, "seed-1")
 """The variants that differ only in their seed, 0 and 1."""

@@ -3,11 +3,15 @@
     python benchmarks/folds.py --data ../shared/data                  # all of them: a day
     python benchmarks/folds.py --data ../shared/data compact-1 nano-1
     python benchmarks/folds.py --deal ../shared/data/patients.csv     # folds.csv: all patients
+    python benchmarks/folds.py --time                                 # slice_time.json, here
 
 A run is a network trained on three of four folds, in `benchmarks/folds/<run>/`: the card, the log,
 the packed files, and `scores.csv` of the patients of the fourth fold. Of other seeds
 only the scores are committed. A run that was interrupted is resumed; one that is finished in
 build/folds is not trained again.
+
+`slice_time.json` holds the machine, the runtime, and for each int8 file of fold 1 the median and
+the 90th percentile of the milliseconds for a slice on one thread.
 """
 
 import argparse
@@ -17,26 +21,39 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import ROOT
-from benchmarks.pages import read_csv, write_csv
+from benchmarks.pages import processor, read_csv, write_csv
 from convert.artifacts import pack_files, stage_files
 from convert.calibration import assign_roles, calibration_slices
 from convert.export import export, fold_thresholds
 from convert.own_model import thresholds_of
+from device.engine import Engine
 from glioslice import cli
+from glioslice.cases import phantom_case
+from glioslice.cli import track
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_bytes, write_json
 from glioslice.model_card import CARD
+from glioslice.preprocessing import slice_volume
 from training.checkpoint import STATE, load_model
 
 FOLDS_FOLDER = ROOT / "benchmarks" / "folds"
 FOLDS = (1, 2, 3, 4)
+SHOWN_SIZES = ("compact", "nano")
+
+SLICE_TIME = FOLDS_FOLDER / "slice_time.json"
+ROUNDS = 200
+"""Of each network when slices are timed."""
+
 RECIPE = "recipe"
 PRECISIONS = ("int8", "fp16", "fp32")
 
@@ -132,7 +149,7 @@ def find_run(name: str) -> FoldRun:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the command line, and train or deal."""
+    """Read the command line, and train, deal or time."""
     parser = cli.parser(
         "Train, convert and keep the networks of the four folds.",
         "python benchmarks/folds.py --data ../shared/data compact-1",
@@ -142,13 +159,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--deal", type=Path, metavar="CSV", help="assign all patients of a table to folds"
     )
+    parser.add_argument("--time", action="store_true", help="time the int8 files of fold 1 here")
     cli.run(train_folds, parser.parse_args(argv))
 
 
 def train_folds(arguments: argparse.Namespace) -> None:
-    """Train and convert the runs, or deal the patients."""
+    """Train and convert the runs, deal the patients, or time the networks."""
     if arguments.deal:
         deal(arguments.deal)
+        return
+    if arguments.time:
+        time_slices()
         return
     if arguments.data is None:
         raise GliosliceError("--data is missing: the folder of brats/, lesions/ and patients.csv")
@@ -249,6 +270,39 @@ def convert_run(run: FoldRun, data: Path) -> None:
     write_bytes(run.folder / "log.csv", (source / "log.csv").read_bytes())
     sizes = ", ".join(f"{file.precision} {len(file.content):,} B" for file in files)
     print(f"{run.name}: {sizes}", flush=True)
+
+
+def time_slices() -> None:
+    """Time the networks interleaved, so that a busy moment of the machine affects all of them."""
+    engines = {}
+    for run in (FoldRun(size, FOLDS[0]) for size in SHOWN_SIZES):
+        if not run.has_files:
+            raise GliosliceError(f"{run.name}: its file is missing; `make folds` trains it")
+        [file] = run.folder.glob("*-int8.tflite")
+        engines[run.name] = Engine(file)
+    first = next(iter(engines.values()))
+    slices, _ = slice_volume(phantom_case(0).images, first.card.window, first.card.clip)
+    prepared = {name: e.prepare(slices[len(slices) // 2]) for name, e in engines.items()}
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in track(range(ROUNDS), "timing"):
+        for name, engine in engines.items():
+            began = time.perf_counter()
+            engine.invoke(prepared[name])
+            times[name].append((time.perf_counter() - began) * 1000)
+    write_json(
+        SLICE_TIME,
+        {
+            "machine": f"{processor()}, one thread",
+            "runtime": first.runtime,
+            "milliseconds": {
+                name: {
+                    "median": round(float(np.median(milliseconds)), 3),
+                    "p90": round(float(np.percentile(milliseconds, 90)), 3),
+                }
+                for name, milliseconds in times.items()
+            },
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from benchmarks.pages import fill, read_csv, table, write_csv
 from glioslice import cli
 from glioslice.cases import MODALITIES, find_cases, phantom_case, read_case
 from glioslice.cli import track
-from glioslice.missing_modalities import MODALITY_TITLES
+from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.phantom.head import SEEDS
 from glioslice.preprocessing import brain_mask, voxels_in
 from glioslice.sanity_checks import (

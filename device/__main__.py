@@ -19,8 +19,8 @@ from device.board import load_played_case, make_board
 from device.engine import Engine
 from device.server import READY, STOPPING, StopRequest, notify, run_sessions
 from glioslice import cli
+from glioslice.case_options import add_missing_option
 from glioslice.cli import configure_malloc
-from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import find_model
 from glioslice.wire.connection import Connection
 from glioslice.wire.ports import open_port

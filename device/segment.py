@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from glioslice import cli
-from glioslice.case_options import add_case_options, named_files, read_source
+from glioslice.case_options import add_case_options, add_missing_option, named_files, read_source
 from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
 from glioslice.cli import configure_malloc
 from glioslice.cluster import add_cluster_options, wants_archive
@@ -33,7 +33,6 @@ from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
 from glioslice.labels import to_labels, to_scheme
 from glioslice.metrics import format_dice, region_dice, summary_lines, volumes_ml
-from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import Card, find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask

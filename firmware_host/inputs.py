@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from glioslice.case_options import chosen_source, read_source
 from glioslice.cases import MODALITIES, Case, CaseFiles, phantom_case
-from glioslice.dataset_layouts import CHANNEL_NAME, without_ending
+from glioslice.dataset_layouts import CHANNEL_NAME, missing_warnings, without_ending
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
-from glioslice.missing_modalities import missing_warnings
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, Images, iterate_slices, quantize
 from glioslice.sanity_checks import find_warnings

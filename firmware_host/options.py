@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from glioslice import cli
-from glioslice.case_options import add_case_options
-from glioslice.missing_modalities import add_missing_option
+from glioslice.case_options import add_case_options, add_missing_option
 
 CODECS = ("lossy", "lossless", "webp", "zlib", "raw")
 SCHEME_NAMES = ("brats2018", "brats2023", "msd", "regions")

@@ -1,10 +1,11 @@
-"""Options that say what a case's files do not: which modality, orientation and edition they are."""
+"""Options for what a case's files do not say: modality, orientation, edition, what is missing."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from glioslice.cases import Case, read_case
-from glioslice.dataset_layouts import MODALITIES, CaseFiles, given_case
+from glioslice.dataset_layouts import MODALITIES, CaseFiles, given_case, in_order
 from glioslice.errors import GliosliceError
 from glioslice.labels import EDITIONS
 
@@ -50,3 +51,34 @@ def read_source(source: CaseFiles | Path, arguments: argparse.Namespace) -> Case
     return read_case(
         source, arguments.missing, orientation=arguments.orientation, labels=arguments.edition
     )
+
+
+class MissingAction(argparse.Action):
+    """Collects the modalities of `--missing t1 --missing t2,flair`."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Add the named modalities; a wrong name ends the program with the usage."""
+        named = [name.strip().lower() for name in str(values).split(",")]
+        if unknown := [name for name in named if name not in MODALITIES]:
+            parser.error(
+                f"argument --missing: no modality {unknown[0]!r}; there are {', '.join(MODALITIES)}"
+            )
+        missing = {*getattr(namespace, self.dest), *named}
+        if len(missing) == len(MODALITIES):
+            parser.error("argument --missing: names all modalities; nothing is left to segment")
+        setattr(namespace, self.dest, in_order(missing))
+
+
+def add_missing_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--missing`, whose value is a tuple of modalities."""
+    parser.add_argument(
+        "--missing", action=MissingAction, default=(), metavar="MODALITY",
+        help="a modality that the case lacks or whose file is bad: t1, t2, flair or t1ce; several "
+        "with commas; a case without T1 or T2 needs no option",
+    )  # fmt: skip

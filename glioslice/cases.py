@@ -16,7 +16,9 @@ from glioslice.dataset_layouts import (
     CaseFiles,
     brats_case,
     channel_groups,
+    drop_modalities,
     file_case,
+    in_order,
     nifti_files,
 )
 from glioslice.errors import GliosliceError
@@ -33,7 +35,6 @@ from glioslice.labels import (
     list_values,
     whole_labels,
 )
-from glioslice.missing_modalities import drop_modalities, in_order
 from glioslice.nifti import (
     NiftiFile,
     Space,

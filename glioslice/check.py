@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from glioslice import cli
-from glioslice.case_options import add_case_options, named_files, read_source
+from glioslice.case_options import add_case_options, add_missing_option, named_files, read_source
 from glioslice.cases import MODALITIES, Case, CaseFiles, case_paths, find_case, find_problems
 from glioslice.errors import GliosliceError
 from glioslice.metrics import volumes_ml
-from glioslice.missing_modalities import add_missing_option
 from glioslice.preprocessing import Crop, brain_mask, find_crop
 from glioslice.sanity_checks import case_warnings
 

@@ -8,11 +8,16 @@
     plain             CASE/{flair,t1,t1ce,t2,seg}.nii.gz
 
 Suffixes may be upper or lower case, files `.nii` or `.nii.gz`. The mask is optional.
+
+T1 and T2 may be missing without further ado. FLAIR and T1ce show what the masks are made of, so a
+case without one of them is refused unless `--missing` names it. The same option leaves out a file
+that is there but bad. The network sees zeros after z-scores, as in training, where modalities were
+dropped at random. docs/accuracy.md has what each subset costs.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,18 @@ from glioslice.labels import BRATS_2018, BRATS_2023, DECATHLON, SCHEMES, LabelSc
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 MASK = "seg"
+
+MODALITY_TITLES = {"flair": "FLAIR", "t1": "T1", "t1ce": "T1ce", "t2": "T2"}
+
+OPTIONAL = ("t1", "t2")
+"""Modalities that may be missing without `--missing`."""
+
+EFFECTS = {
+    "t1": "the masks are slightly less accurate.",
+    "t2": "the masks are slightly less accurate.",
+    "flair": "edema is drawn from what is left and may be far off. Do not rely on WT.",
+    "t1ce": "nothing shows what enhances. Do not rely on ET and TC: they may be missing or wrong.",
+}
 
 SUFFIXES: Mapping[str, tuple[str, LabelScheme | None]] = {
     "_flair": ("flair", BRATS_2018),
@@ -66,10 +83,10 @@ CHANNEL_TERMS: Mapping[str, str] = {
 class CaseFiles:
     """The files of a case: one per modality, or one 4-D file for all; `mask` may be None.
 
-    `images` lacks the modalities that are missing (`glioslice.missing_modalities`). `order` is the
-    order of the modalities in a file of four dimensions (`four_d`). `edition_known` tells whether
-    the names or dataset.json name the edition, and so the labels of the mask. `notes` are warnings:
-    what was assumed, and which files were passed over.
+    `images` lacks the modalities that are missing. `order` is the order of the modalities in a file
+    of four dimensions (`four_d`). `edition_known` is whether the names or dataset.json name the
+    edition, and so the labels of the mask. `notes` are warnings: what was assumed, and which files
+    were passed over.
     """
 
     name: str
@@ -352,3 +369,33 @@ def _numbered(given: Any) -> list[tuple[list[int], Any]]:
             numbers = value if isinstance(value, list) else [value]
             pairs.append(([n for n in numbers if isinstance(n, int)], key))
     return sorted(pairs, key=lambda pair: pair[0])
+
+
+def in_order(missing: Collection[str]) -> tuple[str, ...]:
+    """Return modalities in the order of MODALITIES."""
+    return tuple(modality for modality in MODALITIES if modality in missing)
+
+
+def drop_modalities(files: CaseFiles, missing: Collection[str]) -> CaseFiles:
+    """Return the files of a case without those of the modalities `missing`.
+
+    Raises GliosliceError if FLAIR or T1ce is not there and not in `missing`, or nothing is left.
+    """
+    images = {m: path for m, path in files.images.items() if m not in missing}
+    lacking = [m for m in MODALITIES if m not in images and m not in (*missing, *OPTIONAL)]
+    if lacking:
+        titles = " and ".join(MODALITY_TITLES[modality] for modality in lacking)
+        folder = next(iter(files.images.values())).parent
+        raise GliosliceError(
+            f"{folder}: the modality {titles} is missing, without which masks are unreliable; to "
+            f"segment the case all the same, add --missing {','.join(lacking)}"
+        )
+    if not images:
+        raise GliosliceError(f"{files.name}: every modality of the case is missing")
+    return replace(files, images=images)
+
+
+def missing_warnings(missing: Collection[str]) -> list[str]:
+    """Return a warning for each missing modality, the gravest first."""
+    grave = [m for m in ("t1ce", "flair", *OPTIONAL) if m in missing]
+    return [f"{MODALITY_TITLES[m]} is missing: {EFFECTS[m]}" for m in grave]

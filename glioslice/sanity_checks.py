@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.cases import Case
-from glioslice.dataset_layouts import MODALITIES
+from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES, missing_warnings
 from glioslice.labels import occupied_box
-from glioslice.missing_modalities import MODALITY_TITLES, missing_warnings
 from glioslice.preprocessing import WILD, Images, brain_mask, modality_statistics, voxels_in
 
 FLAIR, T1, T1CE, T2 = range(4)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.dataset_layouts import MODALITIES
+from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from glioslice.missing_modalities import MODALITY_TITLES
 from scanner.brain_extraction import DEEPBET, Brain, brain_montage, extract_brain
 from scanner.quality_control import Quality, judge
 from scanner.registration import Registration, align_to_reference, register, within

@@ -18,8 +18,8 @@ import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from glioslice.missing_modalities import MODALITY_TITLES
 from scanner.volumes import TO_LPS, Grid, Volume, read_volume
 
 MIN_FRAMES = 12

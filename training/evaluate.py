@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from device.engine import Engine
 from device.segment import SliceNetwork, segment
 from glioslice import cli
+from glioslice.case_options import add_missing_option
 from glioslice.cases import Case, CaseFiles, case_digest, find_cases, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_json
 from glioslice.labels import REGIONS, to_labels, to_scheme
 from glioslice.metrics import region_dice
-from glioslice.missing_modalities import add_missing_option
 from glioslice.model_card import CARD, Card, find_model, read_card
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import NO_RULES, postprocess

@@ -25,13 +25,12 @@ from firmware_host.viewer.page import open_page
 from firmware_host.viewer.server import Scene
 from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice import cli
-from glioslice.case_options import add_case_options, chosen_source
+from glioslice.case_options import add_case_options, add_missing_option, chosen_source
 from glioslice.cases import Case, CaseFiles, phantom_case, read_case
 from glioslice.cli import configure_malloc
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from glioslice.metrics import volumes_ml
-from glioslice.missing_modalities import add_missing_option
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from glioslice.sanity_checks import find_warnings

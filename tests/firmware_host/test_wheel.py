@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, Write
 from tests.firmware_host.commands import restore_signals, run_isolated
-from tools import fetch_viewer
+from tools.viewer import VENDOR
 
 pytestmark = pytest.mark.slow
 
@@ -62,9 +62,9 @@ def test_what_the_wheels_hold(wheels: Path) -> None:
     left_out = {"firmware_host/pyproject.toml", "firmware_host/README.md"}
     there = {name for name in tracked if (ROOT / name).exists()}
     assert names == there - left_out | {"firmware_host/LICENSE"}
-    note = fetch_viewer.VENDOR / "LICENSE"
+    note = VENDOR / "LICENSE"
     viewer = held.read("firmware_host/viewer/vendor/niivue.umd.js")
-    assert viewer == (fetch_viewer.VENDOR / "niivue.umd.js").read_bytes()
+    assert viewer == (VENDOR / "niivue.umd.js").read_bytes()
     for path in ("firmware_host/viewer/vendor/LICENSE", *_licences(held)):
         assert held.read(path) == note.read_bytes()
     assert held.read("firmware_host/LICENSE") == (ROOT / "LICENSE").read_bytes()

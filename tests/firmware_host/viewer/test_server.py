@@ -25,7 +25,7 @@ from firmware_host.viewer.page import Page, open_page
 from firmware_host.viewer.server import FILES, SLICE, Feed, Scene, Server, to_page_voxels
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
-from tools import fetch_viewer
+from tools.viewer import NOTE, VENDOR
 
 Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
@@ -130,7 +130,7 @@ def test_what_the_page_may_do(site: Site) -> None:
     assert headers["Cache-Control"] == "no-store"
     assert headers["X-Content-Type-Options"] == "nosniff"
     for name in FILES.values():
-        text = (fetch_viewer.VENDOR.parent / name[0]).read_text()
+        text = (VENDOR.parent / name[0]).read_text()
         if "vendor" not in name[0]:
             assert "http://" not in text and "https://" not in text, name
 
@@ -220,10 +220,10 @@ def test_a_tab_that_never_reads_blocks_nobody(volumes: Volumes) -> None:
 
 
 def test_the_viewer_is_the_one_that_the_note_names() -> None:
-    note = json.loads(fetch_viewer.NOTE.read_text())
-    file = fetch_viewer.VENDOR / note["file"]
+    note = json.loads(NOTE.read_text())
+    file = VENDOR / note["file"]
     assert hashlib.sha256(file.read_bytes()).hexdigest() == note["sha256"]
-    licence = (fetch_viewer.VENDOR / "LICENSE").read_text()
+    licence = (VENDOR / "LICENSE").read_text()
     assert f"{note['package']} {note['version']}" in licence
     assert "BSD 2-Clause License" in licence
     assert Path(FILES["niivue.js"][0]).name == note["file"]

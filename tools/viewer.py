@@ -1,17 +1,23 @@
-"""Take the picture of the live page in the documentation, docs/host.png, while the phantom streams.
+"""The viewer of the live page: fetch NiiVue, which is vendored, and take the page's picture.
 
-    python tools/viewer_picture.py
+    python tools/viewer.py fetch             # must be the file that is committed
+    python tools/viewer.py fetch 0.70.0      # another version; then run the tests of the page
+    python tools/viewer.py picture           # docs/host.png, while the phantom streams
 
-The rates in the picture are those of a simulated line on the machine that ran it.
+NiiVue comes from npm at the version in vendor/niivue.json; firmware_host/viewer/vendor/README.md
+says why it is committed. The rates in the picture are those of a simulated line on the machine that
+ran it.
 """
 
 import argparse
+import hashlib
 import io
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +28,10 @@ from PIL import Image
 from benchmarks import ROOT
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import write_bytes
+from glioslice.files import read_json, write_bytes, write_json
+
+VENDOR = ROOT / "firmware_host" / "viewer" / "vendor"
+NOTE = VENDOR / "niivue.json"
 
 PICTURE = ROOT / "docs" / "host.png"
 PORT = "sim://?baud=460800&loss=0.001"
@@ -37,9 +46,43 @@ TIMEOUT = 300.0
 
 
 def main() -> None:
-    """Read the command line and take the picture."""
-    parser = cli.parser("Take the picture of the live page.", "python tools/viewer_picture.py")
-    cli.run(take_picture, parser.parse_args())
+    """Read the command line, and fetch or take the picture."""
+    parser = cli.parser(
+        "Fetch the viewer of the live page, or take the page's picture.",
+        "python tools/viewer.py fetch",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetching = commands.add_parser("fetch", help="fetch NiiVue from npm")
+    fetching.add_argument("version", nargs="?", help="default: the committed one")
+    fetching.set_defaults(command=fetch)
+    picture = commands.add_parser("picture", help="take the picture of the live page")
+    picture.set_defaults(command=take_picture)
+    arguments = parser.parse_args()
+    cli.run(arguments.command, arguments)
+
+
+def fetch(arguments: argparse.Namespace) -> None:
+    """Replace the file, and update the note if the version is another."""
+    note = read_json(NOTE)
+    version = arguments.version or note["version"]
+    with tempfile.TemporaryDirectory() as folder:
+        packing = ["npm", "pack", "--silent", f"{note['package']}@{version}"]
+        if subprocess.run(packing, cwd=folder, stdout=subprocess.DEVNULL, check=False).returncode:
+            raise GliosliceError(f"npm has no {note['package']} {version}, or cannot be reached")
+        [package] = Path(folder).glob("*.tgz")
+        with tarfile.open(package) as archive:
+            member = archive.extractfile(note["member"])
+            if member is None:
+                raise GliosliceError(f"{package.name}: holds no {note['member']}")
+            content = member.read()
+    found = hashlib.sha256(content).hexdigest()
+    if version == note["version"] and found != note["sha256"]:
+        raise GliosliceError(
+            f"npm's {version} has SHA-256 {found}, but {NOTE.name} has {note['sha256']}"
+        )
+    write_bytes(VENDOR / note["file"], content)
+    write_json(NOTE, note | {"version": version, "sha256": found})
+    print(f"{note['package']} {version}: {len(content):,} bytes, SHA-256 {found}")
 
 
 def take_picture(_: argparse.Namespace) -> None:
