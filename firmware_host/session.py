@@ -38,7 +38,7 @@ from glioslice.cases import Case
 from glioslice.errors import GliosliceError
 from glioslice.preprocessing import Crop, brain_mask, find_crop
 from glioslice.wire import messages
-from glioslice.wire.capture import RecordedPort, Recording
+from glioslice.wire.capture import RecordedPort, Recording, Redactor
 from glioslice.wire.codecs import IMAGES, RAW, encode_image, encoder_identity
 from glioslice.wire.connection import Connection
 from glioslice.wire.messages import (
@@ -56,7 +56,6 @@ from glioslice.wire.messages import (
     Volume,
     volume_of,
 )
-from glioslice.wire.redaction import Redactor
 from glioslice.wire.replay import Replay
 from glioslice.wire.transport import Port
 

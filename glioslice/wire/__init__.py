@@ -8,6 +8,6 @@
     transport  the contract of a port (ports, simulator)
 
 Each layer knows only those below it. `layout` holds what several of them share. Beside them are
-`capture`, `replay`, `sniffer`, `redaction` and `dump`, which record sessions and read recordings.
+`capture`, `replay`, `sniffer` and `dump`, which record sessions and read recordings.
 `docs/wire.md` is the specification.
 """

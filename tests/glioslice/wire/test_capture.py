@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from glioslice.wire import packets
-from glioslice.wire.capture import Kind, RecordedPort, Recording, records
+from glioslice.wire.capture import Kind, RecordedPort, Recording, Redactor, records
 from glioslice.wire.connection import Connection
 from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.link import Link
 from glioslice.wire.messages import HostHello, Mask, Mode, Slice, Start, Volume
 from glioslice.wire.packets import Data, Open
-from glioslice.wire.redaction import Redactor
 from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.sniffer import Sniffer
