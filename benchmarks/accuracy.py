@@ -22,7 +22,6 @@ from benchmarks.folds import (
     FOLDS,
     FOLDS_FOLDER,
     PLAN,
-    PRECISIONS,
     RECIPE,
     SHOWN_SIZES,
     SLICE_TIME,
@@ -47,6 +46,7 @@ from benchmarks.scores import (
     write_scores,
 )
 from convert.artifacts import SIZE_LIMIT
+from convert.export import PRECISIONS
 from convert.report import svg
 from glioslice import cli
 from glioslice.files import read_json, write_bytes
@@ -61,7 +61,7 @@ RESAMPLES, SEED = 10_000, 0
 
 ABLATION = FOLDS_FOLDER / "ablation.csv"
 
-GRADES = ("high", "low", "unknown")
+SHOWN_GRADES = ("high", "low", "unknown")
 
 SEEDS = (RECIPE, "seed-1")
 """The variants that differ only in their seed, 0 and 1."""
@@ -230,7 +230,7 @@ def grade_table() -> str:
     """Return the mean Dice of the int8 files by grade."""
     grade_of = {p.case: p.grade for p in patients()}
     rows = []
-    for size, masks, grade in product(SHOWN_SIZES, WAYS, GRADES):
+    for size, masks, grade in product(SHOWN_SIZES, WAYS, SHOWN_GRADES):
         if scores := [s for s in pooled_scores(size, masks=masks) if grade_of[s.case] == grade]:
             dice = [f"{mean(scores, value):.3f}" for value in VALUES.values()]
             rows.append([size, masks, grade, len(scores), *dice])
@@ -385,7 +385,7 @@ def dice_by_patient(path: Path) -> None:
     for column, size in enumerate(sizes):
         axes = figure.add_subplot(1, len(sizes), column + 1)
         for place, value in enumerate(VALUES.values()):
-            for shift, grade in enumerate(GRADES):
+            for shift, grade in enumerate(SHOWN_GRADES):
                 dice = sorted(value(s) for s in pooled_scores(size) if grade_of[s.case] == grade)
                 x = [place + 0.25 * (shift - 1) + 0.02 * (i % 5 - 2) for i in range(len(dice))]
                 axes.scatter(x, dice, s=12, color=COLOURS[grade], alpha=0.7,

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Measure, print the figures and compare them with the baseline."""
-    reference = arguments.reference or make_reference()
+    reference = arguments.reference or reference_network()
     command = ["-m", "device", "bench", "--json", "-"]
     command += ["--threads", arguments.threads, "--seconds", arguments.seconds]
     command += ["--model", arguments.model] if arguments.model else []
@@ -75,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def make_reference() -> Path:
+def reference_network() -> Path:
     """Return the reference network's file, after making it if it is missing."""
     if not REFERENCE.is_file():
         from benchmarks.mobilenet_baseline import int8_file  # TensorFlow takes seconds to import
@@ -92,16 +92,16 @@ def measure_here(command: Sequence[str], reference: Path) -> dict[str, Any]:
     )  # fmt: skip
     if done.returncode:
         raise GliosliceError(f"device bench: {(done.stderr.splitlines() or ['no reason'])[-1]}")
-    return read_result(done.stdout)
+    return parse_bench_output(done.stdout)
 
 
 def measure_board(board: Remote, command: Sequence[str], reference: Path) -> dict[str, Any]:
     """Run `device bench` on a board."""
     script = REMOTE_SCRIPT.format(command=shlex.join(command))
-    return read_result(board.run(script, send=reference.read_bytes()))
+    return parse_bench_output(board.run(script, send=reference.read_bytes()))
 
 
-def read_result(text: str) -> dict[str, Any]:
+def parse_bench_output(text: str) -> dict[str, Any]:
     """Return the JSON object on the last line that was printed."""
     try:
         result: dict[str, Any] = json.loads(text.strip().splitlines()[-1])

@@ -25,7 +25,7 @@ from benchmarks.confidence_tables import (
     make_page,
     read_case_rows,
     read_slice_rows,
-    write_rows,
+    write_measurements,
 )
 from benchmarks.folds import FOLDS, FoldRun
 from benchmarks.pages import fill
@@ -79,7 +79,7 @@ def measure_confidence(data: Path) -> None:
             for place, modality in enumerate(MODALITIES):
                 lacking = case_byte(without_modality(case, place, engine))
                 cases.append(CaseConfidence(case.name, modality, *lacking))
-    write_rows(slices, cases)
+    write_measurements(slices, cases)
 
 
 def slice_rows(case: Case, engine: Engine) -> list[SliceConfidence]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from benchmarks import ROOT
-from benchmarks.accuracy import COLOURS, GRADES, save
+from benchmarks.accuracy import COLOURS, SHOWN_GRADES, save
 from benchmarks.degraded_cases import read_subset_scores
 from benchmarks.folds import FoldRun, patients
 from benchmarks.pages import read_csv, table, write_csv
@@ -165,7 +165,7 @@ def case_byte(masks: Iterable[tuple[int, int]]) -> tuple[int, float]:
     return total, sum(pixels * byte for pixels, byte in found) / total if total else 0.0
 
 
-def write_rows(slices: Sequence[SliceConfidence], cases: Sequence[CaseConfidence]) -> None:
+def write_measurements(slices: Sequence[SliceConfidence], cases: Sequence[CaseConfidence]) -> None:
     """Write both tables, each atomically."""
     head = ("case", "z", "pixels", "truth", *REGIONS, *NAMES)
     lines = [
@@ -439,7 +439,7 @@ def draw_confidence(
     draw_slices(figure.add_subplot(1, 2, 1), slices)
     axes = figure.add_subplot(1, 2, 2)
     dice, grade_of = case_dice(), {p.case: p.grade for p in patients()}
-    for grade in GRADES:
+    for grade in SHOWN_GRADES:
         found = [row for row in cases if not row.missing and grade_of[row.case] == grade]
         y = [dice[row.case, ""] for row in found]
         axes.scatter([row.byte for row in found], y, s=14, color=COLOURS[grade],

@@ -118,7 +118,7 @@ def write_degraded(arguments: argparse.Namespace) -> None:
     print(f"written: {PAGE.name}")
 
 
-def int8_file(run: FoldRun) -> Path:
+def packed_file(run: FoldRun) -> Path:
     """Return the run's int8 file."""
     [file] = run.folder.glob("*-int8.tflite")
     return file
@@ -153,7 +153,7 @@ def score_subsets(run: FoldRun, case: Case) -> Iterator[SubsetScore]:
     for missing in SUBSETS:
         images = case.images.copy()
         images[[modality in missing for modality in MODALITIES]] = 0
-        for way, labels in segment_all_ways(images, int8_file(run), ways):
+        for way, labels in segment_all_ways(images, packed_file(run), ways):
             yield SubsetScore(case.name, missing, way, rounded_dice(labels, case))
 
 
@@ -215,7 +215,7 @@ def score_thicknesses(run: FoldRun, case: Case) -> Iterator[ResampledScore]:
     way = shipped_masks(run.size)
     for thickness in THICKNESSES:
         images = resample_case(case, thickness) if thickness else case.images
-        [(_, labels)] = segment_all_ways(images, int8_file(run), (way,))
+        [(_, labels)] = segment_all_ways(images, packed_file(run), (way,))
         yield ResampledScore(case.name, thickness, rounded_dice(labels, case))
 
 

@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import ROOT
 from benchmarks.pages import fill, table
 from convert.targets import firmware, micro
-from convert.targets.firmware_layers import Layer, read_layers
+from convert.targets.firmware_layers import FirmwareLayer, read_layers
 from convert.targets.firmware_plan import Form
 from convert.tflite.reader import read_model
 from device.engine import Engine
@@ -36,7 +37,6 @@ from glioslice.files import write_bytes
 from glioslice.labels import to_labels
 from glioslice.model_card import SHIPPED_MODELS, shipped_folder
 
-ROOT = Path(__file__).resolve().parent.parent
 NET = ROOT / "device" / "firmware" / "net"
 FIGURES = ROOT / "benchmarks" / "firmware" / "network.csv"
 PAGE = ROOT / "docs" / "firmware.md"
@@ -99,7 +99,7 @@ memory without wait states. LDM and LDRD move several words, so that M33 takes m
 
 
 @dataclass(frozen=True)
-class SliceResult:
+class HarnessResult:
     """What the harness wrote for one slice: labels, logits, and a CRC-32 of each traced layer.
 
     `instructions` and `stack` are 0 on a host computer.
@@ -127,7 +127,7 @@ class NetworkFigures:
     flash: int
 
 
-def write_tables(content: bytes, name: str, folder: Path) -> tuple[Layer, ...]:
+def write_tables(content: bytes, name: str, folder: Path) -> tuple[FirmwareLayer, ...]:
     """Write the tables of a packed int8 file and return its layers.
 
     Raises GliosliceError if the file does not fit.
@@ -187,7 +187,7 @@ def run_in_qemu(core: Core, program: Path) -> None:
 
 def run_slices(
     core: Core | None, program: Path, slices: NDArray[np.int8], layers: int
-) -> list[SliceResult]:
+) -> list[HarnessResult]:
     """Run slices (N, X, Y, 4) and return a result each; without a core the program is a host's.
 
     `layers` is the number of layers that the program traces, or 0.
@@ -213,7 +213,7 @@ def run_slices(
         labels, logits, checks, words = (content[begin:end] for begin, end in pairwise(ends))
         low, high, stack = (int(word) for word in np.frombuffer(words, "<u4"))
         results.append(
-            SliceResult(
+            HarnessResult(
                 np.frombuffer(labels, np.uint8).reshape(rows, columns),
                 np.frombuffer(logits, np.int8).reshape(rows, columns, 3),
                 np.frombuffer(checks, "<u4"),

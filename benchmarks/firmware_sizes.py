@@ -68,7 +68,7 @@ char vp8_ram[sizeof(struct vp8)];
 
 
 @dataclass(frozen=True)
-class Size:
+class PartSize:
     """Bytes of a part on a board. `ram` has the stack that the linker script reserves."""
 
     board: str
@@ -107,10 +107,10 @@ def write_sizes(arguments: argparse.Namespace) -> None:
     fill(PAGE, {"firmware sizes": sizes_table(), "firmware costs": costs_table()})
 
 
-def read_sizes() -> list[Size]:
+def read_sizes() -> list[PartSize]:
     """Return the last figures of the linker and the compiler."""
     rows = read_csv(SIZES_FILE)
-    return [Size(r["board"], r["part"], int(r["flash"]), int(r["ram"])) for r in rows]
+    return [PartSize(r["board"], r["part"], int(r["flash"]), int(r["ram"])) for r in rows]
 
 
 def read_costs() -> list[SliceCost]:
@@ -144,7 +144,7 @@ def costs_table() -> str:
     return table((*head, "ran in"), rows)
 
 
-def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
+def measure(folder: Path) -> tuple[list[PartSize], list[SliceCost]]:
     """Return sizes and runs of each board."""
     tables = make_tables(folder / "tables")
     sizes, runs = [], []
@@ -152,7 +152,7 @@ def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
         out = folder / board
         elf = build_board(board, out, tables)
         name = f"{board}, {core}"
-        sizes.append(Size(name, WHOLE, *linked(elf)))
+        sizes.append(PartSize(name, WHOLE, *linked(elf)))
         if board in PARTS:
             sizes += measure_parts(board, name, out, tables, folder / "probe.c")
         runs.append(run_golden(board, elf, folder))
@@ -163,30 +163,34 @@ def measure(folder: Path) -> tuple[list[Size], list[SliceCost]]:
 def make_tables(folder: Path, model: Path = MODEL) -> Path:
     """Write the tables of a shipped network into a folder and return it."""
     file = model / f"{model.name}-int8.tflite"
-    run(sys.executable, "convert/targets/firmware.py", str(file), "--out", str(folder))
+    run_program(sys.executable, "convert/targets/firmware.py", str(file), "--out", str(folder))
     return folder
 
 
 def build_board(board: str, out: Path, tables: Path, program: str = "firmware") -> Path:
     """Build a program for a board and return it."""
     make = ["make", "-s", "-C", str(FIRMWARE), f"BOARD={board}", f"OUT={out}", f"BAUD={BAUD}"]
-    run(*make, f"TABLES={tables}", f"PROGRAM={program}")
+    run_program(*make, f"TABLES={tables}", f"PROGRAM={program}")
     return out / f"{program}.elf"
 
 
-def measure_parts(board: str, name: str, out: Path, tables: Path, probe: Path) -> Iterator[Size]:
+def measure_parts(
+    board: str, name: str, out: Path, tables: Path, probe: Path
+) -> Iterator[PartSize]:
     """Yield what the parts of a firmware take that was built in `out`."""
     probe.write_text(PROBE, encoding="utf-8")
     make = ["make", "-s", "-C", str(FIRMWARE), f"BOARD={board}", f"OUT={out}", f"TABLES={tables}"]
-    run(*make, "PROGRAM=echo")
-    run(*make, f"PROGRAM={probe}", str(out / "probe.c" / "probe.c.o"))
-    probed = run("arm-none-eabi-nm", "-S", "--defined-only", str(out / "probe.c" / "probe.c.o"))
+    run_program(*make, "PROGRAM=echo")
+    run_program(*make, f"PROGRAM={probe}", str(out / "probe.c" / "probe.c.o"))
+    probed = run_program(
+        "arm-none-eabi-nm", "-S", "--defined-only", str(out / "probe.c" / "probe.c.o")
+    )
     ram = {line.split()[3]: int(line.split()[1], 16) for line in probed.splitlines()}
     built = out / "firmware"
     link = object_flash(built / "frame.c.o") + object_flash(built / "link.c.o")
-    yield Size(name, LINK, link, ram["link_ram"])
-    yield Size(name, IMAGES, object_flash(built / "vp8.c.o"), ram["vp8_ram"])
-    yield Size(name, "the example echo, all of it", *linked(out / "echo.elf"))
+    yield PartSize(name, LINK, link, ram["link_ram"])
+    yield PartSize(name, IMAGES, object_flash(built / "vp8.c.o"), ram["vp8_ram"])
+    yield PartSize(name, "the example echo, all of it", *linked(out / "echo.elf"))
 
 
 def run_golden(board: str, elf: Path, folder: Path) -> SliceCost:
@@ -213,7 +217,7 @@ def run_golden(board: str, elf: Path, folder: Path) -> SliceCost:
 
 def used_stack(elf: Path, monitor: Path) -> int:
     """Return how many bytes of its stack a board has used so far; raises GliosliceError."""
-    listed = (line.split() for line in run("arm-none-eabi-nm", str(elf)).splitlines())
+    listed = (line.split() for line in run_program("arm-none-eabi-nm", str(elf)).splitlines())
     places = {line[2]: int(line[0], 16) for line in listed if len(line) == 3}
     bottom, top = places["stack_bottom"], places["stack_top"]
     copy = monitor.with_name("stack.bin")
@@ -237,7 +241,7 @@ def command_monitor(monitor: Path, command: str) -> None:
                 received += line.recv(4096)
 
 
-def run(*command: str) -> str:
+def run_program(*command: str) -> str:
     """Return what a command prints; raises GliosliceError if it fails."""
     try:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -250,13 +254,15 @@ def run(*command: str) -> str:
 
 def object_flash(file: Path) -> int:
     """Return the code and constants of an object file."""
-    text, data = run("arm-none-eabi-size", str(file)).splitlines()[1].split()[:2]
+    text, data = run_program("arm-none-eabi-size", str(file)).splitlines()[1].split()[:2]
     return int(text) + int(data)
 
 
 def linked(file: Path) -> tuple[int, int]:
     """Return flash and RAM of a program."""
-    text, data, bss = map(int, run("arm-none-eabi-size", str(file)).splitlines()[1].split()[:3])
+    text, data, bss = map(
+        int, run_program("arm-none-eabi-size", str(file)).splitlines()[1].split()[:3]
+    )
     return text + data, data + bss
 
 

@@ -34,7 +34,7 @@ from benchmarks import ROOT
 from benchmarks.pages import processor, read_csv, write_csv
 from convert.artifacts import pack_files, stage_files
 from convert.calibration import assign_roles, calibration_slices
-from convert.export import export, fold_thresholds
+from convert.export import PRECISIONS, export, fold_thresholds
 from convert.own_model import thresholds_of
 from device.engine import Engine
 from glioslice import cli
@@ -55,7 +55,6 @@ ROUNDS = 200
 """Of each network when slices are timed."""
 
 RECIPE = "recipe"
-PRECISIONS = ("int8", "fp16", "fp32")
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     RECIPE: (),

@@ -227,7 +227,7 @@ def measure_run(way: str, baud: int, case: Path | None) -> LinkFigures:
         folder = Path(name)
         options = ["--port", f"sim://?baud={baud}", "--baud", baud, *WAYS[way]]
         options += ["--output", folder / "mask.nii.gz", "--record", folder / "session.rec"]
-        options += ["--input", case or write_phantom(folder)]
+        options += ["--input", case or write_played_case(folder)]
         done = subprocess.run(
             [*STREAM, *map(str, options)], capture_output=True, text=True, check=False
         )
@@ -256,7 +256,7 @@ def write_figures(path: Path, found: Sequence[LinkFigures]) -> None:
     write_csv(path, [one.name for one in fields(LinkFigures)], map(astuple, found))
 
 
-def write_phantom(folder: Path) -> Path:
+def write_played_case(folder: Path) -> Path:
     """Write the phantom as a case that a board can play, and return its folder."""
     case = phantom_case(0)
     (folder / case.name).mkdir()

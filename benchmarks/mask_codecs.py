@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import ROOT
@@ -48,7 +47,7 @@ from glioslice.wire.packets import Data
 from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import BAUD
-from tools.context_tables import Samples, collect_samples, learn
+from tools.context_tables import Masks, Samples, collect_samples, learn
 from tools.wire_vectors import MASK_FILE, mask_vectors
 
 PACES = ("time for a mask", "bytes, mean", "max.", "s on the link, mean", "max.", "over 0.8 s")
@@ -75,8 +74,6 @@ CODED_PACES = {"no time": 0.0, "1/90 s": 1 / 90, "50 ms": 0.05}
 
 MOST = 9216
 """Limit for the bytes of a volume's masks: 0.8 s at 115200 baud."""
-
-Masks = NDArray[np.uint8]
 
 ComparedCodec = tuple[Callable[[Masks], bytes], Callable[[bytes, tuple[int, int]], Masks] | None]
 

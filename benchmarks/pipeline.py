@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks import ROOT
 from benchmarks.pages import fill, processor, table
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "pipeline.json"
 PAGE = ROOT / "docs" / "performance.md"
 ROUNDS = 3
@@ -85,7 +85,7 @@ def run_benchmark(arguments: argparse.Namespace) -> None:
 
 def measure(folder: Path) -> None:
     """Measure and write the result again after each way; `folder` is for files."""
-    case = write_case(folder)
+    case = make_phantom_case(folder)
     run_python("-m", "benchmarks.pipeline", "--stages", str(case))  # compiles the modules
     runs = [json.loads(run_python("-m", "benchmarks.pipeline", "--stages", str(case))[0])
             for _ in range(ROUNDS)]  # fmt: skip
@@ -100,7 +100,7 @@ def measure(folder: Path) -> None:
     write_json(RESULT, result)
 
 
-def write_case(folder: Path) -> Path:
+def make_phantom_case(folder: Path) -> Path:
     """Write the phantom into `folder`, by a process of its own, and return its folder."""
     case = folder / "phantom"
     if not case.exists():
@@ -113,7 +113,7 @@ def measure_ways(
 ) -> dict[str, dict[str, float]]:
     """Return the least processor time and peak memory of some ways; `folder` is for files."""
     model = ROOT / "models" / "compact" / "compact-int8.tflite"
-    places = {"CASE": str(write_case(folder)), "OUT": str(folder), "MODEL": str(model)}
+    places = {"CASE": str(make_phantom_case(folder)), "OUT": str(folder), "MODEL": str(model)}
     found = {}
     for name in names:
         usual, arguments = WAYS[name]

@@ -34,7 +34,7 @@ from glioslice.cases import MODALITIES, Case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
 from glioslice.labels import REGIONS
-from glioslice.metrics import region_dice
+from glioslice.metrics import dice, region_dice
 from glioslice.model_card import find_model
 from glioslice.nifti import Space
 from glioslice.phantom.head import add_skull
@@ -334,12 +334,6 @@ def registration_error(
     ways = [series[m].pose @ prepared.spaces[m].matrix for m in (modality, "t1ce")]
     error = np.linalg.inv(ways[1]) @ ways[0]
     return float(np.mean([displacement(error, p) for p in PROBES])), rotation_angle(error)
-
-
-def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Return the Dice of two regions."""
-    total = int(one.sum() + other.sum())
-    return 2 * int((one & other).sum()) / total if total else 1.0
 
 
 def judge_faults(

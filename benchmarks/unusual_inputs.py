@@ -45,7 +45,7 @@ NOISE = 0.05
 """Deviations of the noise in a copy."""
 
 Sample = NDArray[np.float64]
-Brain = NDArray[np.bool_]
+BrainMask = NDArray[np.bool_]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,7 +90,7 @@ def measure_cases(data: Path) -> None:
     write_csv(FAULTS, ("fault", *GROUPS), [(f, *by.values()) for f, by in counts.items()])
 
 
-def faults(sample: Sample, brain: Brain) -> Iterator[tuple[str, bool]]:
+def faults(sample: Sample, brain: BrainMask) -> Iterator[tuple[str, bool]]:
     """Yield each fault of the voxels (4, N) or the brain (X, Y, Z), and whether it is detected."""
     yield (
         "nothing",
@@ -120,7 +120,7 @@ def broken_contrasts(sample: Sample) -> Iterator[tuple[str, Sample]]:
         yield f"{titles[one]} and {titles[other]} swapped", sample[order]
 
 
-def broken_shapes(brain: Brain) -> Iterator[tuple[str, Brain]]:
+def broken_shapes(brain: BrainMask) -> Iterator[tuple[str, BrainMask]]:
     """Yield the brain with a scalp around it, cut, rotated, and a box instead of a brain."""
     from scipy.ndimage import binary_dilation
 
@@ -131,7 +131,7 @@ def broken_shapes(brain: Brain) -> Iterator[tuple[str, Brain]]:
     yield "a box around the brain that is not 0", np.ones_like(brain)
 
 
-def crop_to_brain(brain: Brain) -> Brain:
+def crop_to_brain(brain: BrainMask) -> BrainMask:
     """Return the brain's box with a margin, in which faults are made faster."""
     box = []
     for axis in range(3):

@@ -41,7 +41,7 @@ PHANTOMS = range(9000, 9008)
 
 T = TypeVar("T")
 Floats = NDArray[np.float32]
-Shape = tuple[int, int, int]
+InputShape = tuple[int, int, int]
 """Channels, rows, columns."""
 
 LabelledImages = tuple[NDArray[np.float32], NDArray[np.uint8] | None]
@@ -241,7 +241,7 @@ class SampleImages:
     masks: NDArray[np.bool_] | None
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> InputShape:
         """Channels, rows and columns of an image."""
         _, channels, rows, columns = self.images.shape
         return channels, rows, columns

@@ -22,8 +22,8 @@ from convert.artifacts import ModelFile
 from convert.calibration import (
     SPLIT,
     Floats,
+    InputShape,
     SampleImages,
-    Shape,
     extended_images,
     spread,
     usual_images,
@@ -52,13 +52,13 @@ class ExternalNetwork:
     """
 
     name: str
-    shape: Shape
+    shape: InputShape
     model: Any
     run: Callable[[Floats], Floats]
     channels_last: ChannelsLast
 
 
-def load_onnx(path: Path, shape: Shape | None) -> ExternalNetwork:
+def load_onnx(path: Path, shape: InputShape | None) -> ExternalNetwork:
     """Return the network of an ONNX file, run by ONNX Runtime.
 
     `shape` is needed where the file leaves sizes open. Raises GliosliceError if it is not an ONNX
@@ -72,7 +72,7 @@ def load_onnx(path: Path, shape: Shape | None) -> ExternalNetwork:
         raise GliosliceError(f"{where}{error}") from None
 
 
-def wrap_module(network: nn.Module, shape: Shape, name: str) -> ExternalNetwork:
+def wrap_module(network: nn.Module, shape: InputShape, name: str) -> ExternalNetwork:
     """Return a torch module as a network that takes (1, *shape), put into evaluation mode.
 
     Raises GliosliceError if its weights are not finite or it cannot be converted.
@@ -102,7 +102,7 @@ def wrap_module(network: nn.Module, shape: Shape, name: str) -> ExternalNetwork:
 
 
 def _external_network(
-    name: str, model: Any, sizes: Shape, run: Callable[[Floats], Floats]
+    name: str, model: Any, sizes: InputShape, run: Callable[[Floats], Floats]
 ) -> ExternalNetwork:
     """Return a network with channels first, whatever `run` and the prepared `model` have."""
     rewritten, channels_last = rewrite(model)
@@ -142,7 +142,7 @@ def import_module_network(path: str) -> tuple[nn.Module, str]:
     return network, name.rpartition(".")[2]
 
 
-def _checked(run: Callable[[Floats], Floats], shape: Shape) -> Callable[[Floats], Floats]:
+def _checked(run: Callable[[Floats], Floats], shape: InputShape) -> Callable[[Floats], Floats]:
     """Return `run` once it is known to take `shape` and to return one batch of numbers."""
     try:
         output = run(np.zeros((1, *shape), np.float32))

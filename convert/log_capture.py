@@ -14,7 +14,7 @@ from glioslice.errors import GliosliceError
 LOG_LINES = 5
 """Lines of the log that an error message quotes where the error itself gives no cause."""
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")
 NO_CAUSE = ("Exception encountered when calling layer", "Call arguments received by")
 HINTS = ("ERROR: Read this", "ERROR: Alternatively", "ERROR: If the input OP", "ERROR: Also, for")
 """What onnx2tf advises after each failure: options of its own, which this kit does not have."""
@@ -61,7 +61,7 @@ def redirect_output(log: Path) -> Iterator[None]:
 
 def _describe_failure(error: BaseException, log: Path) -> str:
     """Return the cause of a failure in one line, with the layer at which onnx2tf stopped."""
-    text = COLOURS.sub("", log.read_text(errors="replace"))
+    text = COLOUR_CODES.sub("", log.read_text(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     with tempfile.NamedTemporaryFile(
         "w", prefix="glioslice-convert-", suffix=".log", delete=False

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.calibration import Floats, Shape
+from convert.calibration import Floats, InputShape
 from convert.export import INPUT, OUTPUT
 from convert.verify.parity import Step, merge_steps
 from glioslice.errors import GliosliceError
@@ -33,7 +33,7 @@ def read_onnx(path: Path) -> Any:
     return model
 
 
-def prepare_onnx(model: Any, shape: Shape | None) -> tuple[Any, Shape]:
+def prepare_onnx(model: Any, shape: InputShape | None) -> tuple[Any, InputShape]:
     """Return the model ready for conversion, and its input's channels, rows and columns.
 
     Its input is called INPUT and has fixed sizes and a batch of 1, its output is called OUTPUT.
@@ -130,7 +130,7 @@ def _session(model: Any) -> Any:
         raise GliosliceError(f"ONNX Runtime rejects the network: {error}") from None
 
 
-def _sizes(value: Any, shape: Shape | None) -> Shape:
+def _sizes(value: Any, shape: InputShape | None) -> InputShape:
     """Return channels, rows and columns of an input, from the file or else from `shape`."""
     import onnx
 

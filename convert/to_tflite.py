@@ -37,7 +37,7 @@ from convert.artifacts import (
     publish,
     write_files,
 )
-from convert.calibration import SampleImages, Shape, assign_roles, check_images, read_images
+from convert.calibration import InputShape, SampleImages, assign_roles, check_images, read_images
 from convert.external_model import (
     ExternalModel,
     import_module_network,
@@ -79,7 +79,7 @@ def convert(
     data: str | Path | None = None,
     images: NDArray[Any] | str | Path | None = None,
     masks: NDArray[Any] | None = None,
-    input_shape: Shape | None = None,
+    input_shape: InputShape | None = None,
     threshold: float | None = None,
     precision: str | None = None,
     limits: Limits = STANDARD,
@@ -212,7 +212,7 @@ def convert_command(arguments: argparse.Namespace) -> None:
         convert(size, (a.out or Path("build")) / size, **options)
 
 
-def parse_shape(text: str) -> Shape:
+def parse_shape(text: str) -> InputShape:
     """Return channels, rows and columns of "1,C,H,W"; raises GliosliceError if it is malformed."""
     try:
         batch, channels, rows, columns = (int(part) for part in text.split(","))
@@ -262,7 +262,7 @@ def _load_external(
     source: nn.Module | str | Path,
     images: NDArray[Any] | str | Path | None,
     masks: NDArray[Any] | None,
-    input_shape: Shape | None,
+    input_shape: InputShape | None,
     threshold: float | None,
     limits: Limits,
 ) -> ExternalModel:

@@ -18,7 +18,7 @@ from glioslice.errors import GliosliceError
 from glioslice.preprocessing import slice_volume
 from glioslice.wire.codecs import IMAGES, MASKS, offered_codecs
 from glioslice.wire.hello import KERNELS
-from glioslice.wire.messages import BoardHello, Mode, Start, volume_of
+from glioslice.wire.messages import BoardHello, Mode, Start, geometry_of
 
 NAME_LENGTH = 16
 """Bytes that BoardHello has for the name of a model."""
@@ -85,6 +85,6 @@ def load_played_case(path: Path, engine: Engine, missing: Collection[str] = ()) 
     case = read_case(replace(find_case(path), mask=None), missing)
     slices, crop = slice_volume(case.volumes, engine.card.window, engine.card.clip)
     prepared = np.stack([engine.prepare(one) for one in slices])
-    volume = volume_of(case.space, case.scheme, crop)
+    volume = geometry_of(case.space, case.scheme, crop)
     absent = sum(1 << channel for channel, m in enumerate(MODALITIES) if m in case.missing)
     return PlayedCase(prepared, Start(len(prepared), volume, absent=absent))

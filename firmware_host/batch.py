@@ -79,7 +79,7 @@ class CasePlan:
     outputs: OutputPaths
 
 
-def list_cases(path: Path | None) -> list[Path] | None:
+def folder_cases(path: Path | None) -> list[Path] | None:
     """Return the cases of a folder of cases; None if `path` is one case, or None."""
     if path is None or not path.is_dir():
         return None
@@ -132,7 +132,7 @@ def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
             f"{folder}: masks in the folder of the cases would be taken for one; name another"
         )
     plans = []
-    for path in list_cases(arguments.case) or []:
+    for path in folder_cases(arguments.case) or []:
         if path.resolve() == folder.resolve():
             continue  # the output folder of an earlier run
         name = case_name(path)
@@ -245,7 +245,7 @@ def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter)
         yield
     finally:
         with interrupts.deferred():
-            reporter.result(*format_table(rows.values()))
+            reporter.result(*format_cases(rows.values()))
             reporter.event("table", cases=[asdict(row) for row in rows.values()])
             try:
                 write_text(folder / TABLE, format_csv(rows.values()))
@@ -255,7 +255,7 @@ def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter)
     interrupts.check()
 
 
-def format_table(rows: Iterable[CaseRow]) -> list[str]:
+def format_cases(rows: Iterable[CaseRow]) -> list[str]:
     """Return the lines of the table."""
     listed = list(rows)
     width = max((len(row.case) for row in listed), default=4)

@@ -17,7 +17,7 @@ from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, Images, iterate_slices, quantize
 from glioslice.sanity_checks import find_warnings
-from glioslice.wire.messages import BoardHello, MessageError, Volume
+from glioslice.wire.messages import BoardHello, MessageError, VolumeGeometry
 
 PHANTOM = "phantom-0"
 """The name of the case that is streamed if none is given."""
@@ -82,7 +82,7 @@ def hosted_case(case: Case) -> StreamedCase:
     )
 
 
-def played_case(volume: Volume, missing: tuple[str, ...] = ()) -> StreamedCase:
+def played_case(volume: VolumeGeometry, missing: tuple[str, ...] = ()) -> StreamedCase:
     """Return a case that the board plays, in the space and orientation of the board's file.
 
     Raises MessageError if the message describes no valid volume.
@@ -100,7 +100,7 @@ def played_case(volume: Volume, missing: tuple[str, ...] = ()) -> StreamedCase:
     return StreamedCase(None, scheme, space, missing=missing)
 
 
-def played_crop(volume: Volume, window: tuple[int, int]) -> Crop:
+def played_crop(volume: VolumeGeometry, window: tuple[int, int]) -> Crop:
     """Return where a played volume's masks lie; raises MessageError for a window outside it."""
     for start, size, side in zip(volume.origin, window, volume.shape[:2], strict=True):
         if not -size < start < side:

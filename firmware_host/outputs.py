@@ -127,7 +127,7 @@ def make_run_report(
     }
 
 
-def final_report(
+def compose_report(
     paths: OutputPaths,
     masks: MaskVolume,
     case: StreamedCase,

@@ -63,7 +63,7 @@ def stream_on_boards(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise GliosliceError(f"{options}: for one board; name one port, without --boards")
-    is_folder = batch.list_cases(arguments.case) is not None
+    is_folder = batch.folder_cases(arguments.case) is not None
     if is_folder and arguments.share_case:
         raise GliosliceError(f"{arguments.case}: --share-case is for one case, not for a folder")
     if not is_folder and not arguments.share_case:

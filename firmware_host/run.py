@@ -43,7 +43,7 @@ from glioslice.model_card import CARD, find_model, read_card
 from glioslice.postprocessing import NO_RULES, PostprocessingRules
 from glioslice.wire import messages
 from glioslice.wire.connection import Connection, PeerRestarted
-from glioslice.wire.messages import BoardHello, HostHello, Mode, Volume
+from glioslice.wire.messages import BoardHello, HostHello, Mode, VolumeGeometry
 from glioslice.wire.ports import open_port
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class StreamJob:
     choice: HostHello
     rules: PostprocessingRules = NO_RULES
     sender: session.SliceSender | None = None
-    played: Volume | None = None
+    played: VolumeGeometry | None = None
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def final_report(
     truth = job.case.truth
     dice = None if truth is None else region_dice(job.masks.labels(), truth)
     known = {"dice": dice, "postprocessing": postprocessing}
-    return outputs.final_report(paths, job.masks, job.case, job.hello, connection.counts, known)
+    return outputs.compose_report(paths, job.masks, job.case, job.hello, connection.counts, known)
 
 
 def result_lines(result: StreamResult) -> list[str]:

@@ -53,8 +53,8 @@ from glioslice.wire.messages import (
     Slice,
     Start,
     Temperature,
-    Volume,
-    volume_of,
+    VolumeGeometry,
+    geometry_of,
 )
 from glioslice.wire.replay import Replay
 from glioslice.wire.transport import Port
@@ -161,7 +161,7 @@ def run_key(hello: BoardHello, codec: int, slices: NDArray[np.int8], absent: int
 
 def receive_played_volume(
     connection: Connection, hello: BoardHello, stall: float = STALL
-) -> tuple[Volume, tuple[str, ...]]:
+) -> tuple[VolumeGeometry, tuple[str, ...]]:
     """Wait until the board has read its case; return its geometry, and the modalities it lacks.
 
     Raises BoardFailed if it cannot be read, MessageError for another message.
@@ -248,7 +248,7 @@ def resume_after_restart(
     masks: MaskVolume,
     *,
     sender: SliceSender | None,
-    played: Volume | None,
+    played: VolumeGeometry | None,
 ) -> tuple[BoardHello, SliceSender | None]:
     """Continue a run on a board that has restarted; return its new hello and the new sender.
 
@@ -301,7 +301,7 @@ def open_recorded_port(arguments: argparse.Namespace, open_board: Callable[[], P
 def record_placement(connection: Connection, case: StreamedCase, crop: Crop) -> None:
     """Add to the recording, if there is one, where the masks of a streamed case belong."""
     if isinstance(connection.port, RecordedPort):
-        connection.port.record_volume(volume_of(case.space, case.scheme, crop))
+        connection.port.record_volume(geometry_of(case.space, case.scheme, crop))
 
 
 def find_replay(connection: Connection) -> Replay | None:
@@ -313,7 +313,7 @@ def find_replay(connection: Connection) -> Replay | None:
 
 def start_replay(
     connection: Connection, replay: Replay, hello: BoardHello, case: Case | None
-) -> tuple[HostHello, MaskVolume, StreamedCase, Volume]:
+) -> tuple[HostHello, MaskVolume, StreamedCase, VolumeGeometry]:
     """Return the recorded hello of the host, the empty masks, the case, and its geometry.
 
     `case` is the case that was streamed, if it is available. Raises GliosliceError if it is

@@ -91,7 +91,7 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
         pooled_cases.stream_on_boards(arguments, far_end or device)
     elif series:
         run.stream_series(arguments, far_end or device)
-    elif batch.list_cases(arguments.case):
+    elif batch.folder_cases(arguments.case):
         batch.stream_folder(arguments, far_end or device)
     else:
         run.stream_case(arguments, far_end or device)

@@ -53,7 +53,7 @@ def check_command(arguments: argparse.Namespace) -> None:
     if len(paths) == 1:
         check_case(find_case(paths[0]), arguments)
     else:
-        check_folder(path, paths, arguments)
+        check_cases(path, paths, arguments)
 
 
 def check_case(files: CaseFiles, arguments: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ def print_case(case: Case, files: CaseFiles, crop: Crop) -> None:
         print(f"  mask   {files.mask}: {volumes}")
 
 
-def check_folder(folder: Path, paths: Sequence[Path], arguments: argparse.Namespace) -> None:
+def check_cases(folder: Path, paths: Sequence[Path], arguments: argparse.Namespace) -> None:
     """Print one line per case; raises GliosliceError if any is not ready."""
     failed = 0
     for path in paths:

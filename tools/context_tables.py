@@ -155,14 +155,14 @@ def learn(volumes: Sequence[Samples]) -> Tables:
 
 
 @dataclass
-class Node:
+class TreeNode:
     """A leaf of a growing tree, or a node once it has `branches`."""
 
     pixels: NDArray[np.int64]
     ones: int
     best: int = -1
     gain: float = 0.0
-    branches: tuple["Node", "Node"] | None = None
+    branches: tuple["TreeNode", "TreeNode"] | None = None
 
 
 def grow(values: Words, changed: Bits, contexts: Sequence[Context]) -> list[Context | int]:
@@ -186,7 +186,7 @@ def grow(values: Words, changed: Bits, contexts: Sequence[Context]) -> list[Cont
     return list(preorder(root, contexts))
 
 
-def make_node(pixels: NDArray[np.int64], values: Words, changed: Bits, contexts: int) -> Node:
+def make_node(pixels: NDArray[np.int64], values: Words, changed: Bits, contexts: int) -> TreeNode:
     """Return a leaf of these pixels with the context that would save most."""
     here = changed[pixels].astype(bool)
     total, ones = len(pixels), int(here.sum())
@@ -195,7 +195,7 @@ def make_node(pixels: NDArray[np.int64], values: Words, changed: Bits, contexts:
     gain = cost(total, ones) - cost(one, one_changed) - cost(total - one, ones - one_changed)
     gain[(one < LEAST_PIXELS) | (total - one < LEAST_PIXELS)] = 0
     best = int(gain.argmax())
-    return Node(pixels, ones, best, float(gain[best]))
+    return TreeNode(pixels, ones, best, float(gain[best]))
 
 
 def tally(values: Words, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -229,7 +229,7 @@ def probability(ones: int, total: int) -> int:
     return min(max(round((ones + 0.4) / (total + 0.8) * whole), 1), whole - 1)
 
 
-def preorder(node: Node, contexts: Sequence[Context]) -> Iterator[Context | int]:
+def preorder(node: TreeNode, contexts: Sequence[Context]) -> Iterator[Context | int]:
     """Yield a tree: each context before its branches, zeros first."""
     if node.branches is None:
         yield LEAF + probability(node.ones, len(node.pixels))

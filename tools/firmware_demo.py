@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import ROOT
 from firmware_host import stream
 from glioslice import cli
 from glioslice.errors import GliosliceError
 
-ROOT = Path(__file__).resolve().parents[1]
 PROGRAM, PACKAGE = "qemu-system-arm", "qemu-system-arm"
 BAUD = 921600
 """Which the Makefile gives to the firmware."""

@@ -48,7 +48,7 @@ from glioslice.wire.messages import (
     Slice,
     Start,
     Temperature,
-    Volume,
+    VolumeGeometry,
 )
 from glioslice.wire.packets import ACCEPT, PROPOSE, Ack, Close, Data, Open, Packet, Probe, Rate
 from glioslice.wire.range_coder import RangeEncoder
@@ -58,7 +58,7 @@ MASK_FILE = ROOT / "docs" / "mask-vectors.json"
 PHANTOM_SLICES = 5
 FIRST_SLICES = 2
 
-Vector = tuple[str, MaskArray, MaskArray | None]
+MaskVector = tuple[str, MaskArray, MaskArray | None]
 """Name, mask (X, Y) and the mask before it."""
 
 TAG = 0x44CC
@@ -88,7 +88,7 @@ PACKETS: tuple[tuple[Packet, bool], ...] = (
     (Rate(TAG, ACCEPT, 115200, 310), False),
     (Probe(TAG, 15, pattern(15)), True),
 )
-VOLUME = Volume(
+VOLUME = VolumeGeometry(
     shape=(240, 240, 155),
     origin=(-4, 21),
     z=(10, 150),
@@ -320,7 +320,7 @@ def range_coder() -> list[dict[str, Any]]:
     return made
 
 
-def synthetic_masks() -> Iterator[Vector]:
+def synthetic_masks() -> Iterator[MaskVector]:
     """Yield small masks that exercise every part of the codec."""
     empty = np.zeros((12, 20), np.uint8)
     yield "empty", empty, None
@@ -345,7 +345,7 @@ def synthetic_masks() -> Iterator[Vector]:
     yield "two bits a pixel, odd size", chequered[:5, :7].copy(), None
 
 
-def phantom_masks() -> Iterator[Vector]:
+def phantom_masks() -> Iterator[MaskVector]:
     """Yield slices of a phantom's tumour: its first ones, and some around its middle."""
     head = make_phantom(0)
     masks = extract_slices(head.labels, find_crop(brain_mask(head.images)))

@@ -114,7 +114,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         try:
             case = read_case(files, arguments.missing)
             title = f"segmenting {case.name}{counted}"
-            labels = predict(case.images, network, title, raw=arguments.raw)
+            labels = predict_labels(case.images, network, title, raw=arguments.raw)
         except GliosliceError as error:
             if len(cases) == 1:
                 raise
@@ -147,7 +147,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         )
 
 
-def predict(
+def predict_labels(
     images: NDArray[np.float32], network: SliceNetwork, progress: str, *, raw: bool = False
 ) -> NDArray[np.uint8]:
     """Return the labels (X, Y, Z) of images (4, X, Y, Z); a checkpoint takes slices in batches.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from convert.targets import TargetResult
 from convert.targets.firmware_layers import (
     LANES,
-    Layer,
+    FirmwareLayer,
     Weights,
     describe,
     read_layers,
@@ -74,7 +74,7 @@ def check(content: bytes, name: str) -> TargetResult:
         why = str(error)
         return TargetResult("firmware", False, (("refused", why),), {"refused": why}, {}, why)
     fitting = {form: plan for form, plan in plans.items() if plan.arena <= MAX_RAM}
-    macs = {form: count_macs(plan.layers) for form, plan in plans.items()}
+    macs = {form: layer_macs(plan.layers) for form, plan in plans.items()}
     rows = [("layers", describe(layers))]
     for form, plan in plans.items():
         verdict = "" if form in fitting else f", more than {MAX_RAM:,}: left out"
@@ -92,14 +92,14 @@ def check(content: bytes, name: str) -> TargetResult:
         return TargetResult("firmware", False, tuple(rows), report, {}, problem)
     digest = hashlib.sha256(content)
     files = {
-        HEADER: c_header(f"{name}.tflite", digest.hexdigest(), layers, plans, fitting),
-        SOURCE: c_source(f"{name}.tflite", digest.digest(), layers, fitting),
+        HEADER: tables_header(f"{name}.tflite", digest.hexdigest(), layers, plans, fitting),
+        SOURCE: tables_source(f"{name}.tflite", digest.digest(), layers, fitting),
     }
     encoded = {path: text.encode() for path, text in files.items()}
     return TargetResult("firmware", True, tuple(rows), report, encoded)
 
 
-def count_macs(layers: Sequence[Layer]) -> int:
+def layer_macs(layers: Sequence[FirmwareLayer]) -> int:
     """Return the multiply-accumulate operations of a slice."""
     weighted = [layer for layer in layers if layer.weights is not None]
     return sum(
@@ -109,10 +109,10 @@ def count_macs(layers: Sequence[Layer]) -> int:
     )
 
 
-def c_header(
+def tables_header(
     name: str,
     sha256: str,
-    layers: Sequence[Layer],
+    layers: Sequence[FirmwareLayer],
     plans: dict[Form, Plan],
     fitting: dict[Form, Plan],
 ) -> str:
@@ -162,7 +162,9 @@ def c_header(
     return "\n".join([*lines, "#endif", "", "#endif"]) + "\n"
 
 
-def c_source(name: str, sha256: bytes, layers: Sequence[Layer], plans: dict[Form, Plan]) -> str:
+def tables_source(
+    name: str, sha256: bytes, layers: Sequence[FirmwareLayer], plans: dict[Form, Plan]
+) -> str:
     """Return network_tables.c: weights, constants, layers and steps."""
     lines = [f"/* Made from {name} by convert/targets/firmware.py.", NOTICE + " */"]
     lines += ['#include "layers.h"', '#include "network.h"', ""]
@@ -265,7 +267,7 @@ def _plan_lines(plan: Plan) -> Iterator[str]:
     yield from _array("uint8_t", "network_steps", np.array(plan.steps), "const")
 
 
-def _weighted(layers: Sequence[Layer]) -> Iterator[tuple[int, Weights]]:
+def _weighted(layers: Sequence[FirmwareLayer]) -> Iterator[tuple[int, Weights]]:
     for number, layer in enumerate(layers):
         if layer.weights is not None:
             yield number, layer.weights
@@ -286,7 +288,7 @@ def _numbers(values: Sequence[int] | bytes) -> str:
     return ",".join("-2147483647-1" if n == -(1 << 31) else str(n) for n in values)
 
 
-def _lanes(layers: Sequence[Layer]) -> int:
+def _lanes(layers: Sequence[FirmwareLayer]) -> int:
     """Return how many values of windows a strip has at most."""
     most = 0
     for layer in layers:

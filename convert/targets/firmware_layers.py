@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from convert.tflite.reader import NAMES, list_of
 from glioslice.errors import GliosliceError
 
-Kind = Literal["input", "convolution", "pool", "resize", "add"]
+LayerKind = Literal["input", "convolution", "pool", "resize", "add"]
 
 LOWEST = -128
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
@@ -37,7 +37,7 @@ MAX_ACCUMULATOR = 1 << 30
 MAX_SHIFT = 22
 """The largest shift after which an offset with the zero point still fits in 32 bits."""
 
-REGIONS = 3
+REGION_COUNT = 3
 """Logits of a pixel: WT, TC and ET."""
 
 ADD_SHIFT = 20
@@ -78,14 +78,14 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class FirmwareLayer:
     """A layer and its output: `channels` of the file, which are stored as `stored`.
 
     `sources` are the numbers of the layers that it reads; layer 0 is the input. `tensor` is the
     output's index in the file.
     """
 
-    kind: Kind
+    kind: LayerKind
     name: str
     tensor: int
     sources: tuple[int, ...]
@@ -115,7 +115,7 @@ class Layer:
         """Rows, columns and channels of the output."""
         return self.rows, self.columns, self.channels
 
-    def rows_needed(self, row: int, source: "Layer") -> range:
+    def rows_needed(self, row: int, source: "FirmwareLayer") -> range:
         """Return the rows of `source` that an output row is computed from."""
         if self.kind == "resize":
             return range(row // 2, min(row // 2 + row % 2, source.rows - 1) + 1)
@@ -134,7 +134,7 @@ class _Op:
     options: Any
 
 
-def read_layers(model: Any) -> tuple[Layer, ...]:
+def read_layers(model: Any) -> tuple[FirmwareLayer, ...]:
     """Return the layers of a `ModelT`, the input first, each after those that it reads.
 
     Raises GliosliceError naming a layer that does not fit.
@@ -155,16 +155,20 @@ class _Reader:
         self.model = model
         self.graph = model.subgraphs[0]
         self.numbers: dict[int, int] = {}
-        self.found: list[Layer] = []
+        self.found: list[FirmwareLayer] = []
 
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> tuple[FirmwareLayer, ...]:
         if [len(list_of(ends)) for ends in (self.graph.inputs, self.graph.outputs)] != [1, 1]:
             raise GliosliceError("the firmware takes files with one input and one output")
         [start], [end] = list_of(self.graph.inputs), list_of(self.graph.outputs)
         rows, columns, channels, scale, zero = self.image("the input", start)
         if channels % LANES:
             raise _refuse("the input", f"{channels} channels, not a multiple of {LANES}")
-        self.add(Layer("input", "the input", start, (), rows, columns, channels, zero, scale=scale))
+        self.add(
+            FirmwareLayer(
+                "input", "the input", start, (), rows, columns, channels, zero, scale=scale
+            )
+        )
         pads: dict[int, tuple[_Op, int]] = {}
         for op in self.ops():
             if not isinstance(op.options, OPTIONS.get(op.kind, object)):
@@ -191,13 +195,13 @@ class _Reader:
     def check_end(self, output: int) -> None:
         """Check that the last layer gives the logits and that every other one is read."""
         last = self.found[-1]
-        if last.tensor != output or last.channels != REGIONS or last.kind == "input":
-            raise _refuse(last.name, f"the network does not end in it with {REGIONS} logits")
+        if last.tensor != output or last.channels != REGION_COUNT or last.kind == "input":
+            raise _refuse(last.name, f"the network does not end in it with {REGION_COUNT} logits")
         unread = set(range(len(self.found) - 1)) - {i for one in self.found for i in one.sources}
         if unread:
             raise _refuse(self.found[min(unread)].name, "its output is never read")
 
-    def add(self, layer: Layer) -> None:
+    def add(self, layer: FirmwareLayer) -> None:
         self.numbers[layer.tensor] = len(self.found)
         self.found.append(layer)
 
@@ -243,7 +247,7 @@ class _Reader:
             raise _refuse(op.name, f"input {number} is not a constant of {np.dtype(dtype)}")
         return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 
-    def source(self, op: _Op, tensor: int) -> Layer:
+    def source(self, op: _Op, tensor: int) -> FirmwareLayer:
         if tensor not in self.numbers:
             raise _refuse(op.name, "it reads a tensor that no layer before it computes")
         return self.found[self.numbers[tensor]]
@@ -255,7 +259,7 @@ class _Reader:
             raise _refuse(op.name, f"an output of {shape}, not {list(expected)}")
         return scale, zero
 
-    def same_scale(self, op: _Op, source: Layer, expected: tuple[int, int, int]) -> float:
+    def same_scale(self, op: _Op, source: FirmwareLayer, expected: tuple[int, int, int]) -> float:
         scale, zero = self.output(op, expected)
         if (scale, zero) != (source.scale, source.zero_point):
             raise _refuse(op.name, "another scale or zero point than its input's")
@@ -270,7 +274,7 @@ class _Reader:
         self.same_scale(op, source, (source.rows + 2, source.columns + 2, source.channels))
         return 1
 
-    def convolution(self, op: _Op, tensor: int | None = None, padded: int = 0) -> Layer:
+    def convolution(self, op: _Op, tensor: int | None = None, padded: int = 0) -> FirmwareLayer:
         """Return a CONV_2D; behind a PAD, `tensor` is what the PAD reads."""
         options = op.options
         source = self.source(op, op.inputs[0] if tensor is None else tensor)
@@ -299,7 +303,7 @@ class _Reader:
             raise _refuse(op.name, f"an output of {rows} x {columns}; columns must be even")
         scale, zero = self.output(op, (rows, columns, filters.shape[0]))
         weights = self.weights(op, source, filters, biases, (scale, zero))
-        return Layer(
+        return FirmwareLayer(
             "convolution", op.name, op.output, (self.numbers[source.tensor],), rows, columns,
             filters.shape[0], zero, window, stride, befores.pop(), weights, scale=scale,
         )  # fmt: skip
@@ -307,7 +311,7 @@ class _Reader:
     def weights(
         self,
         op: _Op,
-        source: Layer,
+        source: FirmwareLayer,
         filters: NDArray[np.int8],
         biases: NDArray[np.int32],
         output: tuple[float, int],
@@ -333,7 +337,7 @@ class _Reader:
         rescalings = tuple(_rescaling(op.name, float(factor), zero, signed) for factor in factors)
         return Weights(filters.transpose(0, 2, 1, 3), centred, rescalings, zero, signed)
 
-    def pool(self, op: _Op) -> Layer:
+    def pool(self, op: _Op) -> FirmwareLayer:
         options, source = op.options, self.source(op, op.inputs[0])
         sizes = (options.filterHeight, options.filterWidth, options.strideH, options.strideW)
         if sizes != (2, 2, 2, 2) or options.fusedActivationFunction != NONE:
@@ -342,12 +346,12 @@ class _Reader:
             raise _refuse(op.name, f"an input of {source.rows} x {source.columns}, which is odd")
         shape = (source.rows // 2, source.columns // 2, source.channels)
         scale = self.same_scale(op, source, shape)
-        return Layer(
+        return FirmwareLayer(
             "pool", op.name, op.output, (self.numbers[source.tensor],), *shape,
             source.zero_point, window=2, stride=2, scale=scale,
         )  # fmt: skip
 
-    def resize(self, op: _Op) -> Layer:
+    def resize(self, op: _Op) -> FirmwareLayer:
         options, source = op.options, self.source(op, op.inputs[0])
         if options.alignCorners or options.halfPixelCenters:
             raise _refuse(op.name, "aligned corners or half-pixel centres")
@@ -355,12 +359,12 @@ class _Reader:
         if self.constant(op, 1, np.int32).tolist() != list(shape[:2]):
             raise _refuse(op.name, "a resize that does not double rows and columns")
         scale = self.same_scale(op, source, shape)
-        return Layer(
+        return FirmwareLayer(
             "resize", op.name, op.output, (self.numbers[source.tensor],), *shape,
             source.zero_point, scale=scale,
         )  # fmt: skip
 
-    def sum(self, op: _Op) -> Layer:
+    def sum(self, op: _Op) -> FirmwareLayer:
         sources = [self.source(op, tensor) for tensor in op.inputs]
         if len(sources) != 2 or sources[0].shape != sources[1].shape:
             raise _refuse(op.name, "inputs of different shapes")
@@ -371,7 +375,7 @@ class _Reader:
         twice = 2 * max(source.scale for source in sources)
         sums = [_rescaling(op.name, source.scale / twice, 0, False) for source in sources]
         sums.append(_rescaling(op.name, twice / (2**ADD_SHIFT * scale), zero, False))
-        return Layer(
+        return FirmwareLayer(
             "add", op.name, op.output, tuple(self.numbers[s.tensor] for s in sources),
             *sources[0].shape, zero, sums=tuple(sums), scale=scale,
         )  # fmt: skip
@@ -392,7 +396,7 @@ def _rescaling(name: str, factor: float, zero: int, signed: bool) -> Rescaling:
     return Rescaling(multiplier, half + (zero << shift), shift)
 
 
-def describe(layers: Sequence[Layer]) -> str:
+def describe(layers: Sequence[FirmwareLayer]) -> str:
     """Return how many layers of each kind there are, such as 19 convolution, 4 pool."""
     kinds = [layer.kind for layer in layers]
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from convert.targets.firmware_layers import LANES, Layer
+from convert.targets.firmware_layers import LANES, FirmwareLayer
 from glioslice.errors import GliosliceError
 
 Form = Literal["fast", "small"]
@@ -49,7 +49,7 @@ class Plan:
     """
 
     form: Form
-    layers: tuple[Layer, ...]
+    layers: tuple[FirmwareLayer, ...]
     repeated: tuple[int, ...]
     rings: tuple[Ring, ...]
     steps: tuple[int, ...]
@@ -57,7 +57,7 @@ class Plan:
     passes_overlap: bool
 
 
-def make_plan(layers: Sequence[Layer], form: Form) -> Plan:
+def make_plan(layers: Sequence[FirmwareLayer], form: Form) -> Plan:
     """Return the plan of a form for the layers of a file."""
     for layer in layers:
         if layer.weights is not None and strip_of(layer) < 2:
@@ -81,7 +81,7 @@ def make_plan(layers: Sequence[Layer], form: Form) -> Plan:
     return Plan(form, tuple(used), tuple(repeated), rings, steps, _align(arena), overlap)
 
 
-def strip_of(layer: Layer) -> int:
+def strip_of(layer: FirmwareLayer) -> int:
     """Return how many output pixels of a convolution are computed at a time."""
     assert layer.weights is not None
     column = layer.window * (-(-layer.weights.values.shape[-1] // LANES) * LANES)
@@ -89,7 +89,7 @@ def strip_of(layer: Layer) -> int:
     return min(fitting // 2 * 2, MAX_STRIP, layer.columns)
 
 
-def _compute_twice(layers: Sequence[Layer]) -> tuple[list[Layer], list[int]]:
+def _compute_twice(layers: Sequence[FirmwareLayer]) -> tuple[list[FirmwareLayer], list[int]]:
     """Return the layers with those before the last skip connection repeated for it."""
     adds = [i for i, layer in enumerate(layers) if layer.kind == "add"]
     last_add = adds[-1] if adds else -1
@@ -117,7 +117,7 @@ def _compute_twice(layers: Sequence[Layer]) -> tuple[list[Layer], list[int]]:
     return used, repeated
 
 
-def _schedule(layers: Sequence[Layer], form: Form) -> tuple[int, ...]:
+def _schedule(layers: Sequence[FirmwareLayer], form: Form) -> tuple[int, ...]:
     """Return the layer of each step, each row as late as its readers allow."""
     computed, steps = [0] * len(layers), list[int]()
     if form == "fast":
@@ -137,7 +137,7 @@ def _schedule(layers: Sequence[Layer], form: Form) -> tuple[int, ...]:
 
 
 def _times(
-    layers: Sequence[Layer], steps: Sequence[int], form: Form
+    layers: Sequence[FirmwareLayer], steps: Sequence[int], form: Form
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Return the step that writes each row of each layer, and the last step that reads it."""
     written: list[list[int]] = [[] for _ in layers]
@@ -154,7 +154,7 @@ def _times(
     return written, last_read
 
 
-def _depth(layer: Layer, written: Sequence[int], last_read: Sequence[int]) -> int:
+def _depth(layer: FirmwareLayer, written: Sequence[int], last_read: Sequence[int]) -> int:
     """Return the rows that a ring needs so that none is overwritten before its last reader."""
     depth = 1
     for row, time in enumerate(written):
@@ -164,7 +164,7 @@ def _depth(layer: Layer, written: Sequence[int], last_read: Sequence[int]) -> in
 
 
 def _place(
-    layers: Sequence[Layer],
+    layers: Sequence[FirmwareLayer],
     depths: Sequence[int],
     written: Sequence[Sequence[int]],
     last_read: Sequence[Sequence[int]],

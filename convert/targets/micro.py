@@ -64,7 +64,7 @@ INPUTS = 4
 """Random inputs that both runtimes compute."""
 
 
-def c_header(
+def model_header(
     name: str,
     content: bytes,
     ops: Sequence[str],
@@ -108,7 +108,7 @@ def c_header(
     return "\n".join(lines) + "\n"
 
 
-def c_source(content: bytes) -> str:
+def model_source(content: bytes) -> str:
     """Return `model.c`; the array is aligned, since constants are read in place."""
     rows = [
         "  " + "".join(f"{byte}," for byte in content[start : start + BYTES_PER_LINE])
@@ -236,7 +236,7 @@ def check(content: bytes, name: str) -> TargetResult:
         "pointer_bytes": struct.calcsize("P"),
         "ops": list(kinds),
     }
-    header = c_header(name, content, kinds, run.arena, run.input_details, run.output_details)
+    header = model_header(name, content, kinds, run.arena, run.input_details, run.output_details)
     return TargetResult(
         "micro",
         run.different == 0,
@@ -247,7 +247,7 @@ def check(content: bytes, name: str) -> TargetResult:
             ("ops to register", ", ".join(kinds)),
         ),
         report,
-        {"model.h": header.encode(), "model.c": c_source(content).encode()},
+        {"model.h": header.encode(), "model.c": model_source(content).encode()},
         _problems(run, kinds),
     )
 

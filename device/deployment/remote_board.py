@@ -24,8 +24,8 @@ ADVICE = {
 }
 """What ssh prints, and what to do about it."""
 
-ROOT = "/opt/glioslice"
-PYTHON = f"{ROOT}/current/venv/bin/python"
+PREFIX = "/opt/glioslice"
+PYTHON = f"{PREFIX}/current/venv/bin/python"
 """The folder of everything on a board, and the interpreter of the release that runs."""
 
 REQUIRED_SPACE = 600_000_000
@@ -161,7 +161,7 @@ def probe_script(port: str) -> str:
     """
     if not port.startswith("/dev/") or any(not ("!" <= c <= "~") or c in "'\"\\$`" for c in port):
         raise GliosliceError(f"--port {port}: expected a device of the board such as /dev/serial0")
-    return PROBE.replace("@PORT@", f"'{port}'").replace("@ROOT@", ROOT)
+    return PROBE.replace("@PORT@", f"'{port}'").replace("@ROOT@", PREFIX)
 
 
 def read_state(printed: str) -> BoardState:
@@ -202,7 +202,7 @@ def _rights_problems(found: dict[str, str], port: str) -> list[Problem]:
     """Return what keeps the service, a user of its own, from its files or its port."""
     problems = []
     if closed := found["closed"].split():
-        ours = [place for place in closed if place.startswith(ROOT)]
+        ours = [place for place in closed if place.startswith(PREFIX)]
         others = [place for place in closed if place not in ours]
         if others:
             text = f"the service's user cannot enter {' and '.join(others)}"
@@ -241,7 +241,7 @@ def _system_problems(state: BoardState, runtime: str) -> list[tuple[str, str]]:
     if int(found["free"] or 0) < REQUIRED_SPACE:
         free = int(found["free"] or 0) / 1e6
         wrong.append(
-            (f"{free:.0f} MB are free", f"{REQUIRED_SPACE / 1e6:.0f} MB are needed in {ROOT}")
+            (f"{free:.0f} MB are free", f"{REQUIRED_SPACE / 1e6:.0f} MB are needed in {PREFIX}")
         )
     if not found["dialout"]:
         wrong.append(("it has no group dialout", "sudo groupadd --system dialout"))

@@ -9,7 +9,7 @@ disk. If the connection or the power is lost, the old release keeps running and 
 starts the new one again.
 """
 
-from device.deployment.remote_board import PYTHON, ROOT
+from device.deployment.remote_board import PREFIX, PYTHON
 
 UNIT = "/etc/systemd/system/glioslice.service"
 
@@ -17,8 +17,8 @@ MEMORY = "400M"
 
 
 OPEN_TO_SERVICE = f"""umask 022
-mkdir -p {ROOT}/releases
-chmod 755 {ROOT} {ROOT}/releases"""
+mkdir -p {PREFIX}/releases
+chmod 755 {PREFIX} {PREFIX}/releases"""
 """The service runs as another user than root, whose umask may close what root makes."""
 
 
@@ -40,7 +40,7 @@ def make_unit(port: str, model: str, *, coral: bool) -> str:
         "[Service]",
         "Type=notify",
         "WatchdogSec=60",
-        f"ExecStart={PYTHON} -m device --port {port} --model {ROOT}/current/{model}{delegate}",
+        f"ExecStart={PYTHON} -m device --port {port} --model {PREFIX}/current/{model}{delegate}",
         "Restart=always",
         "RestartSec=2",
         "DynamicUser=yes",
@@ -83,8 +83,8 @@ def status_script(release: str) -> str:
     runs; then the digest of the unit.
     """
     return f"""
-[ ! -e {ROOT}/releases/{release}/complete ] || echo complete
-[ "$(readlink {ROOT}/current || true)" != releases/{release} ] || echo current
+[ ! -e {PREFIX}/releases/{release}/complete ] || echo complete
+[ "$(readlink {PREFIX}/current || true)" != releases/{release} ] || echo current
 [ "$(systemctl is-active glioslice.service || true)" != active ] || echo active
 [ ! -e {UNIT} ] || sha256sum {UNIT} | cut -d' ' -f1
 """
@@ -92,7 +92,7 @@ def status_script(release: str) -> str:
 
 def install_script(release: str) -> str:
     """Return a script that installs a release from the archive on its input."""
-    new = f"{ROOT}/releases/{release}"
+    new = f"{PREFIX}/releases/{release}"
     return f"""
 {OPEN_TO_SERVICE}
 rm -rf {new}
@@ -118,13 +118,13 @@ def start_script(release: str) -> str:
 {OPEN_TO_SERVICE}
 cat > {UNIT}.new
 mv {UNIT}.new {UNIT}
-ln -sfn releases/{release} {ROOT}/current.new
-mv -T {ROOT}/current.new {ROOT}/current
+ln -sfn releases/{release} {PREFIX}/current.new
+mv -T {PREFIX}/current.new {PREFIX}/current
 systemctl daemon-reload
 systemctl enable --quiet glioslice.service
 systemctl restart glioslice.service
-for old in {ROOT}/releases/*; do
-  [ "$old" = {ROOT}/releases/{release} ] || rm -rf "$old"
+for old in {PREFIX}/releases/*; do
+  [ "$old" = {PREFIX}/releases/{release} ] || rm -rf "$old"
 done
 """
 
@@ -133,18 +133,18 @@ def test_script(model: str) -> str:
     """Return a script that runs the self-test of the current release and checks the service."""
     return f"""
 cd /
-{PYTHON} -m device selftest --model {ROOT}/current/{model}
+{PYTHON} -m device selftest --model {PREFIX}/current/{model}
 systemctl is-active glioslice.service >/dev/null ||
   {{ echo "the service does not run; see journalctl -u glioslice.service" >&2; exit 1; }}
 """
 
 
 UNINSTALL = f"""
-[ ! -e {ROOT} ] && [ ! -e {UNIT} ] || echo removed
+[ ! -e {PREFIX} ] && [ ! -e {UNIT} ] || echo removed
 systemctl disable --now --quiet glioslice.service 2>/dev/null || true
 rm -f {UNIT} {UNIT}.new
 systemctl daemon-reload
 systemctl reset-failed glioslice.service 2>/dev/null || true
-rm -rf {ROOT}
+rm -rf {PREFIX}
 """
 """Removes every trace of a deployment, finished or not; prints whether there was one."""

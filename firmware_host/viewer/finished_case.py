@@ -96,7 +96,7 @@ def show(mask: Path, case: Path | None, arguments: argparse.Namespace, port: int
         "mode": "finished case",
         "port": "",
         "model": found.report.get("model"),
-        "warnings": case_warnings(found),
+        "warnings": page_warnings(found),
     }
     with open_page(port, Reporter(), "finished") as page:
         assert page is not None
@@ -208,7 +208,7 @@ def mask_case(mask: Path) -> str | None:
     return match[1] if match else None
 
 
-def case_warnings(found: FinishedCase) -> list[str]:
+def page_warnings(found: FinishedCase) -> list[str]:
     """Return the warnings of the report, or else those of the images; a mask outside the brain."""
     reported = found.report.get("warnings")
     warnings = [str(line) for line in reported] if isinstance(reported, list) else []

@@ -67,7 +67,7 @@ SLICE = struct.Struct("<If")
 IDLE = 1.0
 """Seconds without a message after which a follower may check whether its tab still exists."""
 
-Position = tuple[str | None, int, str | None]
+FeedPosition = tuple[str | None, int, str | None]
 """What a follower has had: the case, the number of its slices, the numbers."""
 
 
@@ -179,7 +179,7 @@ class Feed:
 
     def follow(self) -> Iterator[str | bytes | None]:
         """Yield all messages so far and then new ones; None after a second without any."""
-        seen: Position = (None, 0, None)
+        seen: FeedPosition = (None, 0, None)
         while True:
             with self._changed:
                 if self._position == seen and not self._closed:
@@ -197,7 +197,7 @@ class Feed:
                 return
 
     @property
-    def _position(self) -> Position:
+    def _position(self) -> FeedPosition:
         return self._case, len(self._slices), self._numbers
 
 

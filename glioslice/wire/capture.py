@@ -40,7 +40,7 @@ from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
 from glioslice.wire import packets
 from glioslice.wire.framing import encode_frame
-from glioslice.wire.messages import Slice, Volume
+from glioslice.wire.messages import Slice, VolumeGeometry
 from glioslice.wire.packets import DATA_HEADER, Data, Open, PacketError, expand
 from glioslice.wire.receiver import StreamError, read_length
 from glioslice.wire.sniffer import Splitter
@@ -406,7 +406,7 @@ class RecordedPort:
         self._lost = False
         self._recording.add(Kind.LINE, BACK)
 
-    def record_volume(self, volume: Volume) -> None:
+    def record_volume(self, volume: VolumeGeometry) -> None:
         """Record where the masks of this run belong, which no message of a served run contains."""
         self._recording.add(Kind.VOLUME, volume.to_bytes())
 

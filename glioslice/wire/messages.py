@@ -2,9 +2,9 @@
 
 Once the link is open, the board sends BoardHello and the host replies with HostHello, its choice of
 mode and codecs. To serve, the host sends Start and every Slice, and the board replies to each with
-a Mask, within an Empty, or with an Error. To play, the board sends Start with the Volume and every
-mask. Either way the board ends the run with End; when serving, another Start may follow. During a
-run a board that has a thermometer sends its Temperature now and then.
+a Mask, within an Empty, or with an Error. To play, the board sends Start with the VolumeGeometry
+and every mask. Either way the board ends the run with End; when serving, another Start may follow.
+During a run a board that has a thermometer sends its Temperature now and then.
 
 Numbers are little-endian and packed without gaps; the first byte is the type. Only numbers about a
 volume cross: no message has a field for a text, date, identifier or path of a scan.
@@ -54,7 +54,7 @@ __all__ = [
     "Start",
     "Temperature",
     "VersionError",
-    "Volume",
+    "VolumeGeometry",
     "parse",
     "receive",
     "send",
@@ -83,7 +83,7 @@ SliceStats = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Volume:
+class VolumeGeometry:
     """Where a playing board's masks belong: 125 bytes within Start.
 
     0   u16 x 3   shape X, Y, Z in LPS order (glioslice.preprocessing.Crop.shape)
@@ -119,7 +119,7 @@ class Volume:
         return self.LAYOUT.pack(*parts)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Volume":
+    def from_bytes(cls, data: bytes) -> "VolumeGeometry":
         """Return the volume in `data`; raises MessageError."""
         fields = unpack_fields(cls.LAYOUT, data, "Volume")
         x, y, z, *origin, first, stop = fields[:7]
@@ -140,11 +140,11 @@ class Volume:
         )
 
 
-def volume_of(space: Space, scheme: LabelScheme, crop: Crop) -> Volume:
+def geometry_of(space: Space, scheme: LabelScheme, crop: Crop) -> VolumeGeometry:
     """Return where the masks of a case belong; spacing and affine are those of its files."""
     affine = space.affine
     x, y, z = np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist()
-    return Volume(
+    return VolumeGeometry(
         shape=crop.shape,
         origin=crop.origin,
         z=crop.z,
@@ -304,14 +304,14 @@ class Start:
     2  u16  slices
     4  u16  first: the host has the masks of those before it already
     6  u64  key, by which the board remembers the run if the host is lost; 0: it does not
-    14      Volume
+    14      VolumeGeometry
     """
 
     TYPE: ClassVar[int] = 3
     LAYOUT: ClassVar[struct.Struct] = struct.Struct("<BBHHQ")
 
     slices: int
-    volume: Volume | None = None
+    volume: VolumeGeometry | None = None
     first: int = 0
     key: int = 0
     absent: int = 0
@@ -334,7 +334,7 @@ class Start:
         require(absent < ALL_ABSENT, "a run without any modality")
         require(1 <= slices <= MAX_SIDE, f"a run of {slices} slices")
         require(first < slices, f"a run of {slices} slices from {first}")
-        volume = Volume.from_bytes(data[size:]) if follows else None
+        volume = VolumeGeometry.from_bytes(data[size:]) if follows else None
         require(
             volume is None or volume.z[1] - volume.z[0] == slices,
             f"a run of {slices} slices with a volume of another number",

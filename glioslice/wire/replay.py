@@ -24,7 +24,7 @@ from glioslice.wire.messages import (
     HostHello,
     MessageError,
     Start,
-    Volume,
+    VolumeGeometry,
     parse,
 )
 from glioslice.wire.sniffer import Sniffer
@@ -56,7 +56,7 @@ class Script:
     """
 
     sessions: list[RecordedSession] = field(default_factory=list)
-    volume: Volume | None = None
+    volume: VolumeGeometry | None = None
     absent: int = 0
 
     @property
@@ -80,7 +80,7 @@ def read_script(path: Path) -> Script:
     script, sniffer, numbers = Script(), Sniffer(), {0}
     for record in records(path):
         if record.kind is Kind.VOLUME:
-            script.volume = Volume.from_bytes(record.data)
+            script.volume = VolumeGeometry.from_bytes(record.data)
         if record.kind not in (Kind.UP, Kind.DOWN):
             continue
         for frame in sniffer.feed(record.kind is Kind.UP, record.data, record.time):

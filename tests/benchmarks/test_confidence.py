@@ -73,7 +73,7 @@ def test_tables_are_read_as_they_were_written(
 ) -> None:
     monkeypatch.setattr(confidence_tables, "FOLDER", tmp_path)
     slices, cases = [row(7, 0.125), row(9, None, 0, 0)], [CaseConfidence("a", "t1", 3, 1.5)]
-    confidence_tables.write_rows(slices, cases)
+    confidence_tables.write_measurements(slices, cases)
     assert read_slice_rows() == slices
     assert read_case_rows() == cases
 

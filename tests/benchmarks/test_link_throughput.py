@@ -189,7 +189,7 @@ def test_a_run_is_measured(way: str, write_case: Write) -> None:
 
 @pytest.mark.slow
 def test_the_phantom_is_a_case_that_can_be_played(tmp_path: Path) -> None:
-    folder = link_throughput.write_phantom(tmp_path)
+    folder = link_throughput.write_played_case(tmp_path)
     (files,) = find_cases(tmp_path)
     assert folder == tmp_path / files.name
     assert read_case(files).images.any()

@@ -6,7 +6,7 @@ import pytest
 
 from device.deployment import service
 from device.deployment.payload import Payload
-from device.deployment.remote_board import ROOT, Remote
+from device.deployment.remote_board import PREFIX, Remote
 from glioslice.errors import GliosliceError
 from glioslice.model_card import shipped_folder
 from tests.board.conftest import NewPi
@@ -39,14 +39,14 @@ def send_incomplete(pi: Pi, payload: Payload, archive: bytes) -> str:
     """Return why an archive was not installed; check that nothing of it is left."""
     with pytest.raises(GliosliceError) as caught:
         pi.remote.run(service.install_script(payload.release), root=True, send=archive)
-    assert pi.remote.run(f"ls {ROOT}/releases").split() == ["old"]
+    assert pi.remote.run(f"ls {PREFIX}/releases").split() == ["old"]
     return str(caught.value)
 
 
 def test_too_little_space_is_detected_first(new_pi: NewPi) -> None:
     pi = new_pi(size="64m")
     assert "MB are free: 600 MB are needed in /opt/glioslice" in refuse(pi)
-    pi.remote.run(f"mkdir -p {ROOT}/releases/old")
+    pi.remote.run(f"mkdir -p {PREFIX}/releases/old")
     large = Payload({"wheels/large.whl": bytes(80_000_000)}, "")
     assert "no space left?" in send_incomplete(pi, large, large.archive)
 
@@ -109,10 +109,10 @@ def test_truncated_files_are_not_installed(part: str, empty_pi: Pi) -> None:
     if part == "model":
         half = Payload({"model/m.tflite": content[: len(content) // 2]}, "model/m.tflite")
         archive = half.archive.replace(half.digests, whole.digests)
-    empty_pi.remote.run(f"mkdir -p {ROOT}/releases/old")
+    empty_pi.remote.run(f"mkdir -p {PREFIX}/releases/old")
     try:
         output = send_incomplete(empty_pi, whole, archive)
         wanted = {"model": "a file was damaged", "archive": "arrived incomplete"}
         assert wanted[part] in output
     finally:
-        empty_pi.remote.run(f"rm -rf {ROOT}")
+        empty_pi.remote.run(f"rm -rf {PREFIX}")

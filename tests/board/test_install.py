@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment.remote_board import PYTHON, ROOT
+from device.deployment.remote_board import PREFIX, PYTHON
 from tests.board.conftest import NewPi, stream_case
 from tests.board.pi import PORT, Pi
 
 pytestmark = [pytest.mark.board, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-RELEASES = f"{ROOT}/releases"
+RELEASES = f"{PREFIX}/releases"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_the_old_release_survives_a_power_loss(
         assert cut.wait(60) == 2
     assert len(list(here.iterdir())) == 2  # the new one is incomplete
     pi.power_on()
-    assert pi.remote.run(f"readlink {ROOT}/current").strip() == f"releases/{old}"
+    assert pi.remote.run(f"readlink {PREFIX}/current").strip() == f"releases/{old}"
     assert pid_of_service(pi) != "0"
 
     done = pi.deploy("--model", "nano")

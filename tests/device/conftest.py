@@ -36,7 +36,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
-    Volume,
+    VolumeGeometry,
     receive,
     send,
 )
@@ -225,7 +225,7 @@ def serve(host: Host, patient: Slab, image: int = 2, mask: int = 3) -> tuple[lis
     return masks, end
 
 
-def play(host: Host, mask: int = 3) -> tuple[Volume, list[Mask], End]:
+def play(host: Host, mask: int = 3) -> tuple[VolumeGeometry, list[Mask], End]:
     """Play the board's case in an open session."""
     host.send(HostHello(Mode.PLAY, 0, mask))
     start = host.receive()

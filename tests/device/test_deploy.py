@@ -117,7 +117,7 @@ def test_the_probe_finds_the_processes_that_hold_a_port() -> None:
 def test_the_probe_finds_folders_that_the_service_cannot_enter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_board, "ROOT", str(tmp_path / "opt"))
+    monkeypatch.setattr(remote_board, "PREFIX", str(tmp_path / "opt"))
     (tmp_path / "opt" / "releases").mkdir(parents=True)
     (tmp_path / "opt" / "releases").chmod(0o700)
     (tmp_path / "opt").chmod(0o755)
@@ -137,7 +137,7 @@ def test_a_release_is_open_to_the_service_whatever_the_umask(
     (root / "releases").mkdir(parents=True)
     for place in (root, root / "releases"):
         place.chmod(0o700)  # as an earlier version left them
-    script = service.install_script("abc").replace(remote_board.ROOT, str(root))
+    script = service.install_script("abc").replace(remote_board.PREFIX, str(root))
     made = Payload({"model/m.tflite": b"m", "wheels/a.whl": b"a"}, "model/m.tflite").archive
     script = script.replace("python3 -m venv venv", "mkdir -p venv/bin")  # pip needs a real wheel
     script = "\n".join(line for line in script.splitlines() if "pip install" not in line)

@@ -31,7 +31,7 @@ from glioslice.wire.messages import (
     Mode,
     Slice,
     Start,
-    Volume,
+    VolumeGeometry,
     receive,
     send,
 )
@@ -185,7 +185,7 @@ class ScriptedBoard:
 
     def play(
         self,
-        volume: Volume,
+        volume: VolumeGeometry,
         labels: NDArray[np.uint8],
         hello: BoardHello = HELLO,
         absent: int = 0,
@@ -214,12 +214,12 @@ def serve(board: ScriptedBoard) -> None:
     board.serve()
 
 
-def describe_volume(path: Path, scheme: int = 1) -> Volume:
+def describe_volume(path: Path, scheme: int = 1) -> VolumeGeometry:
     """Return what a board sends of the case at `path` before it plays it."""
     case = read_case(path)
     crop = find_crop(brain_mask(case.images), HELLO.window)
     affine = tuple(case.space.affine[:3].ravel().tolist())
-    return Volume(crop.shape, crop.origin, crop.z, (1.0, 1.0, 1.0), affine, scheme, (1, 1))
+    return VolumeGeometry(crop.shape, crop.origin, crop.z, (1.0, 1.0, 1.0), affine, scheme, (1, 1))
 
 
 def play(path: Path) -> Callable[[ScriptedBoard], None]:

@@ -415,19 +415,19 @@ def test_an_output_folder_among_the_cases_is_not_a_case(
 
 
 def test_which_folder_holds_several(folder: Path, tmp_path: Path) -> None:
-    found = batch.list_cases(folder)
+    found = batch.folder_cases(folder)
     assert found is not None and [path.name for path in found] == list(NAMES)
-    assert batch.list_cases(folder / "Ada") is None
-    assert batch.list_cases(folder / "notes") is None  # it is refused as a case
-    assert batch.list_cases(tmp_path / "nowhere") is None
-    assert batch.list_cases(None) is None
+    assert batch.folder_cases(folder / "Ada") is None
+    assert batch.folder_cases(folder / "notes") is None  # it is refused as a case
+    assert batch.folder_cases(tmp_path / "nowhere") is None
+    assert batch.folder_cases(None) is None
     task = tmp_path / "Task01"
     for name in ("A.nii.gz", "B.c.nii"):
         save(task / "imagesTr" / name, np.ones((3, 3, 3, 4), np.float32))
-    several = batch.list_cases(task)
+    several = batch.folder_cases(task)
     assert several is not None and [path.name for path in several] == ["A.nii.gz", "B.c.nii"]
     (task / "imagesTr" / "B.c.nii").unlink()
-    assert batch.list_cases(task) is None
+    assert batch.folder_cases(task) is None
 
 
 def test_json_events_of_every_case(

@@ -17,11 +17,12 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.scanner_studies import Acquisition, dice, random_pose, registration_error
+from benchmarks.scanner_studies import Acquisition, random_pose, registration_error
 from firmware_host import stream
 from glioslice.cases import read_case
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.labels import EDEMA, ENHANCING, SCHEMES, from_scheme, to_regions
+from glioslice.metrics import dice
 from glioslice.nifti import Space, read_nifti, write_mask
 from scanner import prepare, restore
 from scanner.case_files import read_spaces

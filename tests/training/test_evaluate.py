@@ -31,7 +31,7 @@ from training.evaluate import (
     lesion_wise_scorer,
     main,
     mean_dice,
-    predict,
+    predict_labels,
 )
 from training.network import SIZES, TorchNetwork, UNet
 
@@ -105,7 +105,7 @@ def test_a_checkpoint_takes_slices_in_batches(
             sizes.append(len(z_scores))
             return super().run_batch(z_scores)
 
-    labels = predict(images, Counted(network, card), "segmenting x")
+    labels = predict_labels(images, Counted(network, card), "segmenting x")
     assert sizes == [BATCH, 3]
     assert "segmenting x: 2 of 2" in capsys.readouterr().err
     sizes.clear()

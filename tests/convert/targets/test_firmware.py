@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from convert.targets import firmware
-from convert.targets.firmware_layers import Layer, read_layers
+from convert.targets.firmware_layers import FirmwareLayer, read_layers
 from convert.targets.firmware_plan import Form, make_plan
 from convert.tflite.reader import read_model
 from glioslice.errors import GliosliceError
@@ -25,7 +25,7 @@ FILES = {
 }
 
 
-def layers_of(size: str) -> tuple[Layer, ...]:
+def layers_of(size: str) -> tuple[FirmwareLayer, ...]:
     return read_layers(read_model(FILES[size]))
 
 
@@ -40,7 +40,7 @@ def test_layers_are_those_of_the_file(size: str) -> None:
         for op in ops
         if op.name == "CONV_2D" and op.inputs[1].data is not None
     )
-    assert firmware.count_macs(layers) == macs
+    assert firmware.layer_macs(layers) == macs
 
 
 def test_what_fits_in_memory() -> None:

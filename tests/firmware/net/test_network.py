@@ -15,9 +15,9 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from benchmarks import firmware_network as bench
-from benchmarks.firmware_network import CORES, FIGURES, NET, SliceResult
+from benchmarks.firmware_network import CORES, FIGURES, NET, HarnessResult
 from convert.targets import firmware
-from convert.targets.firmware_layers import Layer, read_layers
+from convert.targets.firmware_layers import FirmwareLayer, read_layers
 from convert.targets.firmware_plan import Form, make_plan
 from convert.tflite.reader import read_model
 from device.goldens import read_slices
@@ -70,7 +70,7 @@ def expect_reference(
     content: bytes,
     form: Form,
     slices: NDArray[np.int8],
-    results: Sequence[SliceResult],
+    results: Sequence[HarnessResult],
     *,
     traced: bool = True,
 ) -> None:
@@ -93,7 +93,7 @@ def expect_reference(
         assert not wrong
 
 
-def checksum(layer: Layer, reference: Any) -> int:
+def checksum(layer: FirmwareLayer, reference: Any) -> int:
     """The checksum of a layer's output as it is stored: padding channels hold the zero point."""
     values = reference.get_tensor(layer.tensor)[0]
     padding = ((0, 0), (0, 0), (0, layer.stored - layer.channels))
@@ -103,7 +103,7 @@ def checksum(layer: Layer, reference: Any) -> int:
 def run_on_host(
     content: bytes, form: Form, slices: NDArray[np.int8], folder: Path, compiler: str,
     flags: Sequence[str] = ("-O1",),
-) -> list[SliceResult]:  # fmt: skip
+) -> list[HarnessResult]:  # fmt: skip
     layers = bench.write_tables(content, "network", folder)
     program = bench.build_for_host(compiler, folder, form, flags)
     return bench.run_slices(None, program, slices, len(make_plan(layers, form).layers))
@@ -111,7 +111,7 @@ def run_on_host(
 
 def run_in_qemu(
     content: bytes, form: Form, slices: NDArray[np.int8], folder: Path, core: str
-) -> list[SliceResult]:
+) -> list[HarnessResult]:
     layers = bench.write_tables(content, "network", folder)
     chosen = CORES[core]
     program = bench.build_for_core(chosen, chosen.kernels, folder, form, trace=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from firmware_host.viewer.finished_case import case_warnings, mask_case, read_finished
+from firmware_host.viewer.finished_case import mask_case, page_warnings, read_finished
 from glioslice.cases import Case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import to_scheme
@@ -46,7 +46,7 @@ def test_what_belongs_together_is_shown(write_case: Write, tmp_path: Path) -> No
         mask = save_mask(tmp_path / name, case)
         found = read_finished(mask, folder, [report], None)
         assert found.name == "Case_1" and found.case is not None
-        assert case_warnings(found) == []
+        assert page_warnings(found) == []
     # The expert's own mask, by its place and by its name, without a report.
     expert = folder / "Case_1_seg.nii.gz"
     assert read_finished(expert, folder, [], None).case is not None
@@ -107,7 +107,7 @@ def test_a_mask_that_leaves_the_brain_is_a_warning(write_case: Write, tmp_path: 
     assert case.labels is not None
     moved = np.roll(case.labels, 8, axis=0)
     found = read_finished(save_mask(tmp_path / "m.nii.gz", case, moved), folder, [], None)
-    [warning] = [line for line in case_warnings(found) if "outside the brain" in line]
+    [warning] = [line for line in page_warnings(found) if "outside the brain" in line]
     assert warning.startswith("0.5 of the mask's 1.6 mL")
 
 

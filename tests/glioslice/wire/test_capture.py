@@ -14,14 +14,14 @@ from glioslice.wire.connection import Connection
 from glioslice.wire.framing import encode_frame
 from glioslice.wire.layout import varint
 from glioslice.wire.link import Link
-from glioslice.wire.messages import HostHello, Mask, Mode, Slice, Start, Volume
+from glioslice.wire.messages import HostHello, Mask, Mode, Slice, Start, VolumeGeometry
 from glioslice.wire.packets import Data, Open
 from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.sniffer import Sniffer
 from glioslice.wire.transport import AdjustablePort, LineLost, PortError, pair
 
-VOLUME = Volume(
+VOLUME = VolumeGeometry(
     (9, 8, 7), (-1, 2), (1, 5), (1.0, 1.0, 1.0), tuple(map(float, range(12))), 2, (1, 1)
 )
 SLICES = [os.urandom(size) for size in (3000, 1, 0, 64, 40_000)]
@@ -70,7 +70,7 @@ def test_a_recording_holds_every_message_of_both_ends(images: bool, tmp_path: Pa
     assert up == sent
     assert [Mask.from_bytes(m).payload for m in down] == [b"mask %d" % i for i in range(5)]
     found = [r.data for r in records(path) if r.kind is Kind.VOLUME]
-    assert [Volume.from_bytes(data) for data in found] == [VOLUME]
+    assert [VolumeGeometry.from_bytes(data) for data in found] == [VOLUME]
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -25,7 +25,7 @@ from glioslice.wire.messages import (
     Start,
     Temperature,
     VersionError,
-    Volume,
+    VolumeGeometry,
     parse,
 )
 from tools.wire_vectors import HELLO, VOLUME
@@ -38,7 +38,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=16)
 texts = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=120)
 volumes = st.builds(
-    Volume,
+    VolumeGeometry,
     st.tuples(sides, sides, st.integers(512, 1024)),
     st.tuples(st.integers(-500, 500), st.integers(-500, 500)),
     st.tuples(st.integers(0, 200), st.integers(201, 512)),
@@ -290,4 +290,4 @@ def test_no_field_of_a_scan_holds_text() -> None:
             for name, kind in type(message).__annotations__.items()
             if name != "digest"
         )
-    assert "str" not in map(str, Volume.__annotations__.values())
+    assert "str" not in map(str, VolumeGeometry.__annotations__.values())
