@@ -25,8 +25,8 @@ from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 
-from device.deployment import service
-from device.deployment.payload import RUNTIME_PINS, Payload, make_payload
+from device.deployment import release
+from device.deployment.release import RUNTIME_PINS, Payload, make_payload
 from device.deployment.remote_board import (
     BoardState,
     Remote,
@@ -244,7 +244,7 @@ def deploy_board(
     board = deployment.board
     if action is Action.UNINSTALL:
         forget_deployment(board.target)
-        removed = bool(board.run(service.UNINSTALL, root=True).strip())
+        removed = bool(board.run(release.UNINSTALL, root=True).strip())
         show(f"{board.target}: glioslice is removed" + ("" if removed else "; none was installed"))
         return Effect.REMOVED if removed else Effect.UNCHANGED
     state = check_board(deployment, show)
@@ -268,20 +268,20 @@ def install(deployment: Deployment, state: BoardState, show: Show, make: MakePay
     """Send a release, start it and test it; what is already in place is left alone."""
     board, port, runtime = deployment.board, deployment.port, deployment.runtime
     payload = make(deployment.model, state.machine, state.python, runtime)
-    unit = service.make_unit(port, payload.model, coral=runtime == "coral")
+    unit = release.make_unit(port, payload.model, coral=runtime == "coral")
     digest = sha256(unit.encode()).hexdigest()
-    in_place = set(board.run(service.status_script(payload.release), root=True).split())
+    in_place = set(board.run(release.status_script(payload.release), root=True).split())
     if "complete" not in in_place:
         archive = payload.archive
         show(f"sending {len(payload.files)} files, {len(archive) / 1e6:.0f} MB")
-        board.run(service.install_script(payload.release), root=True, send=archive)
+        board.run(release.install_script(payload.release), root=True, send=archive)
     effect = Effect.INSTALLED
     if in_place >= {"complete", "current", "active", digest}:
         show("already installed and running: nothing was changed")
         effect = Effect.UNCHANGED
     else:
-        board.run(service.start_script(payload.release), root=True, send=unit.encode())
-    for line in board.run(service.test_script(payload.model), root=True).splitlines():
+        board.run(release.start_script(payload.release), root=True, send=unit.encode())
+    for line in board.run(release.test_script(payload.model), root=True).splitlines():
         show(line)
     note_deployment(NotedBoard(board.target, port, date.today().isoformat()))
     show(f"{board.target} waits on {port}; next: glioslice stream CASE --port ...")

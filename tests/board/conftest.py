@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device.deployment.payload import fetch_wheels, only_process
+from device.deployment.release import fetch_wheels, only_process
 from firmware_host import stream
 from glioslice.phantom.head import make_phantom
 from tests.board import emulation

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment.payload import RUNTIME_PINS, fetch_wheels, only_process
+from device.deployment.release import RUNTIME_PINS, fetch_wheels, only_process
 from tests.board import emulation
 from tests.board.emulation import ARMHF, CACHE, EmulatedBoard
 from tests.conftest import ROOT

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment import service
-from device.deployment.payload import Payload
+from device.deployment import release
+from device.deployment.release import Payload
 from device.deployment.remote_board import PREFIX, Remote
 from glioslice.errors import GliosliceError
 from glioslice.model_card import shipped_folder
@@ -38,7 +38,7 @@ def refuse(pi: Pi, *options: str) -> str:
 def send_incomplete(pi: Pi, payload: Payload, archive: bytes) -> str:
     """Return why an archive was not installed; check that nothing of it is left."""
     with pytest.raises(GliosliceError) as caught:
-        pi.remote.run(service.install_script(payload.release), root=True, send=archive)
+        pi.remote.run(release.install_script(payload.release), root=True, send=archive)
     assert pi.remote.run(f"ls {PREFIX}/releases").split() == ["old"]
     return str(caught.value)
 

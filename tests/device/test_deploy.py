@@ -1,4 +1,4 @@
-"""Deployment as far as it can be tested without a board: problems, messages, payload."""
+"""Deployment as far as it can be tested without a board: problems, messages, release."""
 
 import io
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from device.deployment import payload, remote_board, service
-from device.deployment.payload import Payload
+from device.deployment import release, remote_board
+from device.deployment.release import Payload
 from device.deployment.remote_board import (
     BoardState,
     Remote,
@@ -137,14 +137,14 @@ def test_a_release_is_open_to_the_service_whatever_the_umask(
     (root / "releases").mkdir(parents=True)
     for place in (root, root / "releases"):
         place.chmod(0o700)  # as an earlier version left them
-    script = service.install_script("abc").replace(remote_board.PREFIX, str(root))
+    script = release.install_script("abc").replace(remote_board.PREFIX, str(root))
     made = Payload({"model/m.tflite": b"m", "wheels/a.whl": b"a"}, "model/m.tflite").archive
     script = script.replace("python3 -m venv venv", "mkdir -p venv/bin")  # pip needs a real wheel
     script = "\n".join(line for line in script.splitlines() if "pip install" not in line)
     subprocess.run(["sh", "-euc", f"umask 077\n{script}"], input=made, check=True)
-    release = root / "releases" / "abc"
-    assert (release / "complete").exists()
-    for place in (root, root / "releases", *release.rglob("*"), release):
+    installed = root / "releases" / "abc"
+    assert (installed / "complete").exists()
+    for place in (root, root / "releases", *installed.rglob("*"), installed):
         wanted = 0o755 if place.is_dir() else 0o644
         assert place.stat().st_mode & 0o777 == wanted, place
 
@@ -198,14 +198,14 @@ def test_the_archive_is_deterministic_and_has_each_digest(tmp_path: Path) -> Non
 
 
 def test_the_unit_opens_one_device_and_no_network() -> None:
-    text = service.make_unit("/dev/ttyGS0", "model/compact-int8.tflite", coral=False)
+    text = release.make_unit("/dev/ttyGS0", "model/compact-int8.tflite", coral=False)
     wanted = (
         "DeviceAllow=/dev/ttyGS0 rw", "DevicePolicy=closed", "PrivateNetwork=yes",
         "ProtectSystem=strict", "DynamicUser=yes", "MemoryMax=400M", "NoNewPrivileges=yes",
     )  # fmt: skip
     assert set(wanted) < set(text.splitlines())
     assert "--delegate" not in text
-    coral = service.make_unit("/dev/ttyGS0", "model/m.tflite", coral=True)
+    coral = release.make_unit("/dev/ttyGS0", "model/m.tflite", coral=True)
     assert set(text.splitlines()) - set(coral.splitlines()) >= {"ProtectClock=yes"}
     assert text.splitlines().count("") == coral.splitlines().count("")
     assert "--delegate libedgetpu.so.1" in coral
@@ -226,15 +226,15 @@ def test_wheels_are_downloaded_once_and_goldens_are_sent(
         if arguments[0] == "download":
             (folder / f"numpy-{len(calls)}.whl").write_bytes(b"numpy")
 
-    monkeypatch.setattr(payload, "CACHE", tmp_path)
-    monkeypatch.setattr(payload, "_pip", pip)
+    monkeypatch.setattr(release, "CACHE", tmp_path)
+    monkeypatch.setattr(release, "_pip", pip)
     board = ("aarch64", (3, 11), "tflite")
-    made = payload.make_payload(shipped_folder("nano") / "nano-int8.tflite", *board)
+    made = release.make_payload(shipped_folder("nano") / "nano-int8.tflite", *board)
     assert set(made.files) == {
         "wheels/glioslice-0-py3-none-any.whl", "wheels/numpy-2.whl", "model/nano-int8.tflite",
         "model/card.json", "model/goldens.json",
     }  # fmt: skip
-    assert payload.make_payload(shipped_folder("nano") / "nano-int8.tflite", *board) == made
+    assert release.make_payload(shipped_folder("nano") / "nano-int8.tflite", *board) == made
     assert [call[0] for call in calls] == ["wheel", "download", "wheel"]
     # tflite-runtime's wheels ask for a newer C library than LiteRT's.
     assert "manylinux_2_34_aarch64" in calls[1] and "manylinux_2_17_aarch64" in calls[1]
@@ -243,8 +243,8 @@ def test_wheels_are_downloaded_once_and_goldens_are_sent(
     assert "numpy==1.26.4" in pins
 
     (tmp_path / "aarch64-cp311-tflite" / "request").unlink()  # as when a pin has changed
-    names = {path.name for path in payload.fetch_wheels(*board)}
+    names = {path.name for path in release.fetch_wheels(*board)}
     assert names == {"glioslice-0-py3-none-any.whl", "numpy-5.whl"}
-    payload.fetch_wheels("aarch64", (3, 13), "litert")
+    release.fetch_wheels("aarch64", (3, 13), "litert")
     assert "manylinux_2_34_aarch64" not in calls[-1]
     assert "numpy==" not in (tmp_path / "aarch64-cp313-litert" / "constraints.txt").read_text()

@@ -6,7 +6,7 @@ import pytest
 
 from device import deploy
 from device.deploy import main
-from device.deployment.payload import Payload
+from device.deployment.release import Payload
 
 
 @pytest.fixture
