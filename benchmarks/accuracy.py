@@ -238,7 +238,7 @@ def grade_table() -> str:
 
 
 def seed_table() -> str:
-    """Return the mean Dice of compact for each seed of which all folds are scored."""
+    """Return the mean Dice of compact for each seed whose folds are all scored."""
     rows = []
     for variant in SEEDS:
         runs = [int8_scores(FoldRun("compact", fold, variant)) for fold in FOLDS]

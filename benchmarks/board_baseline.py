@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Measure, print the figures and compare them with the baseline."""
-    reference = arguments.reference or reference_network()
+    reference = arguments.reference or reference_file()
     command = ["-m", "device", "bench", "--json", "-"]
     command += ["--threads", arguments.threads, "--seconds", arguments.seconds]
     command += ["--model", arguments.model] if arguments.model else []
@@ -75,7 +75,7 @@ def measure(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def reference_network() -> Path:
+def reference_file() -> Path:
     """Return the reference network's file, after making it if it is missing."""
     if not REFERENCE.is_file():
         from benchmarks.mobilenet_baseline import int8_file  # TensorFlow takes seconds to import

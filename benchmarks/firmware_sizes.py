@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write_sizes(arguments: argparse.Namespace) -> None:
-    """Measure unless told otherwise, and write the page."""
+    """Measure, unless only the page is requested, and write the page."""
     if not arguments.pages:
         with tempfile.TemporaryDirectory() as folder:
             sizes, runs = measure(Path(folder))

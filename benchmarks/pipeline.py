@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_benchmark(arguments: argparse.Namespace) -> None:
-    """Do what the command line says."""
+    """Run what the options choose: a step of a measurement, the gate, or all steps and the page."""
     if arguments.phantom:
         write_phantom(arguments.phantom)
         return

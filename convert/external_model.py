@@ -47,8 +47,8 @@ MAX_PROBES, FLOAT_PROBES = 8, 2
 class ExternalNetwork:
     """A network, a function that runs it, and its ONNX model, ready for conversion.
 
-    `run` takes (1, *shape) and returns the output, (1, K) or (1, K, H', W'). `channels_last` tells
-    which ends of the network as its author made it are in another order than `run` and `model`.
+    `run` takes (1, *shape) and returns the output, (1, K) or (1, K, H', W'). `channels_last`
+    is whether input and output of the author's network have their channels last.
     """
 
     name: str

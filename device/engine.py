@@ -147,7 +147,7 @@ class Engine:
         return z_scores.astype(np.float32)
 
     def logits(self, prepared: NDArray[Any]) -> NDArray[Any]:
-        """Return the logits (X, Y, 3) of a prepared slice, of which its mask is made.
+        """Return the logits (X, Y, 3) of a prepared slice, from which its mask is made.
 
         With mirroring they are those of the slice plus those of the slice mirrored left to right,
         mirrored back: as int16 of an int8 network, as the mean of a float network. Integers are

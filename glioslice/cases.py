@@ -365,7 +365,7 @@ def _read_mask(
 def _find_edition(files: CaseFiles, path: Path, found: set[int]) -> LabelScheme:
     """Return the edition that file names and values tell.
 
-    Raises GliosliceError if it is a child's mask, of which the editions cannot be told apart.
+    Raises GliosliceError if it is a child's mask, whose edition the values do not show.
     """
     if not files.edition_known:
         return BRATS_2018 if 4 in found else files.scheme

@@ -114,9 +114,9 @@ def without_ending(path: Path) -> str:
 
 
 def recognise(path: Path) -> tuple[str, str, LabelScheme | None] | None:
-    """Return the case, the modality or `seg`, and the edition that a file's name tells, if any.
+    """Return the case, the modality or `seg`, and the edition if a file's name gives it.
 
-    The case is empty for a plain name such as `t1.nii.gz`.
+    None for any other name. The case is empty for a plain name such as `t1.nii.gz`.
     """
     if match := FILE_NAME.fullmatch(path.name):
         kind, scheme = SUFFIXES[match["suffix"].lower()]

@@ -321,9 +321,9 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8], space: Space) -> None:
     """Write an LPS mask as a NIfTI uint8 file with the affine, qform and sform of `space`.
 
     `mask` is (X, Y, Z), or (X, Y, Z, 3) for binary regions. The file is written atomically, and
-    equal masks give equal bytes: zlib compresses it, whatever reads. The header is a new one with
-    the geometry alone: no text of the source file gets into the mask, and a space that was sent
-    over the serial link gives the same bytes as the source file.
+    equal masks give equal bytes: zlib always compresses it. The header is a new one with the
+    geometry alone: no text of the source file gets into the mask, and a space that was sent over
+    the serial link gives the same bytes as the source file.
 
     Raises GliosliceError if `path` does not end in .nii or .nii.gz.
     """

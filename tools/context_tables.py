@@ -216,7 +216,7 @@ def tally(values: Words, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def cost(total: NDArray[np.int64] | int, ones: NDArray[np.int64] | int) -> NDArray[np.float64]:
-    """Return the bits that `total` decisions take of which `ones` are ones."""
+    """Return the bits that `total` decisions take if `ones` of them are ones."""
     counts = np.stack([np.asarray(ones), np.asarray(total) - ones]).astype(np.float64)
     share = counts / np.maximum(counts.sum(axis=0), 1)
     bits: NDArray[np.float64] = -(counts * np.log2(np.where(counts > 0, share, 1))).sum(axis=0)

@@ -295,7 +295,7 @@ def record_cuda_graphs(
 
 @dataclass
 class Ticker:
-    """Answers whether `every` seconds have passed since it last said so; `wait` is the first."""
+    """Is due every `every` seconds, the first time after `wait` seconds."""
 
     every: float
     wait: float
@@ -381,7 +381,7 @@ class BatchProgress:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as a person says them: 40 s, 12 min, 3 h 20 min."""
+    """Return seconds as text: 40 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

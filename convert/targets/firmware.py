@@ -5,7 +5,7 @@
 writes network_tables.h and network_tables.c for the C files of device/firmware/net: the weights,
 laid out for plain C, for the DSP extension and for MVE, TFLite's fixed-point multipliers, and the
 order of rows and their place in memory for each form that fits (`convert.targets.firmware_plan`).
-It also writes model.h: what the hello of the whole firmware says of the model, from its card.
+It also writes model.h: the model's part of the whole firmware's hello, from the card.
 """
 
 import argparse

@@ -102,7 +102,7 @@ class FirmwareLayer:
 
     @property
     def stored(self) -> int:
-        """Channels as stored, of which the last ones may be padding."""
+        """Channels as stored; the last ones may be padding."""
         return -(-self.channels // LANES) * LANES
 
     @property

@@ -64,7 +64,7 @@ INPUTS = 4
 """Random inputs that both runtimes compute."""
 
 
-def model_header(
+def array_header(
     name: str,
     content: bytes,
     ops: Sequence[str],
@@ -108,7 +108,7 @@ def model_header(
     return "\n".join(lines) + "\n"
 
 
-def model_source(content: bytes) -> str:
+def array_source(content: bytes) -> str:
     """Return `model.c`; the array is aligned, since constants are read in place."""
     rows = [
         "  " + "".join(f"{byte}," for byte in content[start : start + BYTES_PER_LINE])
@@ -236,7 +236,7 @@ def check(content: bytes, name: str) -> TargetResult:
         "pointer_bytes": struct.calcsize("P"),
         "ops": list(kinds),
     }
-    header = model_header(name, content, kinds, run.arena, run.input_details, run.output_details)
+    header = array_header(name, content, kinds, run.arena, run.input_details, run.output_details)
     return TargetResult(
         "micro",
         run.different == 0,
@@ -247,7 +247,7 @@ def check(content: bytes, name: str) -> TargetResult:
             ("ops to register", ", ".join(kinds)),
         ),
         report,
-        {"model.h": header.encode(), "model.c": model_source(content).encode()},
+        {"model.h": header.encode(), "model.c": array_source(content).encode()},
         _problems(run, kinds),
     )
 

@@ -80,7 +80,7 @@ def encode_zlib(image: ImageArray) -> bytes:
 
 
 def decode_zlib(payload: bytes, shape: Shape) -> ImageArray:
-    """Return an image from its zlib stream, of which no more than its size is unpacked."""
+    """Return an image from its zlib stream; no more than its size is unpacked."""
     stream = zlib.decompressobj()
     try:
         data = stream.decompress(payload, int(np.prod(shape)) + 1)

@@ -76,5 +76,5 @@ def test_the_reference_network_is_made_once(
 ) -> None:
     monkeypatch.setattr(board_baseline, "REFERENCE", tmp_path / "reference.tflite")
     monkeypatch.setattr(mobilenet_baseline, "int8_file", iter([b"made"]).__next__)
-    assert board_baseline.reference_network() == board_baseline.reference_network()
-    assert board_baseline.reference_network().read_bytes() == b"made"
+    assert board_baseline.reference_file() == board_baseline.reference_file()
+    assert board_baseline.reference_file().read_bytes() == b"made"
