@@ -20,8 +20,8 @@ from scipy.stats import spearmanr
 
 from benchmarks import ROOT
 from benchmarks.accuracy import COLOURS, SHOWN_GRADES, save
-from benchmarks.degraded_cases import read_subset_scores
 from benchmarks.folds import FoldRun, patients
+from benchmarks.missing_modalities import read_subset_scores
 from benchmarks.pages import read_csv, table, write_csv
 from benchmarks.scores import RAW
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, border_strips
@@ -246,7 +246,7 @@ def rho(one: Sequence[float], other: Sequence[float]) -> float:
 def case_dice() -> dict[tuple[str, str], float]:
     """Return the mean volume Dice of raw masks by case and missing modality.
 
-    It comes from the scores of the folds (`benchmarks/degraded_cases.py`).
+    It comes from the scores of the folds (`benchmarks/missing_modalities.py`).
     """
     return {
         (score.case, " ".join(score.missing)): score.mean

@@ -37,7 +37,7 @@ from glioslice.labels import REGIONS
 from glioslice.metrics import dice, region_dice
 from glioslice.model_card import find_model
 from glioslice.nifti import Space
-from glioslice.phantom.head import add_skull
+from glioslice.phantom.skull import add_skull
 from glioslice.preprocessing import brain_mask
 from scanner.pipeline import Prepared, SourceSpace, prepare_case, resample_sources
 from scanner.quality_control import Quality, judge

@@ -25,7 +25,8 @@ from pydicom.uid import (
 
 from benchmarks.scanner_studies import Acquisition, acquire
 from glioslice.nifti import Space
-from glioslice.phantom.head import add_skull, make_phantom
+from glioslice.phantom.head import make_phantom
+from glioslice.phantom.skull import add_skull
 from scanner.volumes import TO_LPS, Grid, Matrix, Volume, resample
 
 MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4")
