@@ -14,21 +14,23 @@ import argparse
 import csv
 import io
 import logging
+import math
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import UNFINISHED, check_folder, read_json, write_bytes, write_json
+from glioslice.malloc import configure_malloc
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,18 @@ RETRIES = 3
 CONNECT_TIMEOUT = 15
 """Seconds to wait for a scheduler."""
 
-BATCH = 1000
-"""Tasks that are submitted at a time: a list of 100,000 would sit in the scheduler's memory."""
+AHEAD = 3
+"""Batches per thread of the cluster that are submitted: no worker waits, and the scheduler's memory
+does not hold a list of 100,000."""
+
+BATCH_SECONDS = 0.5
+"""Seconds that a batch takes: to share a single small case costs a sixth of the case itself."""
+
+LARGEST_BATCH = 16
+"""Items of a batch, which are done again if its worker is lost."""
+
+COUNT_INTERVAL = 1.0
+"""Seconds between two looks at how many threads the cluster has."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -285,23 +297,56 @@ def map_on_dask(
     with _connect(scheduler) as client:
         from distributed import as_completed
 
-        waiting, submitted = iter(items), dict[str, Item]()
+        waiting = deque(items)
+        submitted = dict[str, list[Item]]()
         running: Any = as_completed()
 
-        def submit(count: int) -> None:
-            for item in islice(waiting, count):
-                future = client.submit(function, item, pure=False, retries=RETRIES)
-                submitted[future.key] = item
-                running.add(future)
+        def submit(batch: list[Item]) -> None:
+            retries = RETRIES if len(batch) == 1 else 0
+            future = client.submit(_do_batch, function, batch, pure=False, retries=retries)
+            submitted[future.key] = batch
+            running.add(future)
 
-        submit(BATCH)
+        def fill(threads: int, seconds: float) -> None:
+            """Submit batches of items that take `seconds` each; near the end smaller ones."""
+            while waiting and len(submitted) < AHEAD * max(1, threads):
+                share = len(waiting) // (2 * max(1, threads))
+                size = max(1, min(share, LARGEST_BATCH, int(BATCH_SECONDS / max(seconds, 1e-3))))
+                submit([waiting.popleft() for _ in range(min(size, len(waiting)))])
+
+        seconds, threads, counted_at = math.inf, _thread_count(client), time.monotonic()
+        fill(threads, seconds)
         for future in running:
             if future.cancelled():
                 raise GliosliceError(f"{scheduler}: the scheduler is lost; run it again to go on")
-            error = future.exception()
-            yield submitted.pop(future.key), future.result() if error is None else error
+            error, batch = future.exception(), submitted.pop(future.key)
+            if error is None:
+                results, spent = future.result()
+                seconds = spent / len(batch)
+                yield from zip(batch, results, strict=True)
+            elif len(batch) == 1:
+                yield batch[0], error
+            else:  # one of them raised it: each on its own
+                for item in batch:
+                    submit([item])
             future.release()
-            submit(1)
+            if time.monotonic() - counted_at > COUNT_INTERVAL:
+                threads, counted_at = _thread_count(client), time.monotonic()
+            fill(threads, seconds)
+
+
+def _do_batch(
+    function: Callable[[Item], Result], batch: Sequence[Item]
+) -> tuple[list[Result], float]:
+    """Return the results of a batch on a worker, and the seconds that it took."""
+    configure_malloc()
+    started = time.monotonic()
+    return [function(item) for item in batch], time.monotonic() - started
+
+
+def _thread_count(client: Any) -> int:
+    """Return how many threads the workers of a cluster have."""
+    return int(client.scheduler_info(n_workers=0)["total_threads"])
 
 
 @contextmanager
@@ -336,5 +381,5 @@ def _connect(scheduler: str) -> Iterator[Any]:
             raise GliosliceError(
                 f"{scheduler}: the scheduler has no worker; start one: dask worker {scheduler}"
             ) from None
-        logger.info("%s: %d workers", scheduler, len(client.scheduler_info()["workers"]))
+        logger.info("%s: %d threads", scheduler, _thread_count(client))
         yield client

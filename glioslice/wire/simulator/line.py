@@ -22,10 +22,11 @@ BLOCK = 64
 """Bytes that `loss` takes at once: a packet of a USB adapter, a fill of a UART's buffer."""
 
 SLICE = 0.004
-"""Seconds of line that are sent in one piece."""
+"""Seconds of line that are sent in one piece, unless a lane is given others."""
 
-CATCH_UP = 0.05
-"""Seconds that a busy lane may be late and still make up, as a buffered line would."""
+CATCH_UP = 0.35
+"""Seconds that a busy lane may be late and still make up: a UART's 4 kB at 115200 baud, which are
+sent without the processor. At higher rates what waits in the buffer limits it."""
 
 Fault = Callable[[bytes], bytes]
 FaultFactory = Callable[[random.Random], Fault]
@@ -102,10 +103,12 @@ class Lane:
     """Bytes in transit in one direction; `direction` gives each its own random numbers.
 
     `baud` is the rate of bytes that are put from now on. `in_transit` holds their arrival times.
+    What takes longer than `piece` seconds is sent in several pieces.
     """
 
-    def __init__(self, quality: LineQuality, direction: str = "up") -> None:
+    def __init__(self, quality: LineQuality, direction: str = "up", piece: float = SLICE) -> None:
         self.baud = quality.baud
+        self._piece = piece
         self.in_transit: deque[tuple[float, bytes]] = deque()
         self._latency = quality.latency
         self._damage = Damage(quality, direction)
@@ -115,7 +118,7 @@ class Lane:
 
     def room(self, now: float) -> int:
         """Return how many bytes the line accepts at this moment; 0 while it is busy."""
-        return max(1, int(self.baud / BITS_PER_BYTE * SLICE)) if now >= self._free_at else 0
+        return max(1, int(self.baud / BITS_PER_BYTE * self._piece)) if now >= self._free_at else 0
 
     def put(self, data: bytes, now: float, garbled: bool = False) -> None:
         """Send `data`; b"" means that nothing was waiting for the line.

@@ -19,10 +19,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from glioslice.wire.simulator.line import SLICE, Lane, LineQuality
+from glioslice.wire.simulator.line import Lane, LineQuality
 from glioslice.wire.transport import BAUD, RATES, LineLost, PortError, line_exceptions, line_lost
 
 PLACEHOLDER = "{port}"
@@ -35,6 +36,10 @@ WRITE_BUFFER = 4096
 
 READ_BUFFER = 65536
 """Bytes that wait unread at either end, as in a Linux terminal; more are an overrun."""
+
+PIECE = 0.016
+"""Seconds of line that are moved at once, as a USB adapter's timer does: a thread that wakes more
+often takes time from the programs at both ends."""
 
 POLL = 0.1
 """Seconds between two checks whether the process is still alive."""
@@ -123,7 +128,7 @@ class SimPort:
         # A line of 115200 baud or less has an adapter without further rates: nothing to search for.
         self.rates = RATES if baud is None and quality.baud > BAUD else ()
         self._quality = quality
-        self._up, self._down = Lane(quality, "up"), Lane(quality, "down")
+        self._up, self._down = Lane(quality, "up", PIECE), Lane(quality, "down", PIECE)
         self._first_rate = self._near_rate = baud or BAUD
         self._plugged = True
         self._out_at = self._in_at = math.inf if quality.unplug else -math.inf
@@ -187,6 +192,8 @@ class SimPort:
             if self._ended or not self._plugged:
                 raise self._line_lost()
             self._outgoing += data
+            if not self._up.room(time.monotonic()):
+                return  # the thread wakes when the line is free
         with suppress(BlockingIOError):  # a full pipe wakes the thread as well
             os.write(self._wake_write, b"x")
 
@@ -267,14 +274,14 @@ class SimPort:
                         self._exit, self._ended = code, True
                         self._changed.notify_all()
                     return
-            now = time.monotonic()
+            # By the time of the step: a line that has become free since then is due.
             due = min(self._up.next_time(now), self._down.next_time(now), next_poll)
             if self._unread:
-                due = min(due, now + SLICE)
+                due = min(due, now + PIECE)
             sources = [self._wake_read]
             if self._down.room(now):
                 sources.append(self._near)
-            ready = select.select(sources, [], [], max(0.0, due - now))[0]
+            ready = select.select(sources, [], [], max(0.0, due - time.monotonic()))[0]
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
 
@@ -289,6 +296,7 @@ class SimPort:
                 return True
             garbled = self._near_rate != far_rate or far_rate > max(self._quality.baud, BAUD)
             self._up.baud = min(self._near_rate, self._quality.baud)
+            waited = len(self._outgoing)
             while room := self._up.room(now):  # more than once where this thread was kept waiting
                 waiting = bytes(self._outgoing[:room])
                 del self._outgoing[:room]
@@ -296,6 +304,8 @@ class SimPort:
                 if not waiting:
                     break
             up = self._up.take(now)
+            left = len(self._outgoing)
+            drained = waited >= WRITE_BUFFER > left or (waited and not left)
         self._unread += up[: READ_BUFFER - len(self._unread)]
         if self._unread:  # a pseudo-terminal accepts a quarter of what a UART's buffer would
             with suppress(BlockingIOError):
@@ -312,7 +322,8 @@ class SimPort:
         down = self._down.take(now)
         with self._changed:
             self._incoming += down[: READ_BUFFER - len(self._incoming)]
-            self._changed.notify_all()
+            if down or drained or (up and not self._up.in_transit):  # what somebody may wait for
+                self._changed.notify_all()
         return not self._down.in_transit
 
     def _lose_everything(self) -> None:
@@ -350,7 +361,13 @@ def terminal_rate(descriptor: int) -> int:
         speed = termios.tcgetattr(descriptor)[5]
     except termios.error:
         return BAUD
-    for rate in (*RATES, *OTHER_RATES):
-        if getattr(termios, f"B{rate}", None) == speed:
-            return rate
-    return BAUD
+    return _speeds().get(speed, BAUD)
+
+
+@cache
+def _speeds() -> dict[int, int]:
+    """Return the baud rates by the numbers that stand for them in a terminal's attributes."""
+    import termios
+
+    rates = (rate for rate in (*OTHER_RATES, *RATES) if hasattr(termios, f"B{rate}"))
+    return {getattr(termios, f"B{rate}"): rate for rate in rates}
