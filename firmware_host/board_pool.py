@@ -4,7 +4,8 @@
     pool.run(lambda hello: [Task("Ada", plan), ...], workload)    # until all are done or failed
 
 A thread serves each board. It connects, takes one task after another, and connects again if the
-link is lost or the board has restarted. A task that was given back goes to a board that has not
+link is lost or the board has restarted. Another thread of the board writes the files of the last
+task meanwhile. A task that was given back goes to a board that has not
 failed on it, if one is connected. No task is started before every board has replied or failed to,
 so that boards with different models are refused before anything is written.
 """
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -52,6 +54,9 @@ MASK_ATTEMPTS = 2
 CONTENT_ERRORS = (SlicesFailed, DigestMismatch)
 """Failures that leave the session open."""
 
+ENDINGS = GliosliceError, OSError, KeyboardInterrupt, Interrupted
+"""How a task may end early; anything else is a defect."""
+
 TICK = 0.5
 
 Content = TypeVar("Content")
@@ -86,7 +91,7 @@ class Task(Generic[Content]):
 
 @dataclass(eq=False)
 class PoolBoard:
-    """A board of the pool. Its own thread changes it, other threads only read it."""
+    """A board of the pool. Its own threads change it, others only read it."""
 
     address: BoardAddress
     state: str = "connecting"
@@ -135,6 +140,12 @@ class Workload(Protocol[Performed]):
 
         Raises TaskFailed, OSError or UnwritableFile for files that cannot be written, and any other
         GliosliceError if the board failed.
+        """
+
+    def finish(self, board: PoolBoard, content: Performed) -> None:
+        """Write the files of a task that was performed, while the board does its next one.
+
+        Raises OutputsFailed if they cannot be made, and UnwritableFile if they cannot be written.
         """
 
     def gave_back(self, board: PoolBoard, content: Performed, error: str) -> None:
@@ -373,8 +384,7 @@ class BoardPool:
             board.state = "ended" if interrupts.requested() or self._failure else "lost"
         except BaseException as error:  # the main thread raises it
             board.state = "ended"
-            self._failure = self._failure or error
-            queue.stop()
+            self._fail(queue, error)
 
     @contextmanager
     def _connect(
@@ -407,32 +417,74 @@ class BoardPool:
         connection: Connection,
         hello: BoardHello,
     ) -> None:
-        """Do one task after another; raises the error that lost the board."""
-        while (task := queue.take(board.address.name)) is not None:
-            board.state, board.task, started = "streaming", task.name, time.monotonic()
+        """Do one task after another; raises the error that lost the board.
+
+        The link is not idle while files are written: a thread does that for the last task.
+        """
+        with ThreadPoolExecutor(1, f"{board.address.name}-files") as files:
+            finishing: Future[None] | None = None
+            while (task := queue.take(board.address.name)) is not None:
+                board.state, board.task, started = "streaming", task.name, time.monotonic()
+                try:
+                    board.slices += workload.perform(board, connection, hello, task.content)
+                except ENDINGS as error:
+                    self._note_end(board, queue, workload, task, error)
+                else:
+                    if finishing is not None:
+                        finishing.result()  # no more than two cases of a board are in memory
+                    finishing = files.submit(self._finish, board, queue, workload, task)
+                board.seconds += time.monotonic() - started
+                board.last_temperature_c = board.temperature_c
+                board.state, board.task, board.status = "idle", None, None
+
+    def _finish(
+        self,
+        board: PoolBoard,
+        queue: TaskQueue[Content],
+        workload: Workload[Content],
+        task: Task[Content],
+    ) -> None:
+        """Write the files of a task; an error that no other task could avoid stops the pool."""
+        try:
             try:
-                board.slices += workload.perform(board, connection, hello, task.content)
-            except (TaskFailed, OutputsFailed) as error:
-                workload.failed(board, task.content, one_line(error))
-                queue.finish()
-            except (OSError, UnwritableFile) as error:
-                workload.ended(board, task.content, one_line(error))
-                queue.finish()
-                raise
-            except (KeyboardInterrupt, Interrupted):
-                workload.ended(board, task.content, "interrupted")
-                queue.finish()
-                raise
-            except GliosliceError as error:
-                self._note_failure(board, queue, workload, task, error)
-                if not isinstance(error, CONTENT_ERRORS):
-                    raise
+                workload.finish(board, task.content)
+            except ENDINGS as error:
+                self._note_end(board, queue, workload, task, error)
             else:
                 board.finished += 1
                 queue.finish()
-            board.seconds += time.monotonic() - started
-            board.last_temperature_c = board.temperature_c
-            board.state, board.task, board.status = "idle", None, None
+        except BaseException as error:  # the main thread raises it
+            self._fail(queue, error)
+
+    def _fail(self, queue: TaskQueue[Any], error: BaseException) -> None:
+        """Stop the pool; the main thread raises the first error that did."""
+        self._failure = self._failure or error
+        queue.stop()
+
+    def _note_end(
+        self,
+        board: PoolBoard,
+        queue: TaskQueue[Content],
+        workload: Workload[Content],
+        task: Task[Content],
+        error: BaseException,
+    ) -> None:
+        """Report a task that ended early, or give it back; raise the error if the next one would.
+
+        Raises it for a lost board, files that cannot be written, and Ctrl-C.
+        """
+        if isinstance(error, TaskFailed | OutputsFailed):
+            workload.failed(board, task.content, one_line(error))
+            queue.finish()
+        elif isinstance(error, GliosliceError) and not isinstance(error, UnwritableFile):
+            self._note_failure(board, queue, workload, task, error)
+            if not isinstance(error, CONTENT_ERRORS):
+                raise error
+        else:
+            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+            workload.ended(board, task.content, "interrupted" if stopped else one_line(error))
+            queue.finish()
+            raise error
 
     def _note_failure(
         self,

@@ -14,9 +14,11 @@ import argparse
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +40,21 @@ from firmware_host.run import Interrupted, StreamJob, StreamResult
 from firmware_host.shared_case import SharedCase
 from firmware_host.viewer.page import Page, PageObserver, open_page
 from glioslice import cli
+from glioslice.cases import Case
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.inventory import read_inventory
 from glioslice.wire.connection import Connection
+from glioslice.wire.link import Counts
 from glioslice.wire.messages import BoardHello, Mode
 
 ALL = "all"
 
 READERS = 2
 """Cases that are read at a time, each on a core of its own: reading needs much memory."""
+
+READ_AHEAD = 4
+"""Cases that wait in memory for a board, at most, so that its link is not idle meanwhile."""
 
 ONE_BOARD_OPTIONS = ("record", "record_masks", "replay", "play")
 
@@ -164,6 +171,53 @@ class BoardReporter(Reporter):
         yield lambda: None
 
 
+class CaseReader:
+    """Reads cases in the order of `plans`, the next ones while boards are busy; for any thread.
+
+    Its threads end with the block, which first waits for a case that is just being read.
+    """
+
+    def __init__(self, plans: Sequence[CasePlan], arguments: argparse.Namespace) -> None:
+        self._arguments, self._lock = arguments, threading.Lock()
+        self._left = deque(plans)
+        self._begun: dict[str, Future[Case]] = {}
+        self._threads = ThreadPoolExecutor(READERS, "case-reader")
+
+    def __enter__(self) -> "CaseReader":
+        """Return the reader."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End its threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def read(self, plan: CasePlan) -> Case:
+        """Return a case, and begin to read those that follow; raises GliosliceError."""
+        with self._lock:
+            future = self._begun.pop(plan.name, None)
+            if future is None:  # one that was given back, or nothing was read ahead yet
+                with suppress(ValueError):
+                    self._left.remove(plan)
+                future = self._begin(plan)
+            while self._left and len(self._begun) < READ_AHEAD:
+                following = self._left.popleft()
+                self._begun[following.name] = self._begin(following)
+        return future.result()
+
+    def _begin(self, plan: CasePlan) -> "Future[Case]":
+        return self._threads.submit(batch.read_planned, plan, self._arguments)
+
+
+@dataclass(frozen=True)
+class ReceivedCase:
+    """A case whose masks have all arrived; `counts` are those of its link at that time."""
+
+    job: StreamJob
+    counts: Counts
+    reporter: BoardReporter
+    observer: PageObserver
+
+
 class FolderWorkload:
     """The cases of a folder: `rows` is their table, the page shows one case at a time."""
 
@@ -173,10 +227,12 @@ class FolderWorkload:
         rows: dict[str, CaseRow],
         reporter: Reporter,
         page: Page | None,
+        reader: CaseReader,
     ) -> None:
         self._arguments, self._rows, self._reporter = arguments, rows, reporter
         self._page, self._page_turn = page, threading.Lock()
-        self._reading = threading.Semaphore(READERS)
+        self._reader = reader
+        self._received: dict[str, ReceivedCase] = {}
         self._ended: dict[str, dict[str, Any]] = {}
         self._resumable: dict[str, Connection] = {}
 
@@ -189,16 +245,32 @@ class FolderWorkload:
         observer = PageObserver(self._page if on_page else None)
         try:
             job = self._start(board, connection, hello, content, reporter)
-            result = run.finish_stream(
+            run.receive_masks(
                 connection, job, content.outputs, self._arguments.baud, reporter, observer
             )
+            received = ReceivedCase(job, connection.counts, reporter, observer)
+            self._received[content.name] = received
+            if on_page and self._page:  # its report is shown before the next case takes its place
+                self.finish(board, content)
         finally:
             self._ended[content.name] = reporter.ended
-            if on_page:  # the case stays on the page until the next one takes its place
+            if on_page:
                 self._page_turn.release()
+        return job.masks.slice_count
+
+    def finish(self, board: PoolBoard, content: CasePlan) -> None:
+        """Write the files of a case that was performed, unless that has been done."""
+        received = self._received.pop(content.name, None)
+        if received is None:
+            return
+        try:
+            result = run.write_files(
+                received.counts, received.job, content.outputs, received.reporter, received.observer
+            )
+        finally:
+            self._ended[content.name] = received.reporter.ended
         self._rows[content.name] = batch.case_row(content.name, batch.COMPLETE, result.report)
         self._report(board, content, "complete", None)
-        return int(result.report["slices"])
 
     def _start(
         self,
@@ -214,9 +286,8 @@ class FolderWorkload:
         handshake.choose_mode(hello, play=False, has_case=True)
         handshake.make_host_hello(hello, Mode.SERVE, self._arguments.images)
         try:
-            with self._reading:
-                case = batch.read_planned(plan, self._arguments)
-                job = run.start_stream(connection, hello, case, self._arguments, reporter)
+            case = self._reader.read(plan)
+            job = run.start_stream(connection, hello, case, self._arguments, reporter)
         except batch.LINK_ERRORS:
             raise
         except GliosliceError as error:
@@ -261,9 +332,10 @@ def _stream_folder(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
         batch.table_at_the_end(rows, folder, reporter),
     ):
         if waiting:
-            workload = FolderWorkload(arguments, rows, reporter, page)
             tasks = [Task(plan.name, plan) for plan in waiting]
-            _run_pool(addresses, arguments, far_end, reporter, page, lambda _: tasks, workload)
+            with CaseReader(waiting, arguments) as reader:
+                workload = FolderWorkload(arguments, rows, reporter, page, reader)
+                _run_pool(addresses, arguments, far_end, reporter, page, lambda _: tasks, workload)
         failed = sum(row.state == batch.FAILED for row in rows.values())
         if failed:
             raise GliosliceError(f"{failed} of {len(rows)} cases failed; see the table")
@@ -322,7 +394,7 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
             job = shared.job()
             if job is None:
                 raise
-            report = run.final_report(job, shared.links, paths)
+            report = run.final_report(job, shared.links.counts, paths)
             kept = outputs.write_partial(paths, job.masks, job.case, report)
             if isinstance(error, Interrupted):
                 print(kept, file=sys.stderr)
@@ -332,7 +404,7 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
         assert job is not None
         processed = job.masks.postprocessed(job.rules)
         job = replace(job, masks=processed.masks)
-        report = run.final_report(job, shared.links, paths, processed.report())
+        report = run.final_report(job, shared.links.counts, paths, processed.report())
         observer.set_report(report)
         lines = outputs.write_outputs(paths, job.masks, job.case, report)
         files = [str(path) for path in paths.all if path.exists()]

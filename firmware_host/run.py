@@ -30,7 +30,7 @@ from firmware_host.mask_files import read_mask
 from firmware_host.mask_volume import DigestMismatch, MaskVolume
 from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
-from firmware_host.progress import LinkNumbers, Reporter, RunStatus, open_reporter, reporting_end
+from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting_end
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice import cli
@@ -43,6 +43,7 @@ from glioslice.model_card import CARD, find_model, read_card
 from glioslice.postprocessing import NO_RULES, PostprocessingRules
 from glioslice.wire import messages
 from glioslice.wire.connection import Connection, PeerRestarted
+from glioslice.wire.link import Counts
 from glioslice.wire.messages import BoardHello, HostHello, Mode, VolumeGeometry
 from glioslice.wire.ports import open_port
 
@@ -210,10 +211,26 @@ def finish_stream(
 ) -> StreamResult:
     """Receive the masks of a run that has started, and write its files; `baud` is a fixed rate.
 
+    Raises what `receive_masks` and `write_files` raise. An interrupt during the last files is left
+    to the caller (`interrupts.check`).
+    """
+    with interrupts.deferred():
+        receive_masks(connection, job, paths, baud, reporter, observer)
+        return write_files(connection.counts, job, paths, reporter, observer)
+
+
+def receive_masks(
+    connection: Connection,
+    job: StreamJob,
+    paths: OutputPaths,
+    baud: int | None,
+    reporter: Reporter,
+    observer: PageObserver,
+) -> None:
+    """Receive the masks of a run that has started; `baud` is a fixed rate.
+
     Masks received before an early end are kept; then this raises Interrupted for Ctrl-C,
-    SlicesFailed, UnwritableFile for files that cannot be written, or another GliosliceError. After
-    DigestMismatch nothing is kept. An interrupt during the last files is left to the caller
-    (`interrupts.check`).
+    SlicesFailed or another GliosliceError. After DigestMismatch nothing is kept.
     """
     with interrupts.deferred():
         for warning in job.case.warnings:  # computed while slices are already being sent
@@ -226,37 +243,52 @@ def finish_stream(
             report_case(reporter, job, paths, "failed", cli.one_line(error), None)
             raise
         except (Exception, KeyboardInterrupt) as error:
-            keep_partial(connection, job, paths, reporter, observer, error)
+            keep_partial(connection.counts, job, paths, reporter, observer, error)
+
+
+def write_files(
+    counts: Counts,
+    job: StreamJob,
+    paths: OutputPaths,
+    reporter: Reporter,
+    observer: PageObserver,
+) -> StreamResult:
+    """Write the files of a run whose masks have all arrived; `counts` are those of its link.
+
+    Raises UnwritableFile for files that cannot be written, OutputsFailed if they cannot be made,
+    and Interrupted for either of them after Ctrl-C.
+    """
+    with interrupts.deferred():
         processed = job.masks.postprocessed(job.rules)
         for index in processed.changed:
             observer.add_slice(processed.masks, index)
         job = replace(job, masks=processed.masks)
-        report = final_report(job, connection, paths, processed.report())
+        report = final_report(job, counts, paths, processed.report())
         observer.set_report(report)
         try:
             lines = outputs.write_outputs(paths, job.masks, job.case, report)
         except OSError as error:  # the mask, which is written last, is missing
             failed: GliosliceError = UnwritableFile(cli.one_line(error))
-            keep_partial(connection, job, paths, reporter, observer, failed)
+            keep_partial(counts, job, paths, reporter, observer, failed)
         except Exception as error:  # the session is over: a batch goes on
             reason = f"unexpected {type(error).__name__} at the last files: {cli.one_line(error)}"
             failed = OutputsFailed(reason)
             failed.__cause__ = error
-            keep_partial(connection, job, paths, reporter, observer, failed)
+            keep_partial(counts, job, paths, reporter, observer, failed)
         report_case(reporter, job, paths, "complete", None, report)
     return StreamResult(job, report, lines)
 
 
 def keep_partial(
-    connection: Connection,
+    counts: Counts,
     job: StreamJob,
     paths: OutputPaths,
     reporter: Reporter,
     observer: PageObserver,
     error: BaseException,
 ) -> NoReturn:
-    """Save the masks of a run that `error` ended, and raise what `finish_stream` announces."""
-    report = final_report(job, connection, paths)
+    """Save the masks of a run that `error` ended, and raise what the callers announce."""
+    report = final_report(job, counts, paths)
     observer.set_report(report)
     kept = outputs.write_partial(paths, job.masks, job.case, report)
     # A terminal that closes, and a simulated board of its process group, end with the run.
@@ -318,7 +350,7 @@ def receive_all(
 
 def final_report(
     job: StreamJob,
-    connection: LinkNumbers,
+    counts: Counts,
     paths: OutputPaths,
     postprocessing: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -326,7 +358,7 @@ def final_report(
     truth = job.case.truth
     dice = None if truth is None else region_dice(job.masks.labels(), truth)
     known = {"dice": dice, "postprocessing": postprocessing}
-    return outputs.compose_report(paths, job.masks, job.case, job.hello, connection.counts, known)
+    return outputs.compose_report(paths, job.masks, job.case, job.hello, counts, known)
 
 
 def result_lines(result: StreamResult) -> list[str]:

@@ -100,6 +100,9 @@ class SharedCase:
                 self._observer.add_slice(self.masks, index)
         return part.slice_count
 
+    def finish(self, board: PoolBoard, content: Span) -> None:
+        """Nothing to write: the masks of a span are taken as soon as they are complete."""
+
     def _compare(
         self, board: PoolBoard, connection: Connection, hello: BoardHello, choice: HostHello
     ) -> None:
