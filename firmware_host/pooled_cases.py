@@ -53,7 +53,7 @@ ALL = "all"
 READERS = 2
 """Cases that are read at a time, each on a core of its own: reading needs much memory."""
 
-READ_AHEAD = 4
+READ_AHEAD = 3
 """Cases that wait in memory for a board, at most, so that its link is not idle meanwhile."""
 
 ONE_BOARD_OPTIONS = ("record", "record_masks", "replay", "play")

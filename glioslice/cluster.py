@@ -44,6 +44,13 @@ ABANDONED = 3600.0
 LOCAL = "local"
 """Stands for a cluster on this machine, with one process per core."""
 
+LOCAL_SETTINGS = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+"""Nobody looks at what Dask measures of itself, for which its processes wake many times a second."""
+
 RETRIES = 3
 """How often a task is repeated whose function raised; lost workers are counted by the scheduler."""
 
@@ -353,6 +360,7 @@ def _thread_count(client: Any) -> int:
 def _connect(scheduler: str) -> Iterator[Any]:
     """Yield a client of a scheduler that has a worker."""
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError:
         raise GliosliceError(
@@ -364,6 +372,7 @@ def _connect(scheduler: str) -> Iterator[Any]:
         try:
             address: Any = scheduler
             if scheduler == LOCAL:
+                stack.enter_context(dask.config.set(LOCAL_SETTINGS))
                 address = stack.enter_context(
                     LocalCluster(
                         threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
