@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure what the options name, then write the page."""
     parser = cli.parser("Measure scale and write docs/scale.md.", "python benchmarks/scale.py")
     parser.add_argument("--cost", action="store_true", help="measure what a case costs")
-    parser.add_argument("--speed", action="store_true", help="ten boards against one, two workers")
+    parser.add_argument(
+        "--speed", action="store_true", help="ten boards and two processes against one"
+    )
     parser.add_argument("--boards", action="store_true", help="boards that are killed")
     parser.add_argument("--archive", action="store_true", help="processes that are killed")
     parser.add_argument("--cases", type=int, metavar="N", help=f"instead of {CASES}")
@@ -162,22 +164,23 @@ def storage_table(cost: Mapping[str, Any]) -> str:
 
 
 def speed_text(speed: Mapping[str, Any]) -> str:
-    """Return how fast ten boards and two workers were, and what this machine's part in it was."""
-    lines = []
-    for line in speed["boards"]:
-        one, many = line["one"], line["many"]
+    """Return how fast ten boards and two processes were, and how busy this machine was."""
+    boards = speed["boards"]
+    one, many = boards["one"], boards["many"]
+    lines = [
+        f"- {boards['boards']} boards at {boards['baud']:,} baud: "
+        f"{many['slices_per_second']:.1f} slices per second, one board: "
+        f"{one['slices_per_second']:.2f}, a factor of {boards['factor']:.1f} "
+        f"({many['slices']:,} and {one['slices']:,} slices of whole phantoms; host, simulated "
+        f"lines and boards kept {many['cpu']:.0%} and {one['cpu']:.0%} of the processor busy)."
+    ]
+    for kind, found in speed["archives"].items():
         lines.append(
-            f"- {line['boards']} boards at {line['baud']:,} baud: "
-            f"{many['slices_per_second']:.1f} slices per second, one board: "
-            f"{one['slices_per_second']:.2f}, a factor of {line['factor']:.1f} "
-            f"({many['slices']:,} and {one['slices']:,} slices of whole phantoms; host, simulated "
-            f"lines and boards kept {many['cpu']:.0%} and {one['cpu']:.0%} of the processor busy)."
+            f"- {found['cases']} {kind} cases: one process {found['one_per_s']:.2f} per second; "
+            f"two processes with `--part` {found['parts_per_s']:.2f}, a factor of "
+            f"{found['parts_factor']:.2f}; `--dask` with {found['workers']} workers "
+            f"{found['dask_per_s']:.2f}, a factor of {found['dask_factor']:.2f}."
         )
-    archive = speed["archive"]
-    lines.append(
-        f"- {archive['cases']} small cases: one process {archive['one_per_s']:.2f} per second, two "
-        f"Dask workers {archive['two_per_s']:.2f}, a factor of {archive['factor']:.2f}."
-    )
     lines.append(f"- The load average before these runs was {speed['load_before']}.")
     return "\n".join(lines)
 

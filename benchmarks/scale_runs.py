@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -32,11 +33,12 @@ SEGMENT = [sys.executable, "-m", "device.segment"]
 
 BAUD = 115200
 MANY = 10
-CASES_PER_BOARD = {BAUD: 3, 38400: 1}
-"""The baud rates at which ten boards are compared with one, and cases per board: at the second one
-this machine has three times as long for each slice."""
+CASES_PER_BOARD = 3
 
-SMALL_CASES = 400
+ARCHIVES = {"small": 400, "whole": 20}
+"""Cases for the throughput of two processes: small ones, which cost little more than their files,
+and whole ones."""
+
 KILLED_BOARDS = 4
 PARTS = 4
 WORKERS = 3
@@ -158,46 +160,72 @@ stream.main(options, far_end)
 def measure_speed(folder: Path) -> dict[str, Any]:
     """Return the throughput of ten boards and of one, and of two workers and one process."""
     load = os.getloadavg()[0]
-    lines = [_compare_boards(folder / str(baud), baud) for baud in CASES_PER_BOARD]
-    cases = write_small_cases(folder / "small", SMALL_CASES)
-    command = [*SEGMENT, str(cases), "--out"]
-    _, one = completed([*command, str(folder / "one"), "--part", "1/1"])
-    with scheduler(folder, 2) as (address, _):
-        _, two = completed([*command, str(folder / "two"), "--dask", address])
+    boards = _compare_boards(folder)
+    write_small_cases(folder / "small", ARCHIVES["small"])
+    write_whole_cases(folder / "whole", ARCHIVES["whole"])
+    archives = {kind: _compare_processes(folder / kind) for kind in ARCHIVES}
+    return {"load_before": round(load, 1), "boards": boards, "archives": archives}
+
+
+def write_whole_cases(folder: Path, count: int) -> None:
+    """Write the phantom as `count` cases, which share their files on the disk."""
+    first = write_case(folder / "Case_0000", phantom().images)
+    for number in range(1, count):
+        case = folder / f"Case_{number:04}"
+        case.mkdir()
+        for path in first.iterdir():
+            (case / path.name.replace(first.name, case.name)).hardlink_to(path)
+
+
+def _compare_boards(folder: Path) -> dict[str, Any]:
+    """Return the throughput of one board and of ten on whole cases, in the default mode."""
+    found = {}
+    for boards in (1, MANY):
+        cases = folder / f"for-{boards}"
+        write_whole_cases(cases, boards * CASES_PER_BOARD)
+        options = ("--port", f"sim://?baud={BAUD}", "--boards", str(boards))
+        found[boards] = _throughput(cases, folder / f"from-{boards}", *options)
+    one, many = found[1], found[MANY]
+    factor = many["slices_per_second"] / one["slices_per_second"]
+    return {"baud": BAUD, "boards": MANY, "one": one, "many": many, "factor": round(factor, 2)}
+
+
+def _compare_processes(cases: Path) -> dict[str, Any]:
+    """Return the throughput of one process, of two parts at a time, and of a local Dask cluster."""
+
+    def run(name: str, *options: str) -> list[float]:
+        out = cases.with_name(f"{cases.name}-{name}")
+        return [at for _, at in completed([*SEGMENT, str(cases), "--out", str(out), *options])]
+
+    one = rate(run("one", "--part", "1/1"))
+    with ThreadPoolExecutor(2) as threads:
+        parts = [threads.submit(run, "parts", "--part", f"{part}/2") for part in (1, 2)]
+        two = rate_together([part.result() for part in parts])
+    workers = os.cpu_count() or 1
+    dask = rate(run("dask", "--dask"), workers)
     return {
-        "load_before": round(load, 1),
-        "boards": lines,
-        "archive": {
-            "cases": SMALL_CASES,
-            "one_per_s": round(one, 2),
-            "two_per_s": round(two, 2),
-            "factor": round(two / one, 2),
-        },
+        "cases": len(list(cases.iterdir())),
+        "workers": workers,
+        "one_per_s": round(one, 3),
+        "parts_per_s": round(two, 3),
+        "parts_factor": round(two / one, 2),
+        "dask_per_s": round(dask, 3),
+        "dask_factor": round(dask / one, 2),
     }
 
 
-def _compare_boards(folder: Path, baud: int) -> dict[str, Any]:
-    """Return the throughput of one board and of ten on whole cases, in the default mode."""
-    first = write_case(folder / "few" / "Case_00", phantom().images)
-    each = CASES_PER_BOARD[baud]
-    for name, count in (("few", each), ("many", MANY * each)):
-        for number in range(count):
-            case = f"Case_{number:02}"
-            for path in first.iterdir():
-                target = folder / name / case / path.name.replace(first.name, case)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target != path:
-                    target.hardlink_to(path)
-    found = {
-        name: _throughput(
-            folder / name, folder / f"{name}-out", "--port", f"sim://?baud={baud}",
-            "--boards", str(boards),
-        )
-        for name, boards in (("few", 1), ("many", MANY))
-    }  # fmt: skip
-    one, many = found["few"]["slices_per_second"], found["many"]["slices_per_second"]
-    return {"baud": baud, "boards": MANY, "one": found["few"], "many": found["many"],
-            "factor": round(many / one, 2)}  # fmt: skip
+def rate(times: Sequence[float], workers: int = 1) -> float:
+    """Return the cases per second by the times at which they were complete.
+
+    As many cases as there are workers start the clock: programs and engines are loaded by then.
+    """
+    return (len(times) - workers) / (times[-1] - times[workers - 1])
+
+
+def rate_together(processes: Sequence[Sequence[float]]) -> float:
+    """Return the cases per second of processes until the first of them had none left."""
+    end = min(times[-1] for times in processes)
+    return sum(rate([at for at in times if at <= end]) for times in processes)
 
 
 def _throughput(cases: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -314,8 +342,11 @@ def measure_killed_archive(folder: Path, count: int) -> dict[str, Any]:
     timed([*command, str(outs["one"]), "--part", "1/1"])
     kills = kill_parts([*command, str(outs["parts"])], PARTS, range(3, 8))
     with scheduler(folder, WORKERS) as (address, processes):
-        done, _ = completed(
-            [*command, str(outs["dask"]), "--dask", address], count // 5, processes[1].kill
+        done = Counter(
+            case
+            for case, _ in completed(
+                [*command, str(outs["dask"]), "--dask", address], count // 5, processes[1].kill
+            )
         )
     for out in outs.values():
         timed([*command, str(out), "--summary"])
@@ -377,25 +408,23 @@ def kill_parts(command: Sequence[str], parts: int, lines: range, delay: float = 
 
 def completed(
     command: Sequence[str], after: int = 0, event: Callable[[], None] = lambda: None
-) -> tuple[Counter[str], float]:
-    """Run a command of an archive; return how often it reported each case, and cases per second.
+) -> list[tuple[str, float]]:
+    """Run a command of an archive; return each case that it reported as complete, and when.
 
-    The first case starts the clock: programs and engines are loaded by then. `event` is called
-    after as many cases as `after` says. Raises GliosliceError if the command fails.
+    `event` is called after as many cases as `after` says. Raises GliosliceError if the command
+    fails.
     """
-    times: list[float] = []
-    done: Counter[str] = Counter()
+    done: list[tuple[str, float]] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if match := re.match(r"(\S+): complete", line):
-                times.append(time.monotonic())
-                done[match[1]] += 1
-                if len(times) == after:
+                done.append((match[1], time.monotonic()))
+                if len(done) == after:
                     event()
     if process.returncode:
         raise GliosliceError(f"{' '.join(command)}: exit code {process.returncode}")
-    return done, (len(times) - 1) / (times[-1] - times[0])
+    return done
 
 
 @contextmanager

@@ -49,7 +49,7 @@ LOCAL_SETTINGS = {
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
 }
-"""Nobody looks at what Dask measures of itself, for which its processes wake many times a second."""
+"""Nobody looks at what Dask measures of itself, for which it wakes its processes all the time."""
 
 RETRIES = 3
 """How often a task is repeated whose function raised; lost workers are counted by the scheduler."""

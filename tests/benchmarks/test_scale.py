@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import scale
+from benchmarks.scale_runs import rate, rate_together
 from glioslice.errors import GliosliceError
 
 COST = {
@@ -54,9 +55,21 @@ def test_what_was_measured_is_on_the_page() -> None:
     assert text.count("998 complete, 2 lost, 3 masks and 4 rows") == 2 and "5 reported" in text
     rates = {"slices": 100, "slices_per_second": 4.0, "cpu": 0.2}
     line = {"baud": 115200, "boards": 10, "one": rates, "many": rates, "factor": 9.4}
-    small = {"cases": 400, "one_per_s": 8.0, "two_per_s": 15.0, "factor": 1.88}
-    text = scale.speed_text({"load_before": 0.1, "boards": [line], "archive": small})
-    assert "115,200 baud" in text and "a factor of 9.4" in text and "a factor of 1.88" in text
+    small = {
+        "cases": 400, "workers": 2, "one_per_s": 8.0, "parts_per_s": 15.4, "parts_factor": 1.93,
+        "dask_per_s": 15.0, "dask_factor": 1.88,
+    }  # fmt: skip
+    text = scale.speed_text({"load_before": 0.1, "boards": line, "archives": {"small": small}})
+    assert "115,200 baud" in text and "a factor of 9.4" in text
+    assert "`--part` 15.40, a factor of 1.93" in text and "15.00, a factor of 1.88" in text
+
+
+def test_the_rate_of_two_processes_is_that_of_the_time_when_both_worked() -> None:
+    one = [10.0, 11.0, 12.0, 13.0]
+    assert rate(one) == 1.0
+    assert rate([0.0, 0.1, 1.0, 1.1, 2.0, 2.1], workers=2) == pytest.approx(2.0)
+    # Until 13 each does a case a second; then the other goes on alone, twice as fast.
+    assert rate_together([one, [11.0, 12.0, 13.0, 13.5, 14.0]]) == 2.0
 
 
 @pytest.mark.parametrize(
