@@ -9,24 +9,15 @@ shares the cases and says which are done.
 """
 
 import argparse
-import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from device.engine import Engine
-from device.segment import find_paths, segment
-from glioslice import cli
-from glioslice.cases import find_case, read_case
-from glioslice.cluster import (
-    COMPLETE,
-    FAILED,
-    Archive,
-    ArchiveCase,
-    ArchiveRow,
-    list_cases,
-    run_archive,
-)
+from device.segment import Segmentation, find_paths, segment
+from glioslice.cases import Case, find_case, read_case
+from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import REGIONS, to_scheme
@@ -83,9 +74,11 @@ def segment_archive(arguments: argparse.Namespace) -> None:
     )
     if not arguments.summary:
         load_engine(options)  # a wrong model or runtime is reported once, before the first case
-    output = "{}-mask.nii.gz"
-    archive = Archive(cases, options.out, options.method, output, COLUMNS, "segmented")
-    run_archive(archive, partial(segment_one, options), arguments)
+    archive = Archive(
+        cases, partial(segment_one, options), partial(write_one, options), options.out,
+        options.method, "{}-mask.nii.gz", COLUMNS, "segmented",
+    )  # fmt: skip
+    run_archive(archive, arguments)
 
 
 def _name(path: Path) -> str:
@@ -106,27 +99,25 @@ def load_engine(options: SegmentOptions) -> Engine:
     )
 
 
-def segment_one(options: SegmentOptions, case: ArchiveCase) -> ArchiveRow:
-    """Segment a case and write its files; a case that cannot be read is a row too.
+def segment_one(options: SegmentOptions, case: ArchiveCase) -> tuple[Case, Segmentation]:
+    """Read and segment a case."""
+    read = read_case(
+        case.path, options.missing, orientation=options.orientation, labels=options.edition
+    )
+    return read, segment(read.volumes, load_engine(options), raw=options.raw)
 
-    Raises OSError for files that cannot be written.
-    """
-    try:
-        started = time.monotonic()
-        read = read_case(
-            case.path, options.missing, orientation=options.orientation, labels=options.edition
-        )
-        result = segment(read.volumes, load_engine(options), raw=options.raw)
-    except (GliosliceError, OSError) as error:
-        return ArchiveRow(case.name, FAILED, error=cli.one_line(error))
+
+def write_one(
+    options: SegmentOptions, case: ArchiveCase, made: tuple[Case, Segmentation]
+) -> dict[str, Any]:
+    """Write the mask and the montage of a case; return its row's values."""
+    read, result = made
     mask = options.out / f"{case.name}-mask.nii.gz"
     write_mask(mask, to_scheme(result.labels, read.scheme), read.space)
     write_montage(mask.with_name(f"{case.name}-mask.png"), read.volumes, result.labels)
     dice = None if read.labels is None else region_dice(result.labels, read.labels)
-    values = {
+    return {
         "slices": len(result.milliseconds),
-        "seconds": round(time.monotonic() - started, 3),
         **{f"{region}_ml": ml for region, ml in volumes_ml(result.labels).items()},
         **{f"{region}_dice": value for region, value in (dice or {}).items()},
     }
-    return ArchiveRow(case.name, COMPLETE, values=values)

@@ -1,7 +1,7 @@
 """An archive of many cases: shared among processes by parts or through Dask, with one table.
 
     in_part("BraTS_0042", parse_part("3/16"))       # the same answer on every machine
-    run_archive(archive, function, arguments)       # as --part, --dask or --summary says
+    run_archive(archive, arguments)                 # as --part, --dask or --summary says
 
 A part is decided by a hash of the case's name alone, so it does not change when cases are added and
 no process needs to know of the others. A case NAME is done once NAME-result.json, the row of the
@@ -95,7 +95,11 @@ class ArchiveRow:
 
 @dataclass(frozen=True)
 class Archive:
-    """Cases and the folder of their outputs.
+    """Cases, what is done with each, and the folder of the outputs.
+
+    `make` reads a case and returns what is to be written; the errors that it raises, GliosliceError
+    and OSError, are those of this case. `write` writes it and returns values by column; its OSError
+    ends the archive. Both are pickled for the workers of a cluster.
 
     A case that was done by another `method`, the model and options that change outputs, is done
     again, and so is one without its `output`, a name with {} for the case's. `done` is what a
@@ -103,6 +107,8 @@ class Archive:
     """
 
     cases: Sequence[ArchiveCase]
+    make: Callable[[ArchiveCase], Any]
+    write: Callable[[ArchiveCase, Any], dict[str, Any]]
     out: Path
     method: str
     output: str
@@ -164,16 +170,8 @@ def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
     return [ArchiveCase(name, found[name].absolute()) for name in sorted(found)]
 
 
-def run_archive(
-    archive: Archive,
-    function: Callable[[ArchiveCase], ArchiveRow],
-    arguments: argparse.Namespace,
-) -> None:
-    """Do what --part, --dask or --summary asks; raises GliosliceError if a case failed.
-
-    `function` makes the outputs of a case and returns its row without the method. It returns a row
-    with an error for a case that cannot be read, and raises OSError where files cannot be written.
-    """
+def run_archive(archive: Archive, arguments: argparse.Namespace) -> None:
+    """Do what --part, --dask or --summary asks; raises GliosliceError if a case failed."""
     if arguments.summary:
         write_summary(archive)
         return
@@ -185,7 +183,7 @@ def run_archive(
     waiting = [case for case in cases if arguments.force or not is_done(archive, case.name)]
     print(f"{len(cases)} cases, {len(cases) - len(waiting)} done before", flush=True)
     failed = 0
-    for number, row in enumerate(_rows(archive, function, waiting, arguments.dask), 1):
+    for number, row in enumerate(_rows(archive, waiting, arguments.dask), 1):
         state = row.state if row.error is None else f"error: {row.error}"
         stream = sys.stdout if row.error is None else sys.stderr
         print(f"{row.case}: {state} ({number} of {len(waiting)})", file=stream, flush=True)
@@ -195,13 +193,10 @@ def run_archive(
 
 
 def _rows(
-    archive: Archive,
-    function: Callable[[ArchiveCase], ArchiveRow],
-    cases: Sequence[ArchiveCase],
-    scheduler: str | None,
+    archive: Archive, cases: Sequence[ArchiveCase], scheduler: str | None
 ) -> Iterator[ArchiveRow]:
     """Yield the rows of cases as they are done; each is in its file by then."""
-    do_case = partial(_do_case, function, replace(archive, cases=()))  # pickled for each case
+    do_case = partial(_do_case, replace(archive, cases=()))  # pickled for each batch
     if scheduler is None:
         yield from map(do_case, cases)
         return
@@ -214,10 +209,17 @@ def _rows(
         yield row
 
 
-def _do_case(
-    function: Callable[[ArchiveCase], ArchiveRow], archive: Archive, case: ArchiveCase
-) -> ArchiveRow:
-    row = replace(function(case), method=archive.method)
+def _do_case(archive: Archive, case: ArchiveCase) -> ArchiveRow:
+    """Make and write the outputs of a case, last its row."""
+    started = time.monotonic()
+    try:
+        made = archive.make(case)
+    except (GliosliceError, OSError) as error:
+        row = ArchiveRow(case.name, FAILED, archive.method, error=cli.one_line(error))
+    else:
+        values = archive.write(case, made)
+        values["seconds"] = round(time.monotonic() - started, 3)
+        row = ArchiveRow(case.name, COMPLETE, archive.method, values)
     write_json(row_path(archive, case.name), asdict(row))
     return row
 

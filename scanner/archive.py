@@ -11,27 +11,19 @@ are done.
 
 import argparse
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from glioslice import __version__, cli
-from glioslice.cluster import (
-    COMPLETE,
-    FAILED,
-    Archive,
-    ArchiveCase,
-    ArchiveRow,
-    list_cases,
-    run_archive,
-)
+from glioslice import __version__
+from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
 from scanner.brain_extraction import DEEPBET, NONE
-from scanner.case_files import RECORD, write_case
-from scanner.pipeline import prepare_case
+from scanner.case_files import RECORD, StudyLink, write_case
+from scanner.pipeline import Prepared, prepare_case
 from scanner.prepare import load_study
 
 logger = logging.getLogger(__name__)
@@ -72,8 +64,11 @@ def prepare_archive(arguments: argparse.Namespace) -> None:
     out = arguments.out.absolute()  # workers run elsewhere
     options = PrepareOptions(out, arguments.brain_extraction, arguments.keep_link)
     cases = list_cases((path.name, path) for path in study_folders(arguments.study_folder, out))
-    archive = Archive(cases, out, options.method, "{}/" + RECORD, COLUMNS, "prepared")
-    run_archive(archive, partial(prepare_one, options), arguments)
+    archive = Archive(
+        cases, partial(prepare_one, options), partial(write_one, options), out, options.method,
+        "{}/" + RECORD, COLUMNS, "prepared",
+    )  # fmt: skip
+    run_archive(archive, arguments)
 
 
 def study_folders(archive: Path, out: Path) -> Iterator[Path]:
@@ -90,23 +85,21 @@ def study_folders(archive: Path, out: Path) -> Iterator[Path]:
     yield from studies
 
 
-def prepare_one(options: PrepareOptions, case: ArchiveCase) -> ArchiveRow:
-    """Prepare a study and write its case; a study that is refused is a row too.
+def prepare_one(options: PrepareOptions, case: ArchiveCase) -> tuple[Prepared, StudyLink | None]:
+    """Read and prepare a study."""
+    sources, link = load_study(case.path, {}, progress=logger.info)
+    return prepare_case(sources, options.extraction), link
 
-    Raises OSError for files that cannot be written.
-    """
-    started = time.monotonic()
-    try:
-        sources, link = load_study(case.path, {}, progress=logger.info)
-        prepared = prepare_case(sources, options.extraction)
-    except (GliosliceError, OSError) as error:
-        return ArchiveRow(case.name, FAILED, error=cli.one_line(error))
+
+def write_one(
+    options: PrepareOptions, case: ArchiveCase, made: tuple[Prepared, StudyLink | None]
+) -> dict[str, Any]:
+    """Write the case of a study; return its row's values."""
+    prepared, link = made
     # What is there is unfinished, or made by another method: its row says no more than that.
     write_case(options.out / case.name, prepared, link if options.keep_link else None, force=True)
-    values = {
+    return {
         "sequences": " ".join(prepared.images),
         "brain_extraction": prepared.brain_method,
         "brain_ml": round(float(prepared.brain.sum()) / 1000, 1),
-        "seconds": round(time.monotonic() - started, 1),
     }
-    return ArchiveRow(case.name, COMPLETE, values=values)

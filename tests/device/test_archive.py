@@ -10,13 +10,15 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import distributed
 import pytest
 
 from benchmarks.scale_runs import SEGMENT, completed, kill_parts, scheduler
 from device import archive
 from device.segment import main
-from glioslice.cluster import Part, in_part, map_on_dask, parse_part
+from glioslice.cluster import LARGEST_BATCH, Part, in_part, map_on_dask, parse_part
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from tests.conftest import ROOT
@@ -263,6 +265,32 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         list(map_on_dask(str, [1], "tcp://127.0.0.1:9"))
     with pytest.raises(GliosliceError, match="no Dask scheduler replies at nonsense://"):
         list(map_on_dask(str, [1], "nonsense://"))
+
+
+def square(number: int) -> int:
+    """Stand for a small case; one of them is a bad one."""
+    if number == 40:
+        raise ValueError("forty")
+    return number * number
+
+
+@pytest.mark.slow
+def test_items_of_a_batch_are_reported_once_and_a_bad_one_alone_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes, submit = [], distributed.Client.submit
+
+    def counted(client: Any, function: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(arguments[1]))
+        return submit(client, function, *arguments, **options)
+
+    monkeypatch.setattr(distributed.Client, "submit", counted)
+    found = list(map_on_dask(square, range(100), "local"))
+    assert sorted(item for item, _ in found) == list(range(100))
+    results = dict(found)
+    assert repr(results.pop(40)) == "ValueError('forty')"
+    assert all(result == item * item for item, result in results.items())
+    assert sizes[0] == 1 and max(sizes) == LARGEST_BATCH  # until it is known how long one takes
 
 
 def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

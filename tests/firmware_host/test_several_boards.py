@@ -22,10 +22,15 @@ from typing import Any
 import pytest
 
 from benchmarks.scale_runs import children_of, stream_and_kill
-from firmware_host import handshake, interrupts, outputs, pooled_cases, stream
+from firmware_host import batch, handshake, interrupts, outputs, pooled_cases, stream
+from firmware_host.batch import CasePlan
 from firmware_host.board_pool import Task, TaskQueue
 from firmware_host.board_table import BoardRow, format_boards
+from firmware_host.options import parse_options
+from firmware_host.pooled_cases import READ_AHEAD, CaseReader
 from firmware_host.shared_case import spans
+from glioslice.cases import Case
+from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 from tests.firmware_host.commands import (
     STREAM,
@@ -115,6 +120,53 @@ def test_an_idle_board_waits_for_what_others_may_give_back() -> None:
     assert taken == [task]
     queue.stop()
     assert queue.take("a") is None
+
+
+def test_cases_are_read_ahead_in_order_and_few_at_a_time(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = parse_options([str(cases), "--port", LINE, "--boards", "2"])
+    plans = batch.plan_cases(arguments, tmp_path)
+    begun: list[str] = []
+    read_planned = batch.read_planned
+
+    def counted(plan: CasePlan, arguments: argparse.Namespace) -> Case:
+        begun.append(plan.name)
+        return read_planned(plan, arguments)
+
+    monkeypatch.setattr(batch, "read_planned", counted)
+    names = [plan.name for plan in plans]
+    with CaseReader(plans, arguments) as reader:
+        assert reader.read(plans[0]).name == names[0]
+        assert reader.read(plans[2]).name == names[2]
+        assert reader.read(plans[0]).name == names[0]  # it was given back
+    ahead = set(begun) - {names[0], names[2]}
+    assert ahead <= {*names[1 : 3 + READ_AHEAD]} and begun.count(names[0]) == 2
+    assert begun[0] == names[0] and max(Counter(begun[1:]).values()) == 1
+    broken = replace(plans[1], path=tmp_path / "nowhere")
+    with CaseReader([broken], arguments) as reader, pytest.raises(GliosliceError, match="nowhere"):
+        reader.read(broken)
+
+
+@pytest.mark.slow
+def test_the_link_is_not_idle_while_files_are_written(
+    few: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write = outputs.write_outputs
+
+    def slowly(*content: Any) -> list[str]:
+        time.sleep(1.5)
+        return write(*content)
+
+    monkeypatch.setattr(outputs, "write_outputs", slowly)
+    options = (few, "--port", LINE, "--boards", 1, "--output", tmp_path, "--json")
+    stream.main([str(option) for option in options])
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    order = [(one["event"], one["case"]) for one in events if one["event"] in ("begin", "case")]
+    assert order.index(("begin", "Case_01")) < order.index(("case", "Case_00"))
+    assert order.index(("case", "Case_00")) < order.index(("begin", "Case_02"))  # two at most
+    assert masks(tmp_path) == {name: alone[name] for name in masks_of_few(few)}
 
 
 @pytest.mark.parametrize(("slices", "boards"), [(1, 4), (140, 4), (155, 10), (7, 1)])
