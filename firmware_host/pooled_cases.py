@@ -174,7 +174,7 @@ class BoardReporter(Reporter):
 class CaseReader:
     """Reads cases in the order of `plans`, the next ones while boards are busy; for any thread.
 
-    Its threads end with the block, which first waits for a case that is just being read.
+    It begins at once. Its threads end with the block, which waits for what is just being read.
     """
 
     def __init__(self, plans: Sequence[CasePlan], arguments: argparse.Namespace) -> None:
@@ -182,6 +182,7 @@ class CaseReader:
         self._left = deque(plans)
         self._begun: dict[str, Future[Case]] = {}
         self._threads = ThreadPoolExecutor(READERS, "case-reader")
+        self._read_ahead()
 
     def __enter__(self) -> "CaseReader":
         """Return the reader."""
@@ -195,14 +196,17 @@ class CaseReader:
         """Return a case, and begin to read those that follow; raises GliosliceError."""
         with self._lock:
             future = self._begun.pop(plan.name, None)
-            if future is None:  # one that was given back, or nothing was read ahead yet
+            if future is None:  # one that was given back, or that has not had its turn
                 with suppress(ValueError):
                     self._left.remove(plan)
                 future = self._begin(plan)
-            while self._left and len(self._begun) < READ_AHEAD:
-                following = self._left.popleft()
-                self._begun[following.name] = self._begin(following)
+            self._read_ahead()
         return future.result()
+
+    def _read_ahead(self) -> None:
+        while self._left and len(self._begun) < READ_AHEAD:
+            plan = self._left.popleft()
+            self._begun[plan.name] = self._begin(plan)
 
     def _begin(self, plan: CasePlan) -> "Future[Case]":
         return self._threads.submit(batch.read_planned, plan, self._arguments)

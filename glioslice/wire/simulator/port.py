@@ -17,6 +17,7 @@ import select
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -132,7 +133,9 @@ class SimPort:
         self._first_rate = self._near_rate = baud or BAUD
         self._plugged = True
         self._out_at = self._in_at = math.inf if quality.unplug else -math.inf
-        self._outgoing, self._incoming, self._unread = bytearray(), bytearray(), bytearray()
+        self._outgoing: deque[bytes] = deque()  # the writes that are not sent yet
+        self._waiting = 0  # their bytes
+        self._incoming, self._unread = bytearray(), bytearray()
         self._changed = threading.Condition()
         self._ended = self._closing = self._closed = False
         self._exit: int | None = None
@@ -185,13 +188,16 @@ class SimPort:
 
     def write(self, data: bytes) -> None:
         """Write all of `data`, waiting while the buffer is full."""
+        if not data:
+            return
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self._outgoing) < WRITE_BUFFER or self._ended or not self._plugged
+                lambda: self._waiting < WRITE_BUFFER or self._ended or not self._plugged
             )
             if self._ended or not self._plugged:
                 raise self._line_lost()
-            self._outgoing += data
+            self._outgoing.append(data)
+            self._waiting += len(data)
             if not self._up.room(time.monotonic()):
                 return  # the thread wakes when the line is free
         with suppress(BlockingIOError):  # a full pipe wakes the thread as well
@@ -296,16 +302,14 @@ class SimPort:
                 return True
             garbled = self._near_rate != far_rate or far_rate > max(self._quality.baud, BAUD)
             self._up.baud = min(self._near_rate, self._quality.baud)
-            waited = len(self._outgoing)
+            waited = self._waiting
             while room := self._up.room(now):  # more than once where this thread was kept waiting
-                waiting = bytes(self._outgoing[:room])
-                del self._outgoing[:room]
+                waiting = self._take_outgoing(room)
                 self._up.put(waiting, now, garbled)
                 if not waiting:
                     break
             up = self._up.take(now)
-            left = len(self._outgoing)
-            drained = waited >= WRITE_BUFFER > left or (waited and not left)
+            drained = waited >= WRITE_BUFFER > self._waiting or (waited and not self._waiting)
         self._unread += up[: READ_BUFFER - len(self._unread)]
         if self._unread:  # a pseudo-terminal accepts a quarter of what a UART's buffer would
             with suppress(BlockingIOError):
@@ -326,10 +330,21 @@ class SimPort:
                 self._changed.notify_all()
         return not self._down.in_transit
 
+    def _take_outgoing(self, room: int) -> bytes:
+        """Return the first `room` bytes of the oldest write, whose last byte waits for no other."""
+        if not self._outgoing:
+            return b""
+        piece, rest = self._outgoing[0][:room], self._outgoing.popleft()[room:]
+        if rest:
+            self._outgoing.appendleft(rest)
+        self._waiting -= len(piece)
+        return piece
+
     def _lose_everything(self) -> None:
         """Lose what is in transit, and what the process goes on to write."""
         for lost in (self._outgoing, self._incoming, self._unread):
             lost.clear()
+        self._waiting = 0
         for lane in (self._up, self._down):
             lane.in_transit.clear()
         while self._read_far(READ_BUFFER):
