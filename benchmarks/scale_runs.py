@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -281,7 +281,7 @@ def stream_and_kill(
             complete += event["event"] == "case" and event["state"] == "complete"
             if event["event"] == "begin" and complete // every > kills:
                 boards = children_of(process.pid)
-                if boards:
+                with suppress(IndexError, ProcessLookupError):  # it has just ended: the next one
                     os.kill(random.choice(boards), signal.SIGKILL)
                     kills += 1
     return kept, kills
@@ -307,11 +307,11 @@ def measure_killed_boards(folder: Path, count: int) -> dict[str, Any]:
 
 
 def children_of(process: int) -> list[int]:
-    """Return the ids of the processes that a process has started."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in listed.stdout.split()]
+    """Return the ids of the processes that a process has started and that have not ended."""
+    command = ["ps", "-o", "pid=,state=", "--ppid", str(process)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = (line.split() for line in listed.stdout.splitlines())
+    return [int(pid) for pid, state in found if state != "Z"]
 
 
 def different_masks(wanted: Path, out: Path) -> int:
