@@ -361,19 +361,25 @@ def check_interrupted(out: Path, alone: dict[str, bytes]) -> None:
 
 
 class Moment:
-    """Counts the lines that the main thread runs in a pool; signals at line `at` and two others."""
+    """Counts the lines that the main thread runs in a pool; signals at line `at` and two others.
+
+    A line that is repeated counts once: how often the main thread looks depends on the machine.
+    """
 
     FILES = ("board_pool.py", "pooled_cases.py", "batch.py", "board_table.py")
 
     def __init__(self, at: int | None) -> None:
         self.at, self.lines = at, 0
+        self.seen: set[tuple[object, int]] = set()
 
     def trace(self, frame: FrameType, event: str, _value: object) -> Callable[..., Any] | None:
         if not frame.f_code.co_filename.endswith(self.FILES):
             return None
         if frame.f_code is pooled_cases._run_pool.__code__ and event == "call":
             self.lines = 1
-        if self.lines and event == "line":
+        place = (frame.f_code, frame.f_lineno)
+        if self.lines and event == "line" and place not in self.seen:
+            self.seen.add(place)
             self.lines += 1
             if self.at is not None and self.lines in (self.at, self.at + 1, self.at + 9):
                 os.kill(os.getpid(), signal.SIGINT)
