@@ -111,7 +111,7 @@ def cost_table(cost: Mapping[str, Any]) -> str:
     """Return what a case costs."""
     rows = [
         ("segmenting on this machine", f"{cost['segment_cpu_s']:.1f} CPU seconds, one core"),
-        ("streaming: the host", f"{cost['host_cpu_s']:.1f} CPU seconds"),
+        ("streaming: the host and the simulated line", f"{cost['host_cpu_s']:.1f} CPU seconds"),
         ("streaming: the board's process, here", f"{cost['board_cpu_s']:.1f} CPU seconds"),
         ("files read", f"{cost['read_mb']:.1f} MB"),
         ("files written by `segment`", f"{cost['segment_written_mb']:.2f} MB"),
