@@ -75,7 +75,7 @@ def segment_archive(arguments: argparse.Namespace) -> None:
     if not arguments.summary:
         load_engine(options)  # a wrong model or runtime is reported once, before the first case
     archive = Archive(
-        cases, partial(segment_one, options), partial(write_one, options), options.out,
+        cases, partial(segment_one, options), partial(write_segmented, options), options.out,
         options.method, "{}-mask.nii.gz", COLUMNS, "segmented",
     )  # fmt: skip
     run_archive(archive, arguments)
@@ -107,7 +107,7 @@ def segment_one(options: SegmentOptions, case: ArchiveCase) -> tuple[Case, Segme
     return read, segment(read.volumes, load_engine(options), raw=options.raw)
 
 
-def write_one(
+def write_segmented(
     options: SegmentOptions, case: ArchiveCase, made: tuple[Case, Segmentation]
 ) -> dict[str, Any]:
     """Write the mask and the montage of a case; return its row's values."""

@@ -249,7 +249,7 @@ class FolderWorkload:
         observer = PageObserver(self._page if on_page else None)
         try:
             job = self._start(board, connection, hello, content, reporter)
-            run.receive_masks(
+            run.receive_case(
                 connection, job, content.outputs, self._arguments.baud, reporter, observer
             )
             received = ReceivedCase(job, connection.counts, reporter, observer)
@@ -268,7 +268,7 @@ class FolderWorkload:
         if received is None:
             return
         try:
-            result = run.write_files(
+            result = run.write_case_files(
                 received.counts, received.job, content.outputs, received.reporter, received.observer
             )
         finally:

@@ -211,15 +211,15 @@ def finish_stream(
 ) -> StreamResult:
     """Receive the masks of a run that has started, and write its files; `baud` is a fixed rate.
 
-    Raises what `receive_masks` and `write_files` raise. An interrupt during the last files is left
-    to the caller (`interrupts.check`).
+    Raises what `receive_case` and `write_case_files` raise. An interrupt during the last files is
+    left to the caller (`interrupts.check`).
     """
     with interrupts.deferred():
-        receive_masks(connection, job, paths, baud, reporter, observer)
-        return write_files(connection.counts, job, paths, reporter, observer)
+        receive_case(connection, job, paths, baud, reporter, observer)
+        return write_case_files(connection.counts, job, paths, reporter, observer)
 
 
-def receive_masks(
+def receive_case(
     connection: Connection,
     job: StreamJob,
     paths: OutputPaths,
@@ -246,7 +246,7 @@ def receive_masks(
             keep_partial(connection.counts, job, paths, reporter, observer, error)
 
 
-def write_files(
+def write_case_files(
     counts: Counts,
     job: StreamJob,
     paths: OutputPaths,

@@ -30,7 +30,6 @@ from typing import Any, TypeVar
 from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import UNFINISHED, check_folder, read_json, write_bytes, write_json
-from glioslice.malloc import configure_malloc
 
 logger = logging.getLogger(__name__)
 
@@ -348,7 +347,7 @@ def _do_batch(
     function: Callable[[Item], Result], batch: Sequence[Item]
 ) -> tuple[list[Result], float]:
     """Return the results of a batch on a worker, and the seconds that it took."""
-    configure_malloc()
+    cli.configure_malloc()
     started = time.monotonic()
     return [function(item) for item in batch], time.monotonic() - started
 

@@ -65,7 +65,7 @@ def prepare_archive(arguments: argparse.Namespace) -> None:
     options = PrepareOptions(out, arguments.brain_extraction, arguments.keep_link)
     cases = list_cases((path.name, path) for path in study_folders(arguments.study_folder, out))
     archive = Archive(
-        cases, partial(prepare_one, options), partial(write_one, options), out, options.method,
+        cases, partial(prepare_one, options), partial(write_prepared, options), out, options.method,
         "{}/" + RECORD, COLUMNS, "prepared",
     )  # fmt: skip
     run_archive(archive, arguments)
@@ -91,7 +91,7 @@ def prepare_one(options: PrepareOptions, case: ArchiveCase) -> tuple[Prepared, S
     return prepare_case(sources, options.extraction), link
 
 
-def write_one(
+def write_prepared(
     options: PrepareOptions, case: ArchiveCase, made: tuple[Prepared, StudyLink | None]
 ) -> dict[str, Any]:
     """Write the case of a study; return its row's values."""
