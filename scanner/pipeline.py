@@ -11,7 +11,7 @@ from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
 from scanner.brain_extraction import DEEPBET, HD_BET, Brain, brain_montage, extract_brain
 from scanner.quality_control import Quality, judge
-from scanner.registration import Registration, align_to_reference, register, within
+from scanner.registration import Registration, align_to_reference, make_target, register, within
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -82,11 +82,12 @@ def prepare_case(
     on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
     matrices: dict[str, Matrix] = {"t1ce": np.eye(4)}
     quality = {}
+    target = make_target(t1ce, on_t1ce)
     for modality in MODALITIES:
         if modality in sources and modality != "t1ce":
             title = MODALITY_TITLES[modality]
             progress(f"registering {title} to T1ce")
-            registration = register(t1ce, sources[modality], on_t1ce)
+            registration = register(target, sources[modality])
             quality[modality] = check_registration(
                 title, t1ce, sources[modality], brain, registration
             )

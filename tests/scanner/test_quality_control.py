@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.scanner_studies import Acquisition, limb, random_pose, rigid
 from scanner.quality_control import Quality, edge_agreement, judge
-from scanner.registration import Registration, register
+from scanner.registration import Registration, make_target, register
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -56,7 +56,7 @@ def searched(seed: int, moving: Volume) -> Quality:
     """What is measured on a registration that the search found."""
     volume, (mask, grid) = fixed(seed).volume, brain(seed)
     on_fixed = region_on_grid(mask, grid, volume.grid, np.eye(4))
-    return judge(volume, moving, mask, grid, register(volume, moving, on_fixed))
+    return judge(volume, moving, mask, grid, register(make_target(volume, on_fixed), moving))
 
 
 def right() -> Iterator[tuple[str, Quality]]:
@@ -103,6 +103,15 @@ def test_broken_registrations_are_refused() -> None:
     found = list(wrong())
     assert len(found) == 14
     assert [(name, q) for name, q in found if not q.problems] == []
+
+
+def test_a_search_ends_at_the_same_place_each_time() -> None:
+    volume, (mask, grid) = fixed(0).volume, brain(0)
+    on_fixed = region_on_grid(mask, grid, volume.grid, np.eye(4))
+    moving = scan(phantom_head(0), replace(FLAIR, pose=FAR, **WIDE)).volume
+    target = make_target(volume, on_fixed)
+    found = [register(target, moving).matrix.tobytes() for _ in range(2)]
+    assert len(set(found)) == 1
 
 
 def test_a_search_that_makes_it_worse_is_refused() -> None:
