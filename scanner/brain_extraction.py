@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from glioslice.cases import MAX_BRAIN_ML
+from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.sanity_checks import measure_shape
 from scanner import NOTICE
@@ -132,7 +133,8 @@ def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
             "use deepbet or name a mask's file"
         )
     else:
-        brain = _by_network(t1ce, method)
+        check_network(method)
+        brain = (_deepbet if method == DEEPBET else _hd_bet)(t1ce)
     problems = brain_problems(brain, t1ce)
     if problems:
         raise GliosliceError(
@@ -180,24 +182,18 @@ def _from_file(path: Path, t1ce: Volume) -> Brain:
     return Brain(found, t1ce.grid, "mask from a file")
 
 
-def _by_network(t1ce: Volume, method: str) -> Brain:
-    check_network(method)
-    try:
-        return (_deepbet if method == DEEPBET else _hd_bet)(t1ce)
-    except (AssertionError, ValueError, IndexError, RuntimeError):  # an empty first mask
-        raise GliosliceError(
-            f"T1ce: {method} found no brain; is it a whole head? --brain-extraction FILE takes a "
-            "mask"
-        ) from None
-
-
 def _deepbet(t1ce: Volume) -> Brain:
     """Run deepbet on a copy with cubes of 1 mm."""
     from deepbet.bet import BrainExtraction
 
     grid = isotropic(t1ce.grid)
     image = nib.Nifti1Image(resample(t1ce, grid, np.eye(4)), grid.affine)
-    _, mask, _ = BrainExtraction(no_gpu=True).run(image)
+    try:
+        _, mask, _ = BrainExtraction(no_gpu=True).run(image)
+    except (AssertionError, ValueError, IndexError, RuntimeError):  # an empty first mask
+        raise GliosliceError(
+            "T1ce: deepbet found no brain; is it a whole head? --brain-extraction FILE takes a mask"
+        ) from None
     return Brain(np.asarray(mask.dataobj) > 0, grid, DEEPBET)
 
 
@@ -223,8 +219,13 @@ def _hd_bet(t1ce: Volume) -> Brain:
     tiny = torch.finfo(torch.float32).tiny
     network, _ = config().get_network(train=False)
     network.load_state_dict({name: w.masked_fill(w.abs() < tiny, 0) for name, w in weights.items()})
-    with torch.no_grad():
-        share = network(torch.from_numpy(scores)[None, None])[0, 1].numpy()
+    try:
+        with torch.no_grad():
+            share = network(torch.from_numpy(scores)[None, None])[0, 1].numpy()
+    except RuntimeError as error:  # torch has no class for an allocation that fails
+        raise GliosliceError(
+            f"{HD_BET} needs about 3 GB of memory ({one_line(error)}); use {DEEPBET}"
+        ) from None
     z, y, x = voxels.shape
     mask = share[:z, :y, :x].T > 0.5
     return Brain(largest_part(mask), Grid((x, y, z), head.affine), HD_BET)

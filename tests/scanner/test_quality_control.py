@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.scanner_studies import Acquisition, limb, random_pose, rigid
 from scanner.quality_control import Quality, edge_agreement, judge
-from scanner.registration import Registration, make_target, register
+from scanner.registration import Registration, make_target, register, within
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -103,6 +103,16 @@ def test_broken_registrations_are_refused() -> None:
     found = list(wrong())
     assert len(found) == 14
     assert [(name, q) for name, q in found if not q.problems] == []
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (20, 9, 14), (38, 28, 18)])
+def test_what_is_near_a_region_is_measured_near_it_alone(corner: tuple[int, int, int]) -> None:
+    region = np.zeros((40, 30, 20), bool)
+    region[corner] = True
+    grid = Grid(region.shape, np.diag([-1.0, -1.5, 3.0, 1.0]))
+    offset = (np.indices(region.shape).T - corner) * grid.spacing
+    assert ((np.linalg.norm(offset, axis=-1) <= 7.0) == within(region, grid, 7.0).T).all()
+    assert not within(region & False, grid, 7.0).any()
 
 
 def test_a_search_ends_at_the_same_place_each_time() -> None:
