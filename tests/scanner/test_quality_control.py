@@ -109,7 +109,7 @@ def test_broken_registrations_are_refused() -> None:
 def test_what_is_near_a_region_is_measured_near_it_alone(corner: tuple[int, int, int]) -> None:
     region = np.zeros((40, 30, 20), bool)
     region[corner] = True
-    grid = Grid(region.shape, np.diag([-1.0, -1.5, 3.0, 1.0]))
+    grid = Grid((40, 30, 20), np.diag([-1.0, -1.5, 3.0, 1.0]))
     offset = (np.indices(region.shape).T - corner) * grid.spacing
     assert ((np.linalg.norm(offset, axis=-1) <= 7.0) == within(region, grid, 7.0).T).all()
     assert not within(region & False, grid, 7.0).any()
