@@ -1,6 +1,7 @@
 """Measure the way from a scanner's series to a mask in its space, for docs/from-scanner.md.
 
     python benchmarks/scanner_studies.py --data ../shared/data/brats PATIENT ...   # and measure
+    python benchmarks/scanner_studies.py --time         # time and memory of `glioslice prepare`
     python benchmarks/scanner_studies.py                # write the page from the committed tables
 
 A simulated scanner puts a skull around each patient's brain, turns and shifts the head before each
@@ -11,22 +12,29 @@ experts' mask in that space. A third way leaves the head in the pose of T1ce and
 what the alignment to the reference is worth. `benchmarks/studies/` holds a row for each study, and
 one for each registration that quality control judged, right or broken on purpose. A study that has
 its rows already is not measured again: delete its rows, or the files, to do that.
+
+`--time` runs `glioslice prepare` on the DICOM series of a phantom, once for each thickness and way
+of brain extraction that is installed. Nothing else should run on the machine: some five minutes.
 """
 
 import argparse
 import csv
 import resource
+import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import ROOT
-from benchmarks.pages import fill, table
+from benchmarks.pages import fill, processor, table
+from benchmarks.scale_runs import timed
 from device.engine import Engine
 from device.segment import segment
 from glioslice import cli
@@ -36,12 +44,14 @@ from glioslice.files import atomic_path
 from glioslice.labels import REGIONS
 from glioslice.metrics import dice, region_dice
 from glioslice.model_card import find_model
-from glioslice.nifti import Space
+from glioslice.nifti import Space, read_nifti
 from glioslice.phantom.skull import add_skull
 from glioslice.preprocessing import brain_mask
+from scanner.brain_extraction import DEEPBET, HD_BET, NEEDS
+from scanner.case_files import read_spaces
 from scanner.pipeline import Prepared, SourceSpace, prepare_case, resample_sources
 from scanner.quality_control import Quality, judge
-from scanner.registration import Registration, register
+from scanner.registration import Registration, make_target, register
 from scanner.restore import restore_labels
 from scanner.volumes import (
     TO_LPS,
@@ -79,6 +89,9 @@ FIELDS = (
 QUALITY_FIELDS = (
     "case", "mm", "sequence", "fault", "coverage", "edges", "peak", "gain", "angle", "shift"
 )  # fmt: skip
+TIME_FIELDS = (
+    "machine", "mm", "extraction", "wall_seconds", "cpu_seconds", "peak_mb", "brain_dice"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,16 +114,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--mm", type=int, nargs="+", choices=THICKNESS, default=THICKNESS, metavar="MM",
         help="thickness of the slices, all of 1, 3 and 5 without it",
     )  # fmt: skip
+    parser.add_argument(
+        "--time", action="store_true", help="measure time and memory on the series of a phantom"
+    )
     cli.run(run_command, parser.parse_args(argv))
 
 
 def run_command(arguments: argparse.Namespace) -> None:
     """Measure the patients, if any are named, and write the page."""
+    if arguments.time:
+        write_table("times", TIME_FIELDS, measure_times(arguments.mm))
     if bool(arguments.patients) != bool(arguments.data):
         raise GliosliceError("name --data and the patients in it, or neither")
     if arguments.patients:
         measure([arguments.data / name for name in arguments.patients], arguments.mm)
-    fill(PAGE, {"scanner": study_table(), "pose": pose_table(), "quality": quality_table()})
+    fill(
+        PAGE,
+        {
+            "scanner": study_table(),
+            "pose": pose_table(),
+            "quality": quality_table(),
+            "times": time_table(),
+        },
+    )
     print(f"written: {PAGE.name}")
 
 
@@ -357,13 +383,14 @@ def broken(
     t1ce: Volume, flair: Volume, brain: NDArray[np.bool_], foreign: Volume | None
 ) -> Iterator[tuple[str, Volume, Registration]]:
     """Yield each fault: a FLAIR that does not belong on this T1ce, or does not lie on it."""
+    target = make_target(t1ce, brain)
     mirrored = Volume(flair.voxels[::-1].copy(), flair.grid)
-    yield "mirrored left to right", mirrored, register(t1ce, mirrored, brain)
+    yield "mirrored left to right", mirrored, register(target, mirrored)
     half = flair.voxels.copy()
     half[..., : half.shape[2] // 2] = 0
     lower = Volume(half, flair.grid)
-    yield "half a head", lower, register(t1ce, lower, brain)
-    right = register(t1ce, flair, brain)
+    yield "half a head", lower, register(target, lower)
+    right = register(target, flair)
     for degrees, mm in ((3.0, 3.0), (6.0, 8.0)):
         off = rigid(np.array([1.0, 0.5, 0.2]), degrees, np.array([0.3, 1.0, 0.5]), mm)
         yield (
@@ -372,9 +399,9 @@ def broken(
             replace(right, matrix=right.matrix @ off),
         )
     cylinder = Volume(limb(flair), flair.grid)
-    yield "a limb", cylinder, register(t1ce, cylinder, brain)
+    yield "a limb", cylinder, register(target, cylinder)
     if foreign is not None:
-        yield "another patient", foreign, register(t1ce, foreign, brain)
+        yield "another patient", foreign, register(target, foreign)
 
 
 def limb(like: Volume) -> Voxels:
@@ -444,6 +471,60 @@ def pose_table() -> str:
                 _signed(float(np.mean(aligned) - np.mean(centred))),
             ))  # fmt: skip
     return table(head, lines)
+
+
+def measure_times(thickness_mm: Sequence[int]) -> list[dict[str, object]]:
+    """Return a row for each study of a phantom and each way of brain extraction."""
+    from tests.scanner import simulated_scanner as simulated
+
+    installed = [way for way in (DEEPBET, HD_BET) if all(map(find_spec, NEEDS[way]))]
+    head = simulated.phantom_head(0)
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for thickness in cli.track(sorted(thickness_mm), "thicknesses"):
+            rng = np.random.default_rng(thickness)
+            protocols = [
+                replace(protocol, thickness=float(thickness), pose=random_pose(rng))
+                for protocol in (simulated.T1, simulated.T1CE, simulated.T2, simulated.FLAIR)
+            ]
+            study = Path(temporary, f"study-{thickness}")
+            series = simulated.write_study(study, head, protocols)
+            for way in installed:
+                case = Path(temporary, f"{way}-{thickness}")
+                wall, cpu, peak = timed([
+                    sys.executable, "-m", "scanner.prepare", str(study), "--out", str(case),
+                    "--brain-extraction", way,
+                ])  # fmt: skip
+                grid, spaces = read_spaces(case)
+                to_head = series["t1ce"].pose @ spaces["t1ce"].matrix
+                image, _ = read_nifti(case / f"{case.name}_t1ce.nii.gz")
+                brain = region_on_grid(head.brain, head.grid, grid, to_head)
+                rows.append({
+                    "machine": processor(), "mm": thickness, "extraction": way,
+                    "wall_seconds": wall, "cpu_seconds": cpu, "peak_mb": peak,
+                    "brain_dice": dice(brain, image[0] > 0),
+                })  # fmt: skip
+    return rows
+
+
+def time_table() -> str:
+    """Return time and memory of a study for docs/from-scanner.md."""
+    rows = _read("times")
+    if not rows:
+        return "Not measured yet: `python benchmarks/scanner_studies.py --time` writes the table."
+    head = (
+        "slices", "brain extraction", "wall time", "CPU time", "peak memory",
+        "Dice of the brain mask",
+    )  # fmt: skip
+    lines = [
+        (
+            f"{row['mm']} mm", row["extraction"], f"{float(row['wall_seconds']):.0f} s",
+            f"{float(row['cpu_seconds']):.0f} s", f"{float(row['peak_mb']) / 1000:.1f} GB",
+            f"{float(row['brain_dice']):.3f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    return f"{table(head, lines)}\n\nMeasured on {rows[0]['machine']}."
 
 
 def _signed(value: float) -> str:

