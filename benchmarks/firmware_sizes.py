@@ -79,7 +79,7 @@ class PartSize:
 
 @dataclass(frozen=True)
 class SliceCost:
-    """What the golden slices cost a board: instructions of the dearest one, bytes of stack."""
+    """What a golden slice costs a board: instructions of the most expensive one, bytes of stack."""
 
     board: str
     instructions: int

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--no-mirroring", action="store_true",
-        help="run the network once a slice, even if the model's card asks for mirroring",
+        help="run the network once per slice, even if the model's card asks for mirroring",
     )  # fmt: skip
     add_missing_option(parser)
     parser.add_argument("--quiet", action="store_true", help="log errors only")

@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="default: 60")
     parser.add_argument("--max-ms", type=float, metavar="MS", help="fail if p99 of a slice is more")
-    parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
+    parser.add_argument(
+        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
+    )
     parser.add_argument("--reference", type=Path, metavar="FILE", help="a .tflite to compare with")
     parser.add_argument("--boards", type=Path, metavar="FOLDER", help="where baseline files are")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")

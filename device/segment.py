@@ -114,11 +114,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--no-mirroring", action="store_true",
-        help="run the network once a slice, even if the model's card asks for mirroring",
+        help="run the network once per slice, even if the model's card asks for mirroring",
     )  # fmt: skip
     add_missing_option(parser)
     parser.add_argument(
-        "--force", action="store_true", help="overwrite existing files; --part, --dask: repeat"
+        "--force",
+        action="store_true",
+        help="overwrite existing files; with --part or --dask, repeat the cases that are done",
     )
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument(

@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("--delegate", help="an accelerator's library, such as libedgetpu.so.1")
+    parser.add_argument(
+        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     cli.run(selftest, parser.parse_args(argv))
 

@@ -3,11 +3,11 @@
     pool = BoardPool(addresses, command, arguments, reporter)
     pool.run(lambda hello: [Task("Ada", plan), ...], workload)    # until all are done or failed
 
-A thread serves each board. It connects, takes one task after another, and connects again if the
-link is lost or the board has restarted. Another thread of the board writes the files of the last
-task meanwhile. A task that was given back goes to a board that has not
-failed on it, if one is connected. No task is started before every board has replied or failed to,
-so that boards with different models are refused before anything is written.
+Each board has a thread that connects, runs one task after another, and connects again if the link
+is lost or the board has restarted. A second thread of the board writes the files of the last task
+meanwhile. A task that was given back goes to a board that has not failed on it, if one is
+connected. No task is started before every board has replied or failed to, so that boards with
+different models are refused before anything is written.
 """
 
 import argparse

@@ -108,7 +108,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="show the run live in the browser, on this HTTP port",
     )  # fmt: skip
     format_ = outputs.add_mutually_exclusive_group()
-    format_.add_argument("--json", action="store_true", help="print one JSON object a line")
+    format_.add_argument("--json", action="store_true", help="print one JSON object per line")
     format_.add_argument("--quiet", action="store_true", help="print errors only")
 
 

@@ -6,7 +6,7 @@
         reporter.result("mask: m.nii.gz")
 
 Results go to stdout, progress to stderr; what happens on the link is logged. With `--json`, stdout
-carries one JSON object a line and nothing else:
+carries one JSON object per line and nothing else:
 
     page      url
     line      said: a log message of the link, or a warning
@@ -231,7 +231,7 @@ class TextReporter(Reporter):
 
 
 class JsonReporter(Reporter):
-    """Reports to a program: one JSON object a line."""
+    """Reports to a program: one JSON object per line."""
 
     def __init__(self) -> None:
         self._lock, self._ended = threading.Lock(), False

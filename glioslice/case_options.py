@@ -12,7 +12,7 @@ from glioslice.labels import EDITIONS
 
 def add_case_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `named_files` and `read_source` to a command."""
-    group = parser.add_argument_group("what the files do not tell")
+    group = parser.add_argument_group("what the files do not state")
     for modality in MODALITIES:
         group.add_argument(f"--{modality}", type=Path, metavar="FILE", help="in place of CASE")
     group.add_argument(

@@ -6,7 +6,8 @@
 A command is an entry point of the group `glioslice.commands`: a module whose `main()` reads
 `sys.argv`. Commands whose module is not installed, as on a board, are not listed. Results go to
 stdout; progress, warnings and logs go to stderr. Exit codes: 0 for success, 2 for an error (one
-line on stderr), 130 after Ctrl-C.
+line on stderr), 130 after Ctrl-C. Commands that handle many slices or volumes call
+`configure_malloc`.
 """
 
 import argparse

@@ -9,10 +9,10 @@
 
 Suffixes may be upper or lower case, files `.nii` or `.nii.gz`. The mask is optional.
 
-T1 and T2 may be missing without further ado. FLAIR and T1ce show what the masks are made of, so a
-case without one of them is refused unless `--missing` names it. The same option leaves out a file
-that is there but bad. The network sees zeros after z-scores, as in training, where modalities were
-dropped at random. docs/accuracy.md has what each subset costs.
+T1 and T2 may be missing: that is only a warning. Without FLAIR or T1ce the masks are unreliable, so
+such a case is refused unless `--missing` names what is missing. The same option leaves out a file
+that is present but bad. The network sees zeros after z-scores, as in training, where modalities
+were dropped at random. docs/accuracy.md has what each subset costs.
 """
 
 import re

@@ -68,7 +68,7 @@ EDITIONS: Mapping[str, LabelScheme] = {
     "brats2024": BRATS_2024,
     "brats2024-children": BRATS_2024_CHILDREN,
 }
-"""Editions of expert masks that can be read, by the names that `--edition` takes."""
+"""Editions whose masks can be read, by the names that `--edition` takes."""
 
 
 def whole_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,1 +1,1 @@
-"""What makes a release: goldens, cards, test vectors, codec tables, figures of the README."""
+"""What prepares a release: goldens, cards, test vectors, tables, viewer; and the firmware demo."""

@@ -1,4 +1,4 @@
-"""Learn the mask codec's tables from masks: a context tree a region, and probabilities of seeds.
+"""Learn the mask codec's tables from masks: a context tree per region, and probabilities of seeds.
 
 A tree grows by the context that saves most bits over all its leaves ("tree coding", Martins and
 Forchhammer, 1998), as long as that is worth its space. A head is nearly symmetric: every mask is

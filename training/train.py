@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "glioslice train DIR --out runs/compact --size compact",
     )
     parser.add_argument(
-        "cases", type=Path, nargs="?", metavar="DIR", help="folder of cases with masks"
+        "cases", type=Path, nargs="?", metavar="DIR", help="folder of cases with ground truth"
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the same as DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
@@ -113,12 +113,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="N-OR-NAMES",
         help="patients to leave out: a number, or names with commas",
     )
-    parser.add_argument("--lesions", type=Path, metavar="NPZ", help="lesion cubes to train on too")
+    parser.add_argument(
+        "--lesions", type=Path, metavar="NPZ", help="also train on these lesion cubes"
+    )
     parser.add_argument(
         "--phantoms", type=int, default=0, metavar="N",
-        help=f"synthetic heads to train on too, most of them healthy; at most {len(PHANTOMS)}",
+        help=f"also train on N synthetic heads, most of them healthy; at most {len(PHANTOMS)}",
     )  # fmt: skip
-    parser.add_argument("--slices", type=Path, metavar="NPZ", help="single slices to train on too")
+    parser.add_argument(
+        "--slices", type=Path, metavar="NPZ", help="also train on these single slices"
+    )
     parser.add_argument(
         "--patients", type=Path, metavar="CSV",
         help="table of cases: grade, and which lesion cubes are of the same patient",

@@ -70,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
     add_missing_option(parser)
     add_case_options(parser)
-    parser.add_argument("--http-port", type=int, default=0, help="port of the page; default: any")
+    parser.add_argument(
+        "--http-port", type=int, default=0, metavar="PORT", help="port of the page; default: any"
+    )
     with interrupts.handled():
         configure_malloc()
         cli.run(

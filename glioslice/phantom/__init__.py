@@ -1,1 +1,1 @@
-"""A synthetic head with a tumour, for the demo and tests that must not need patients."""
+"""A synthetic head, with or without a tumour, for all that must not need real patients."""

@@ -1,9 +1,9 @@
 """A procedural head with or without a glioma: simulated MR images and their ground truth.
 
-The tumour is a high-grade glioma with its mass effect and edema. For tests and the demo; networks
-never train on it. numpy only, so that a board can make one too. Distances are in mm, positive
-inside; fields are float32 on a `VoxelGrid`.
-The same seed gives the same bytes on the same machine.
+The tumour is a high-grade glioma with its mass effect and edema. The demo, tests, benchmarks and
+conversion without cases use phantoms; `glioslice train --phantoms` trains on some, with seeds that
+nothing else uses. numpy only, so that a board can make one too. Distances are in mm, positive
+inside; fields are float32 on a `VoxelGrid`. The same seed gives the same bytes on the same machine.
 """
 
 from dataclasses import dataclass

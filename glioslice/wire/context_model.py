@@ -12,7 +12,7 @@ slice, as far as the larger region still holds it. A pixel of the larger region 
 Every open or touched pixel is coded. A change of any other is rare. It is a seed, which is coded by
 its place among the pixels of its class.
 
-The probability that a pixel changes is the leaf of a context tree, one tree a region. Each node
+The probability that a pixel changes is the leaf of a context tree, one tree per region. Each node
 reads one pixel near the coded one, from one of six planes: WT, TC, ET of this slice, then those of
 the previous one. The file, which `benchmarks/mask_codecs.py --learn` writes:
 

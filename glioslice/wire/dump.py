@@ -1,4 +1,4 @@
-"""Print a recorded session, or one that crosses a serial link now, a line a frame.
+"""Print a recorded session, or one that crosses a serial link now, one line per frame.
 
     glioslice dump session.rec
     glioslice dump /dev/ttyUSB1 --baud 921600     # until Ctrl-C; nothing is written to the port
@@ -204,7 +204,7 @@ def dump_port(name: str, baud: int | None) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
     parser = cli.parser(
-        "Print a recorded session, or one that crosses a serial link now, a line a frame.",
+        "Print a recorded session, or one that crosses a serial link now, one line per frame.",
         "glioslice dump session.rec",
     )
     parser.prog = "glioslice dump"

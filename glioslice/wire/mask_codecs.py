@@ -1,7 +1,7 @@
 """The mask codecs: `change`, the difference from the slice before, and `runs`, a mask on its own.
 
-`change` takes about fifty bytes a mask. The three regions follow each other, WT, TC, ET, each as in
-`context_model`: first its seeds, then row by row every open or touched pixel, as one binary
+`change` takes about fifty bytes per mask. The three regions follow each other, WT, TC, ET, each as
+in `context_model`: first its seeds, then row by row every open or touched pixel, as one binary
 decision, changed or not. The probability of a decision comes from a context tree, which reads
 pixels that both ends know: of the slice before, of the larger region, and above or left of the
 pixel. `range_coder` turns the decisions into bytes.
