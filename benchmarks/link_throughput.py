@@ -69,8 +69,8 @@ class LinkFigures:
 
     `line_used` is the share of the busier direction's capacity that all bytes took, `payload` the
     share of messages without retransmissions. `overhead` is the bytes of framing and link in both
-    directions for each byte of message. `wait_ms` is the time from the last byte of a slice to the
-    first byte of its mask.
+    directions for each byte of message. `wait_ms_median` and `wait_ms_p90` are of
+    the time from the last byte of a slice to the first byte of its mask.
     """
 
     way: str

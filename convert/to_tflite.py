@@ -317,9 +317,9 @@ def _convert_own(
     source = OwnModel(network, card, thresholds, roles, references)
     if source.seen_cases:
         logger.warning(
-            "%s: the gate judges on cases that the network was trained on (%s): the Dice of the "
-            "files compares them with each other, but is not that of unseen cases; add some to "
-            "--data that are",
+            "%s: the gate evaluates on cases that the network was trained on (%s): their Dice "
+            "compares the files with each other, but does not predict that of unseen cases; add "
+            "unseen cases to --data",
             card.name,
             ", ".join(source.seen_cases),
         )

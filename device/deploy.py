@@ -160,7 +160,7 @@ def list_deployments(arguments: argparse.Namespace) -> list[Deployment]:
 
 @dataclass(frozen=True)
 class FleetRow:
-    """What became of a board; `note` is its error, or what it is."""
+    """What became of a board; `note` is its error, or a description of the board."""
 
     board: str
     host: str
@@ -202,7 +202,9 @@ def deploy_fleet(deployments: Sequence[Deployment], action: Action) -> None:
     print("\n".join(format_fleet([rows[one.name] for one in deployments])))
     failed = sum(row.result == FAILED for row in rows.values())
     if failed:
-        raise GliosliceError(f"{failed} of {len(rows)} boards failed; the same command goes on")
+        raise GliosliceError(
+            f"{failed} of {len(rows)} boards failed; run the same command again to continue"
+        )
 
 
 def _deploy_one(deployment: Deployment, action: Action, payloads: PayloadCache) -> FleetRow:

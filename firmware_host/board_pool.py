@@ -299,7 +299,7 @@ class BoardPool:
             raise self._failure
         if left:
             raise GliosliceError(
-                f"every board is lost ({self._reasons()}); run the same command again to go on"
+                f"every board is lost ({self._reasons()}); run the same command again to continue"
             )
 
     def check_models(self) -> BoardHello:

@@ -135,11 +135,11 @@ def quantize_slices(
 
     `missing` modalities are left out: they do not cross the link (see `absent_channels`). The steps
     and parameters are those of local inference. Raises GliosliceError if there is no brain, if it
-    does not fit the window, or if the network wants neighbouring slices.
+    does not fit the window, or if the network takes neighbouring slices.
     """
     if hello.slices_at_once != 1:
         raise GliosliceError(
-            f"the board's network wants {hello.slices_at_once} slices at once, but this version "
+            f"the board's network takes {hello.slices_at_once} slices at once, but this version "
             "sends single ones; install the newer glioslice on this host"
         )
     crop, cut = iterate_slices(images, hello.window, hello.clip)

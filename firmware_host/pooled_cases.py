@@ -102,11 +102,13 @@ def find_boards(arguments: argparse.Namespace) -> list[BoardAddress]:
         ports = _replying_ports(arguments.baud)
     simulated = len(ports) == 1 and handshake.is_simulated(ports[0])
     if simulated and boards == ALL:
-        raise GliosliceError(f"{ports[0]}: simulated boards have to be counted: --boards 10")
+        raise GliosliceError(f"{ports[0]}: give the number of simulated boards, such as --boards 3")
     if simulated and boards is not None:
         ports = ports * int(boards)
     if boards not in (None, ALL) and len(ports) < int(boards):
-        raise GliosliceError(f"{len(ports)} boards at {', '.join(ports)}, not {boards}")
+        raise GliosliceError(
+            f"--boards {boards}: there are only {len(ports)}, at {', '.join(ports)}"
+        )
     ports = ports if boards in (None, ALL) else ports[: int(boards)]
     names = (f"sim-{n}" if handshake.is_simulated(p) else p for n, p in enumerate(ports, 1))
     return _check_ports([BoardAddress(*pair) for pair in zip(names, ports, strict=True)])

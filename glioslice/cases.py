@@ -356,8 +356,8 @@ def _read_mask(
         check_nesting(labels)
     except GliosliceError as error:
         raise GliosliceError(
-            f"{path}: read as {scheme.edition}, labels {list_values(found)}, {error}; say which "
-            "edition it is with --edition"
+            f"{path}: read as {scheme.edition}, labels {list_values(found)}, {error}; name the "
+            "edition with --edition"
         ) from None
     return labels, scheme
 
@@ -374,6 +374,6 @@ def _find_edition(files: CaseFiles, path: Path, found: set[int]) -> LabelScheme:
             return BRATS_2024_CHILDREN
         raise GliosliceError(
             f"{path}: is a child's, with the labels {list_values(found)}, which mean one thing in "
-            "BraTS 2023 and another in 2024; say --edition brats2023 or brats2024-children"
+            "BraTS 2023 and another in 2024; add --edition brats2023 or brats2024-children"
         )
     return files.scheme

@@ -326,7 +326,9 @@ def map_on_dask(
         fill(threads, seconds)
         for future in running:
             if future.cancelled():
-                raise GliosliceError(f"{scheduler}: the scheduler is lost; run it again to go on")
+                raise GliosliceError(
+                    f"{scheduler}: the scheduler is lost; run the same command again to continue"
+                )
             error, batch = future.exception(), submitted.pop(future.key)
             if error is None:
                 results, spent = future.result()

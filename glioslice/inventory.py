@@ -91,10 +91,10 @@ def _read_board(path: Path, shared: dict[str, Any], entry: dict[str, Any]) -> In
         )
     options = values.pop("ssh_options", [])
     if not isinstance(options, list) or not all(isinstance(one, str) for one in options):
-        raise GliosliceError(f"{path}: ssh_options of board '{name}' is not a list of texts")
+        raise GliosliceError(f"{path}: ssh_options of board '{name}' is not a list of strings")
     for key, value in values.items():
         if not isinstance(value, str) or not value:
-            raise GliosliceError(f"{path}: {key} of board '{name}' is not a text")
+            raise GliosliceError(f"{path}: {key} of board '{name}' is not a string")
     return InventoryBoard(**values, ssh_options=tuple(options))
 
 

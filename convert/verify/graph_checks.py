@@ -113,8 +113,8 @@ def check_ops(fp32: bytes, names: Mapping[int, str]) -> None:
     ]
     if foreign:
         raise GliosliceError(
-            f"ops that this kit does not emit: {', '.join(foreign)}; use "
-            f"{', '.join(sorted(EXPECTED))} alone"
+            f"ops that this kit does not emit: {', '.join(foreign)}; use only "
+            f"{', '.join(sorted(EXPECTED))}"
         )
 
 

@@ -165,7 +165,7 @@ def check_report(
 ) -> None:
     """Raise GliosliceError unless `report` can be that of a mask, by its space and its volumes."""
     if not isinstance(report.get("volumes_ml"), dict):
-        raise GliosliceError(f"{path}: is not the report of a run, which has volumes_ml")
+        raise GliosliceError(f"{path}: is not the report of a run: it has no volumes_ml")
     advice = f"so it is not the report of {mask}; leave it out, or name the right one"
     try:
         shape = tuple(report.get("shape", space.shape))

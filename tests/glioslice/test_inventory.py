@@ -43,7 +43,7 @@ def test_boards_take_what_stands_at_the_top(tmp_path: Path) -> None:
         ("[[board]]\nhost = 'a'", "has the name None"),
         ("[[board]]\nname = '-o x'", "has the name '-o x'"),
         ("[[board]]\nname = 'a'\nhots = 'b'", "unknown entry 'hots'"),
-        ("[[board]]\nname = 'a'\nport = 3", "port of board 'a' is not a text"),
+        ("[[board]]\nname = 'a'\nport = 3", "port of board 'a' is not a string"),
         ("[[board]]\nname = 'a'\nssh_options = 'x'", "ssh_options of board 'a'"),
         ("[[board]]\nname = 'a'\n[[board]]\nname = 'a'", "the name a is used by two"),
         ("line = 'x'\n[[board]]\nname = 'a'\n[[board]]\nname = 'b'", "the line x is used by two"),
