@@ -139,7 +139,7 @@ def brats_case(folder: Path) -> CaseFiles:
     for path in nifti_files(folder):
         recognised = recognise(path)
         if recognised is None:
-            notes.append(f"{path}: not used, its name tells no modality and no mask")
+            notes.append(f"{path}: not used; its name gives neither a modality nor a mask")
             continue
         name, kind, scheme = recognised
         if len((schemes | {scheme}) - {None}) > 1:
