@@ -336,7 +336,7 @@ def size_table() -> str:
             f"{content['network']['macs'] / 1e6:,.0f}", f"{times[run.name]['median']:.2f}",
             *(f"{mean(scores, value):.3f}" for value in VALUES.values()), f"{median(healthy):.2f}",
         ])  # fmt: skip
-    head = ("int8", "parameters", "bytes", "million MACs", "ms a slice", *VALUES)
+    head = ("int8", "parameters", "bytes", "million MACs", "ms per slice", *VALUES)
     return table((*head, "mL in a healthy phantom"), rows)
 
 

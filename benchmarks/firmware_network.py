@@ -293,7 +293,7 @@ def read_figures(path: Path = FIGURES) -> list[NetworkFigures]:
 
 def page_parts(figures: Sequence[NetworkFigures], arenas: dict[str, int]) -> dict[str, str]:
     """Return the tables of docs/firmware.md by name; `arenas` are TFLite Micro's, by model."""
-    head = ("model", "form", "core", "kernels", "instructions a slice", "RAM", "stack", "flash")
+    head = ("model", "form", "core", "kernels", "instructions per slice", "RAM", "stack", "flash")
     rows = [
         (
             f.model, f.form, f.core, f.kernels, f"{f.instructions / 1e6:.1f} M",
@@ -319,7 +319,7 @@ def page_parts(figures: Sequence[NetworkFigures], arenas: dict[str, int]) -> dic
             if of_form:
                 comparison.append((model, f"this network, {form}", f"{max(of_form):,}"))
         comparison.append((model, "TFLite Micro's arena", f"{arena:,}"))
-    clock = ("board", "core", "clock", "form", "cycles an instruction", "ms a slice")
+    clock = ("board", "core", "clock", "form", "cycles per instruction", "ms per slice")
     return {
         "network": table(head, rows),
         "network_times": table(clock, times),

@@ -140,7 +140,15 @@ def costs_table() -> str:
         count = f"{cost.instructions / 1e6:.1f} M"
         memory = (f"{size.flash:,}", f"{size.ram:,}", f"{cost.stack:,}")
         rows.append((cost.board, core, count, *memory, time, "QEMU"))
-    head = ("board", "core", "instructions a slice", "flash", "RAM", "stack", "ms a slice, assumed")
+    head = (
+        "board",
+        "core",
+        "instructions per slice",
+        "flash",
+        "RAM",
+        "stack",
+        "ms per slice, assumed",
+    )
     return table((*head, "ran in"), rows)
 
 

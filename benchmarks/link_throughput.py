@@ -134,7 +134,7 @@ def read_frames(path: Path, baud: int) -> tuple[list[SniffedFrame], list[float]]
 
 
 def departures(writes: Sequence[tuple[float, int]], rate: float) -> Iterator[float]:
-    """Yield when the last byte of each write (time, size) had left, at `rate` bytes a second.
+    """Yield when the last byte of each write (time, size) had left, at `rate` bytes per second.
 
     A write blocks while the port's buffer is full. If the next write follows as soon as this one
     can have returned, then it did return at that moment, with a full buffer before it: the real
@@ -293,7 +293,7 @@ def rates_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def rate_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a table with a row for each link: slices a second by image codec or play mode."""
+    """Return a table with a row for each link: slices per second by image codec or play mode."""
     rates = {(one["way"], int(one["baud"])): float(one["slices_per_second"]) for one in rows}
     bauds = sorted({baud for _, baud in rates})
     return table(

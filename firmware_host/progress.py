@@ -60,7 +60,7 @@ class LinkUtilisation:
         self._samples: deque[tuple[float, int, int]] = deque()
 
     def measure(self, baud: int | None) -> dict[str, Any]:
-        """Return bytes a second each way, and the busier way as a share of `baud` if known."""
+        """Return bytes per second each way, and the busier way as a share of `baud` if known."""
         counts, now = self._counts(), self._clock()
         self._samples.append((now, counts.bytes_sent, counts.bytes_received))
         while len(self._samples) > 2 and now - self._samples[1][0] >= SPAN:
@@ -401,7 +401,7 @@ def time_left(numbers: dict[str, Any]) -> str:
 def device_and_link(numbers: dict[str, Any]) -> list[str]:
     """Return the device's latency, the use of the link, retransmissions and failed slices."""
     p50, p90 = numbers["device_ms"]["p50"], numbers["device_ms"]["p90"]
-    device = "device -" if p50 is None else f"device {p50:.1f} ms a slice, 90 % under {p90:.1f}"
+    device = "device -" if p50 is None else f"device {p50:.1f} ms per slice, 90 % under {p90:.1f}"
     use, failed = numbers["line"], len(numbers["failed"])
     link = f"link {(use['up'] + use['down']) / 1000:.1f} kB/s"
     if use["baud"]:

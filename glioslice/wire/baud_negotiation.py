@@ -9,9 +9,9 @@ ends offer and the line carries. One trial, at the old rate until the guard time
 New data waits meanwhile, and a trial begins when nothing is in flight. A rate is kept if a quarter
 of the probes comes back; the passive end keeps it when it receives anything else. An end that has
 received nothing for two seconds returns to `BASE`, whatever it was doing: an end that has lost the
-other meets it there. Every 64 frames the rate with the most good bytes a second is chosen, of those
-measured within a minute. The next higher rate is assumed to lose nothing if it was not measured.
-After many losses twice in a row, so is the next lower one.
+other meets it there. Every 64 frames the rate with the most good bytes per second is chosen, of
+those measured within a minute. The next higher rate is assumed to lose nothing if it was not
+measured. After many losses twice in a row, so is the next lower one.
 """
 
 import math
@@ -197,7 +197,7 @@ class BaudNegotiation:
             self._propose(best, now)
 
     def _best(self, now: float) -> int:
-        """Return the rate with the most good bytes a second, as far as is known."""
+        """Return the rate with the most good bytes per second, as far as is known."""
         known = {
             rate: rate * (1 - share)
             for rate, (share, when) in self._losses.items()

@@ -39,7 +39,7 @@ def unpack_fields(layout: struct.Struct, data: bytes, name: str) -> tuple[int, .
 
 
 def varint(value: int) -> bytes:
-    """Return a number as 7 bits a byte, low bits first, the top bit set on all but the last."""
+    """Return a number as 7 bits per byte, low bits first, the top bit set on all but the last."""
     data = bytearray()
     while value > 0x7F:
         data.append(value & 0x7F | 0x80)

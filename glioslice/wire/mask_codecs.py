@@ -8,13 +8,13 @@ pixel. `range_coder` turns the decisions into bytes.
 
     content of 0 bytes                    no pixel is labelled
     fewer than a quarter of the pixels    the range coder's bytes
-    a quarter of the pixels, rounded up   two bits a pixel, low bits first
+    a quarter of the pixels, rounded up   two bits per pixel, low bits first
 
 The first decision is whether the mask stands alone; the slice before is then an empty one.
 
 `runs` takes four times as many bytes, but depends on no other mask and on no tables:
 
-    for each run, Y fastest: (length - 1) * 4 + label, 7 bits a byte, low bits first, the top bit
+    for each run, Y fastest: (length - 1) * 4 + label, 7 bits per byte, low bits first, the top bit
     set on all but the last byte, at most 4 bytes
 
 docs/wire.md specifies all of it for other implementations.
@@ -228,7 +228,7 @@ def decode_pixels(
 
 
 def pack_labels(mask: MaskArray) -> bytes:
-    """Return a mask as two bits a pixel, low bits first."""
+    """Return a mask as two bits per pixel, low bits first."""
     labels = np.zeros((mask.size + 3) // 4 * 4, np.uint8)
     labels[: mask.size] = mask.ravel()
     quads = labels.reshape(-1, 4) << np.array([0, 2, 4, 6], np.uint8)
@@ -237,7 +237,7 @@ def pack_labels(mask: MaskArray) -> bytes:
 
 
 def unpack_labels(content: bytes, shape: tuple[int, int]) -> MaskArray:
-    """Return the mask of `shape` from two bits a pixel; raises CodecError for another length."""
+    """Return the mask of `shape` from two bits per pixel; raises CodecError for another length."""
     pixels = shape[0] * shape[1]
     if len(content) != (pixels + 3) // 4:
         raise CodecError(f"{len(content)} bytes came for a mask of {pixels} pixels")

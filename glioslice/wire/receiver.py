@@ -1,6 +1,6 @@
 """The receiving half of a link: pieces of a stream, in any order, to messages in order.
 
-A message lies in the stream as its length (7 bits a byte, low bits first, the top bit set on all
+A message lies in the stream as its length (7 bits per byte, low bits first, the top bit set on all
 but the last byte; 1 to 3 bytes) and then its bytes.
 """
 

@@ -27,7 +27,7 @@ from glioslice.wire.simulator.port import WRITE_BUFFER
 from tests.conftest import Write
 
 BAUD = 100_000
-"""10,000 bytes a second."""
+"""10,000 bytes per second."""
 
 SIZE = 1000
 

@@ -141,7 +141,7 @@ bool shim_vp8(const uint8_t *payload, size_t size, unsigned columns, unsigned ro
     return decoded;
 }
 
-/* Copies a mask of a byte a pixel into one of two bits a pixel, of its own size. */
+/* Copies a mask of a byte a pixel into one of two bits per pixel, of its own size. */
 static uint8_t *packed(const uint8_t *labels, size_t pixels) {
     uint8_t *mask = calloc(MASK_BYTES(pixels, 1), 1);
     for (size_t i = 0; i < pixels; i++) {

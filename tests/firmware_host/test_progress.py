@@ -44,7 +44,7 @@ def test_the_display() -> None:
     assert first.startswith("segmenting it  \N{BOX DRAWINGS HEAVY HORIZONTAL}")
     assert first.rstrip().endswith("70/140  12.3 slices/s  1:05 left")
     for expected in (
-        "5.1 ms a slice",
+        "5.1 ms per slice",
         "90 % under 6.5",
         "921,600 baud, 33% in use",
         "retransmitted 3",
@@ -118,7 +118,7 @@ def test_a_run_on_a_real_terminal(write_case: Write, tmp_path: Path) -> None:
     seconds = time.monotonic() - began
     assert screen.process.returncode == 0, screen.drawn
     text = screen.drawn.decode()
-    for expected in ("14/14", "slices/s", "0:00 left", "ms a slice", "4,000,000 baud", "WT"):
+    for expected in ("14/14", "slices/s", "0:00 left", "ms per slice", "4,000,000 baud", "WT"):
         assert expected in text
     assert (
         b"mask: " in printed and b"\x1b" not in printed

@@ -75,7 +75,7 @@ class Relay:
     """A board at one end of a socket, and hosts that connect to it one after the other."""
 
     def __init__(self, *options: str, up: float = 1e6) -> None:
-        """`up` bytes a second reach the board, at most."""
+        """`up` bytes per second reach the board, at most."""
         self.server = socket.create_server(("127.0.0.1", 0))
         self.url = f"socket://127.0.0.1:{self.server.getsockname()[1]}"
         self.crossed, self.options, self.rate = bytearray(), options, up

@@ -1,6 +1,6 @@
 /* The mask codecs: encoders of `runs` and `change`. See "Codecs" and "Mask codec" in docs/wire.md.
  *
- * A mask has two bits a pixel, low bits first, row after row: labels 0 to 3. */
+ * A mask has two bits per pixel, low bits first, row after row: labels 0 to 3. */
 #ifndef SERVER_MASKS_H
 #define SERVER_MASKS_H
 
