@@ -9,8 +9,9 @@ shares the cases and says which are done.
 """
 
 import argparse
+import threading
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from glioslice.nifti import write_mask
 
 COLUMNS = ("slices", "seconds", *(f"{r}_{what}" for what in ("ml", "dice") for r in REGIONS))
 """Volumes in mL, Dice (vs. ground truth) where there is one."""
+
+_loaded, _loading = threading.local(), threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,19 @@ def _name(path: Path) -> str:
         return path.name
 
 
-@lru_cache(maxsize=1)
 def load_engine(options: SegmentOptions) -> Engine:
-    """Return the engine of this process, loaded once."""
-    return Engine(
-        options.model,
-        threads=options.threads,
-        delegate=options.delegate,
-        mirroring=options.mirroring,
-    )
+    """Return the engine of this thread, loaded once: `dask worker` has a thread per core."""
+    if getattr(_loaded, "options", None) != options:
+        with _loading:  # what the runtime prints is captured for the whole process
+            _loaded.engine = Engine(
+                options.model,
+                threads=options.threads,
+                delegate=options.delegate,
+                mirroring=options.mirroring,
+            )
+        _loaded.options = options
+    engine: Engine = _loaded.engine
+    return engine
 
 
 def segment_one(options: SegmentOptions, case: ArchiveCase) -> tuple[Case, Segmentation]:

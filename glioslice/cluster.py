@@ -20,6 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -47,8 +48,10 @@ LOCAL_SETTINGS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.preload": ["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
 }
-"""Nobody looks at what Dask measures of itself, for which it wakes its processes all the time."""
+"""Nobody looks at what Dask measures of itself, for which it wakes its processes all the time. A
+terminal sends Ctrl-C to the workers too: the command ends them."""
 
 RETRIES = 3
 """How often a task is repeated whose function raised; lost workers are counted by the scheduler."""
@@ -96,9 +99,9 @@ class ArchiveRow:
 class Archive:
     """Cases, what is done with each, and the folder of the outputs.
 
-    `make` reads a case and returns what is to be written; the errors that it raises, GliosliceError
-    and OSError, are those of this case. `write` writes it and returns values by column; its OSError
-    ends the archive. Both are pickled for the workers of a cluster.
+    `make` reads a case and returns what is to be written; its errors are those of this case.
+    `write` writes it and returns values by column; its OSError ends the archive. Both are pickled
+    for the workers of a cluster.
 
     A case that was done by another `method`, the model and options that change outputs, is done
     again, and so is one without its `output`, a name with {} for the case's. `done` is what a
@@ -213,9 +216,13 @@ def _do_case(archive: Archive, case: ArchiveCase) -> ArchiveRow:
     started = time.monotonic()
     try:
         made = archive.make(case)
-    except (GliosliceError, OSError) as error:
-        row = ArchiveRow(case.name, FAILED, archive.method, error=cli.one_line(error))
+    except Exception as error:  # an archive never ends because of one case
+        known = isinstance(error, GliosliceError | OSError)
+        what = "" if known else f"unexpected {type(error).__name__}: "
+        row = ArchiveRow(case.name, FAILED, archive.method, error=what + cli.one_line(error))
     else:
+        if not is_done(archive, case.name):  # a row of another method is of the old outputs
+            row_path(archive, case.name).unlink(missing_ok=True)
         values = archive.write(case, made)
         values["seconds"] = round(time.monotonic() - started, 3)
         row = ArchiveRow(case.name, COMPLETE, archive.method, values)
@@ -325,17 +332,13 @@ def map_on_dask(
         seconds, threads, counted_at = math.inf, _thread_count(client), time.monotonic()
         fill(threads, seconds)
         for future in running:
-            if future.cancelled():
-                raise GliosliceError(
-                    f"{scheduler}: the scheduler is lost; run the same command again to continue"
-                )
-            error, batch = future.exception(), submitted.pop(future.key)
-            if error is None:
-                results, spent = future.result()
+            outcome, batch = _fetch(future, scheduler), submitted.pop(future.key)
+            if not isinstance(outcome, Exception):
+                results, spent = outcome
                 seconds = spent / len(batch)
                 yield from zip(batch, results, strict=True)
             elif len(batch) == 1:
-                yield batch[0], error
+                yield batch[0], outcome
             else:  # one of them raised it: each on its own
                 for item in batch:
                     submit([item])
@@ -354,6 +357,17 @@ def _do_batch(
     return [function(item) for item in batch], time.monotonic() - started
 
 
+def _fetch(future: Any, scheduler: str) -> Any:
+    """Return what `_do_batch` returned, or its error; GliosliceError if the scheduler is lost."""
+    with suppress(OSError, CancelledError):  # raised by the link to the scheduler, which has both
+        if not future.cancelled():
+            error = future.exception()
+            return future.result() if error is None else error
+    raise GliosliceError(
+        f"{scheduler}: the scheduler is lost; run the same command again to continue"
+    )
+
+
 def _thread_count(client: Any) -> int:
     """Return how many threads the workers of a cluster have."""
     return int(client.scheduler_info(n_workers=0)["total_threads"])
@@ -369,7 +383,8 @@ def _connect(scheduler: str) -> Iterator[Any]:
         raise GliosliceError(
             "--dask needs a package that is not installed: pip install 'glioslice[cluster]'"
         ) from None
-    for name in ("distributed", "tornado"):  # a lost worker is no news
+    # A lost worker is no news. Dask gives some loggers levels of their own.
+    for name in ("distributed", "distributed.client", "tornado", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         try:

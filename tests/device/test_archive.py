@@ -9,20 +9,25 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import distributed
+import numpy as np
 import pytest
 
 from benchmarks.scale_runs import SEGMENT, completed, kill_parts, scheduler
 from device import archive
 from device.segment import main
-from glioslice.cluster import LARGEST_BATCH, Part, in_part, map_on_dask, parse_part
+from glioslice.cases import read_case
+from glioslice.cluster import LARGEST_BATCH, ArchiveCase, Part, in_part, map_on_dask, parse_part
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
+from glioslice.model_card import find_model
 from tests.conftest import ROOT
-from tests.firmware_host.commands import write_small_cases
+from tests.firmware_host.commands import restore_signals, write_small_cases
 
 COUNT = 40
 
@@ -96,6 +101,10 @@ def test_what_is_no_part(text: str) -> None:
         parse_part(text)
 
 
+def full_disk(path: Path, *_: object) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
 def run_here(*options: object, code: int | None = None) -> None:
     if code is None:
         main([str(option) for option in options])
@@ -127,7 +136,6 @@ def test_parts_overlap_and_are_repeated(
     assert "4 cases, 0 done before" in capsys.readouterr().out
     run_here(few, "--out", out, "--part", "1/1", "--force")
     assert "Case_03: complete (4 of 4)" in capsys.readouterr().out
-    archive.load_engine.cache_clear()
 
 
 def test_a_bad_case_is_a_row_and_the_others_are_segmented(
@@ -154,16 +162,53 @@ def test_a_bad_case_is_a_row_and_the_others_are_segmented(
 def test_a_full_disk_ends_a_part_and_leaves_no_half_case(
     few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(path: Path, *_: object) -> None:
-        raise OSError(28, "No space left on device", str(path))
-
     with monkeypatch.context() as patched:
-        patched.setattr(archive, "write_montage", full)
+        patched.setattr(archive, "write_montage", full_disk)
         run_here(few, "--out", tmp_path, "--part", "1/1", code=2)
     assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.glob("*-result.json"))
     run_here(few, "--out", tmp_path, "--part", "1/1")
     run_here(few, "--out", tmp_path, "--summary")
+
+
+def test_a_defect_in_one_case_is_a_row_and_the_others_are_segmented(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def defective(path: Path, *given: Any, **options: Any) -> Any:
+        if path.name == "Case_01":
+            raise IndexError("out of range")
+        return read_case(path, *given, **options)
+
+    monkeypatch.setattr(archive, "read_case", defective)
+    run_here(few, "--out", tmp_path, "--part", "1/1", code=2)
+    assert "Case_01: error: unexpected IndexError: out of range" in capsys.readouterr().err
+    run_here(few, "--out", tmp_path, "--summary", code=2)
+    assert [row["state"] for row in table(tmp_path).values()].count("complete") == 3
+
+
+def test_a_mask_of_another_model_is_not_taken_for_done(few: Path, tmp_path: Path) -> None:
+    """A run with another model ends after a mask was written and before its row was."""
+    run_here(few, "--out", tmp_path, "--part", "1/1")
+    first = files(tmp_path)
+    other = read_json(tmp_path / "Case_00-result.json")["method"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("glioslice.cluster.write_json", full_disk)
+        run_here(few, "--out", tmp_path, "--part", "1/1", "--model", "nano", code=2)
+    assert files(tmp_path) != first
+    run_here(few, "--out", tmp_path, "--part", "1/1")
+    assert files(tmp_path) == first
+    assert read_json(tmp_path / "Case_00-result.json")["method"] == other
+
+
+def test_threads_of_a_worker_have_engines_of_their_own(few: Path, tmp_path: Path) -> None:
+    """As under `dask worker`, which starts a thread per core."""
+    options = archive.SegmentOptions(tmp_path, find_model(None).absolute())
+    cases = [ArchiveCase(path.name, path) for path in sorted(few.iterdir())] * 3
+    one = partial(archive.segment_one, options)
+    wanted = [one(case)[1].labels for case in cases]
+    with ThreadPoolExecutor(4) as threads:
+        found = [made[1].labels for made in threads.map(one, cases)]
+    assert all(np.array_equal(*pair) for pair in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -257,6 +302,43 @@ def test_a_scheduler_that_is_lost_ends_the_command(cases: Path, tmp_path: Path) 
             errors = process.stderr.read()
     assert process.returncode == 2, errors
     assert re.fullmatch(r"error: tcp://\S+: the scheduler is lost; [^\n]+\n", errors)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_lost_with_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has said that a batch is done, and the results are not fetched yet."""
+    result = distributed.Future.result
+    with scheduler(tmp_path, 1) as (address, processes):
+
+        def too_late(future: Any) -> Any:
+            processes[0].kill()
+            processes[0].wait()
+            return result(future)
+
+        monkeypatch.setattr(distributed.Future, "result", too_late)
+        with pytest.raises(GliosliceError, match="the scheduler is lost; run the same command"):
+            list(map_on_dask(str, [1], address))
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_the_workers_of_this_machine_too(
+    cases: Path, wanted: dict[str, bytes], tmp_path: Path
+) -> None:
+    command = [*SEGMENT, str(cases), "--out", str(tmp_path), "--dask"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=restore_signals,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        next(line for line in process.stdout if ": complete" in line)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == "interrupted\n"
+    assert "(40 of 40)" not in printed and not list(tmp_path.glob(".*"))
+    segment(cases, "--out", tmp_path, "--part", "1/1")
+    check_summary(cases, tmp_path, wanted)
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
