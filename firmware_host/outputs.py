@@ -158,6 +158,7 @@ def write_outputs(
     The mask is written last: a folder's case is done once it exists. The partial mask of an
     earlier run is deleted.
     """
+    paths.mask.unlink(missing_ok=True)  # an older one and this run's report would count as done
     labels, scheme = masks.labels(), paths.scheme_for(case)
     lines = [f"mask: {paths.mask} ({scheme} labels)"]
     picture = None

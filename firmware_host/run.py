@@ -259,13 +259,13 @@ def write_case_files(
     and Interrupted for either of them after Ctrl-C.
     """
     with interrupts.deferred():
-        processed = job.masks.postprocessed(job.rules)
-        for index in processed.changed:
-            observer.add_slice(processed.masks, index)
-        job = replace(job, masks=processed.masks)
-        report = final_report(job, counts, paths, processed.report())
-        observer.set_report(report)
         try:
+            processed = job.masks.postprocessed(job.rules)
+            for index in processed.changed:
+                observer.add_slice(processed.masks, index)
+            job = replace(job, masks=processed.masks)
+            report = final_report(job, counts, paths, processed.report())
+            observer.set_report(report)
             lines = outputs.write_outputs(paths, job.masks, job.case, report)
         except OSError as error:  # the mask, which is written last, is missing
             failed: GliosliceError = UnwritableFile(cli.one_line(error))

@@ -349,6 +349,27 @@ def test_outputs_that_cannot_be_made_do_not_end_the_batch(
     assert (out / "Ben-mask.partial.nii.gz").exists() and not (out / "Ben-mask.nii.gz").exists()
 
 
+@pytest.mark.slow
+def test_a_mask_that_could_not_be_replaced_is_not_taken_for_done(
+    stream_folder: StreamFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report of a run with --force is complete, and the mask beside it an older one."""
+    assert stream_folder().code == 0
+
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(outputs, "write_mask", full)
+    assert stream_folder("--force").code == 2
+    monkeypatch.undo()
+    assert stream_folder().code == 0
+    assert states(tmp_path / "out") == {
+        "Ada": "complete",
+        "Ben": "done before",
+        "Cleo": "done before",
+    }
+
+
 def test_a_full_disk_ends_the_batch(
     stream_folder: StreamFolder,
     tmp_path: Path,
