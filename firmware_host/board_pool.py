@@ -1,7 +1,7 @@
 """A pool of boards: each takes the next task, and a board that fails gives its task back.
 
-    pool = BoardPool(addresses, command, arguments, reporter)
-    pool.run(lambda hello: [Task("Ada", plan), ...], workload)    # until all are done or failed
+    pool = BoardPool(addresses, command, arguments, reporter, workload)
+    pool.run(lambda hello: [Task("Ada", plan), ...])    # once, until all are done or failed
 
 Each board has a thread that connects, runs one task after another, and connects again if the link
 is lost or the board has restarted. A second thread of the board writes the files of the last task
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from firmware_host import handshake, interrupts
 from firmware_host.board_table import BoardRow, show_boards
@@ -243,7 +243,7 @@ class TaskQueue(Generic[Content]):
         return None
 
 
-class BoardPool:
+class BoardPool(Generic[Content]):
     """The boards at `addresses`; `command` is the process at the end of each simulated line."""
 
     def __init__(
@@ -252,9 +252,11 @@ class BoardPool:
         command: list[str] | None,
         arguments: argparse.Namespace,
         reporter: Reporter,
+        workload: Workload[Content],
     ) -> None:
         self.boards = [PoolBoard(address) for address in addresses]
         self._command, self._arguments, self._reporter = command, arguments, reporter
+        self._workload, self._queue = workload, TaskQueue[Content]()
         self._own = find_model(arguments.model) if arguments.model else None
         self._failure: BaseException | None = None
 
@@ -262,11 +264,7 @@ class BoardPool:
         """Return the table of the boards as it is now."""
         return [board.row() for board in self.boards]
 
-    def run(
-        self,
-        make_tasks: Callable[[BoardHello], Sequence[Task[Content]]],
-        workload: Workload[Content],
-    ) -> None:
+    def run(self, make_tasks: Callable[[BoardHello], Sequence[Task[Content]]]) -> None:
         """Do the tasks that `make_tasks` returns for the first board's hello.
 
         Raises GliosliceError if no board replies, if their models differ, or if every board is
@@ -274,11 +272,9 @@ class BoardPool:
         signal that was deferred (`firmware_host.interrupts`). Whatever the reason, tasks that are
         being done end first.
         """
-        queue: TaskQueue[Content] = TaskQueue()
+        queue = self._queue
         threads = [
-            threading.Thread(
-                target=self._serve, args=(board, queue, workload), name=board.address.name
-            )
+            threading.Thread(target=self._serve, args=(board,), name=board.address.name)
             for board in self.boards
         ]
         with show_boards(self.rows, self._reporter):
@@ -351,17 +347,15 @@ class BoardPool:
     def _reasons(self) -> str:
         return "; ".join(dict.fromkeys(board.error for board in self.boards if board.error))
 
-    def _serve(
-        self, board: PoolBoard, queue: TaskQueue[Content], workload: Workload[Content]
-    ) -> None:
+    def _serve(self, board: PoolBoard) -> None:
         """Serve one board until nothing is left to do or the board stays lost."""
-        name, lost_at = board.address.name, time.monotonic()
+        queue, name, lost_at = self._queue, board.address.name, time.monotonic()
         try:
             while not queue.over:
                 try:
-                    with self._connect(board, queue) as (connection, hello):
-                        self._do_tasks(board, queue, workload, connection, hello)
-                    board.state = "finished"
+                    with self._connect(board) as (connection, hello):
+                        self._do_tasks(board, connection, hello)
+                    board.state = "ended" if self._stopped() else "finished"
                     return
                 except UnwritableFile:  # no board can change that
                     raise
@@ -381,15 +375,13 @@ class BoardPool:
                 queue.wait_until_over(RETRY)
             if not queue.over:
                 logger.warning("%s: %s; given up", name, board.error)
-            board.state = "ended" if interrupts.requested() or self._failure else "lost"
+            board.state = "ended" if self._stopped() else "lost"
         except BaseException as error:  # the main thread raises it
             board.state = "ended"
-            self._fail(queue, error)
+            self._fail(error)
 
     @contextmanager
-    def _connect(
-        self, board: PoolBoard, queue: TaskQueue[Any]
-    ) -> Iterator[tuple[Connection, BoardHello]]:
+    def _connect(self, board: PoolBoard) -> Iterator[tuple[Connection, BoardHello]]:
         """Yield the connection to a board and its hello.
 
         Raises GliosliceError if it does not reply, or with another model than before.
@@ -398,103 +390,82 @@ class BoardPool:
         opened = open_port(port, arguments.baud, command=self._command)
         with Connection(opened, active=True, silence=SILENCE) as connection:
             board.connection = connection
-            if queue.over:  # checked after the assignment: whoever stops the pool closes it
+            if self._queue.over:  # checked after the assignment: whoever stops the pool closes it
                 raise GliosliceError(f"{port}: the pool has ended")
             hello = handshake.receive_hello(connection, handshake.hello_timeout(port))
             handshake.check_model(hello, arguments.allow_model, self._own)
             if board.hello is not None and board.hello.sha256 != hello.sha256:
                 raise GliosliceError(f"{port}: the board came back with another model")
             board.hello, board.state, board.error = hello, "idle", ""
-            queue.connect(board.address.name)
+            self._queue.connect(board.address.name)
             board.tried.set()
             yield connection, hello
 
-    def _do_tasks(
-        self,
-        board: PoolBoard,
-        queue: TaskQueue[Content],
-        workload: Workload[Content],
-        connection: Connection,
-        hello: BoardHello,
-    ) -> None:
+    def _do_tasks(self, board: PoolBoard, connection: Connection, hello: BoardHello) -> None:
         """Do one task after another; raises the error that lost the board.
 
         The link is not idle while files are written: a thread does that for the last task.
         """
         with ThreadPoolExecutor(1, f"{board.address.name}-files") as files:
             finishing: Future[None] | None = None
-            while (task := queue.take(board.address.name)) is not None:
+            while (task := self._queue.take(board.address.name)) is not None:
                 board.state, board.task, started = "streaming", task.name, time.monotonic()
                 try:
-                    board.slices += workload.perform(board, connection, hello, task.content)
+                    board.slices += self._workload.perform(board, connection, hello, task.content)
                 except ENDINGS as error:
-                    self._note_end(board, queue, workload, task, error)
+                    self._note_end(board, task, error)
                 else:
                     if finishing is not None:
                         finishing.result()  # no more than two cases of a board are in memory
-                    finishing = files.submit(self._finish, board, queue, workload, task)
+                    finishing = files.submit(self._finish, board, task)
                 board.seconds += time.monotonic() - started
                 board.last_temperature_c = board.temperature_c
                 board.state, board.task, board.status = "idle", None, None
 
-    def _finish(
-        self,
-        board: PoolBoard,
-        queue: TaskQueue[Content],
-        workload: Workload[Content],
-        task: Task[Content],
-    ) -> None:
+    def _finish(self, board: PoolBoard, task: Task[Content]) -> None:
         """Write the files of a task; an error that no other task could avoid stops the pool."""
         try:
             try:
-                workload.finish(board, task.content)
+                self._workload.finish(board, task.content)
             except ENDINGS as error:
-                self._note_end(board, queue, workload, task, error)
+                self._note_end(board, task, error)
             else:
                 board.finished += 1
-                queue.finish()
+                self._queue.finish()
         except BaseException as error:  # the main thread raises it
-            self._fail(queue, error)
+            self._fail(error)
 
-    def _fail(self, queue: TaskQueue[Any], error: BaseException) -> None:
+    def _stopped(self) -> bool:
+        """Return whether the pool ended early."""
+        return interrupts.requested() or self._failure is not None
+
+    def _fail(self, error: BaseException) -> None:
         """Stop the pool; the main thread raises the first error that did."""
         self._failure = self._failure or error
-        queue.stop()
+        self._queue.stop()
 
-    def _note_end(
-        self,
-        board: PoolBoard,
-        queue: TaskQueue[Content],
-        workload: Workload[Content],
-        task: Task[Content],
-        error: BaseException,
-    ) -> None:
+    def _note_end(self, board: PoolBoard, task: Task[Content], error: BaseException) -> None:
         """Report a task that ended early, or give it back; raise the error if the next one would.
 
         Raises it for a lost board, files that cannot be written, and Ctrl-C.
         """
         if isinstance(error, TaskFailed | OutputsFailed):
-            workload.failed(board, task.content, one_line(error))
-            queue.finish()
+            self._workload.failed(board, task.content, one_line(error))
+            self._queue.finish()
         elif isinstance(error, GliosliceError) and not isinstance(error, UnwritableFile):
-            self._note_failure(board, queue, workload, task, error)
+            self._note_failure(board, task, error)
             if not isinstance(error, CONTENT_ERRORS):
                 raise error
         else:
             stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-            workload.ended(board, task.content, "interrupted" if stopped else one_line(error))
-            queue.finish()
+            reason = "interrupted" if stopped else one_line(error)
+            self._workload.ended(board, task.content, reason)
+            self._queue.finish()
             raise error
 
-    def _note_failure(
-        self,
-        board: PoolBoard,
-        queue: TaskQueue[Content],
-        workload: Workload[Content],
-        task: Task[Content],
-        error: GliosliceError,
-    ) -> None:
+    def _note_failure(self, board: PoolBoard, task: Task[Content], error: GliosliceError) -> None:
         """Give a task back, or report it as failed or ended."""
+        queue, workload = self._queue, self._workload
         name, reason = board.address.name, one_line(error)
         if queue.stopped:
             workload.ended(board, task.content, "interrupted")

@@ -36,7 +36,7 @@ from firmware_host.board_pool import (
 from firmware_host.board_table import format_boards
 from firmware_host.options import AUTO, FarEnd
 from firmware_host.progress import Reporter, RunStatus, Update, open_reporter, reporting_end
-from firmware_host.run import Interrupted, StreamJob, StreamResult
+from firmware_host.run import Interrupted, StreamJob
 from firmware_host.shared_case import SharedCase
 from firmware_host.viewer.page import Page, PageObserver, open_page
 from glioslice import cli
@@ -317,7 +317,7 @@ class FolderWorkload:
         self._report(board, content, "interrupted", error)
 
     def _report(self, board: PoolBoard, plan: CasePlan, state: str, error: str | None) -> None:
-        event = {"files": [], "report": None, **self._ended.get(plan.name, {})}
+        event = {"files": [], "report": None, **self._ended.pop(plan.name, {})}
         event |= {"case": plan.name, "state": state, "error": error}
         self._reporter.event("case", board=board.address.name, **event)
         left = sum(row.state == batch.WAITING for row in self._rows.values())
@@ -359,12 +359,12 @@ def _run_pool(
     """Do the tasks and report the table of the boards; raises Interrupted for Ctrl-C."""
     simulated = any(handshake.is_simulated(one.port) for one in addresses)
     command = far_end(arguments) if simulated else None
-    pool = BoardPool(addresses, command, arguments, reporter)
+    pool = BoardPool(addresses, command, arguments, reporter, workload)
     if page is not None:
         page.set_boards(lambda: {"boards": [row.as_json() for row in pool.rows()]})
     with interrupts.deferred():
         try:
-            pool.run(make_tasks, workload)
+            pool.run(make_tasks)
         except KeyboardInterrupt:
             print("interrupted; what is finished is kept", file=sys.stderr)
             raise Interrupted(cli.INTERRUPTED) from None
@@ -396,26 +396,13 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
                 lambda hello: shared.make_tasks(hello, len(addresses)), shared,
             )  # fmt: skip
             shared.check_complete()
-        except (GliosliceError, Interrupted) as error:
+        except (Exception, Interrupted) as error:
             job = shared.job()
             if job is None:
                 raise
-            report = run.final_report(job, shared.links.counts, paths)
-            kept = outputs.write_partial(paths, job.masks, job.case, report)
-            if isinstance(error, Interrupted):
-                print(kept, file=sys.stderr)
-                raise
-            raise GliosliceError(f"{one_line(error)}; {kept}") from error
+            run.keep_partial(shared.links.counts, job, paths, reporter, observer, error)
         job = shared.job()
         assert job is not None
-        processed = job.masks.postprocessed(job.rules)
-        job = replace(job, masks=processed.masks)
-        report = run.final_report(job, shared.links.counts, paths, processed.report())
-        observer.set_report(report)
-        lines = outputs.write_outputs(paths, job.masks, job.case, report)
-        files = [str(path) for path in paths.all if path.exists()]
-        reporter.event(
-            "case", case=job.case.name, state="complete", error=None, files=files, report=report
-        )
-        reporter.result(*lines, *run.result_lines(StreamResult(job, report, lines)))
+        result = run.write_case_files(shared.links.counts, job, paths, reporter, observer)
+        reporter.result(*result.lines, *run.result_lines(result))
         interrupts.check()

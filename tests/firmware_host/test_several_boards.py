@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from firmware_host.batch import CasePlan
 from firmware_host.board_pool import Task, TaskQueue
 from firmware_host.board_table import BoardRow, format_boards
 from firmware_host.options import parse_options
+from firmware_host.outputs import OutputPaths
 from firmware_host.pooled_cases import READ_AHEAD, CaseReader
 from firmware_host.shared_case import spans
 from glioslice.cases import Case
@@ -209,6 +211,49 @@ def test_one_case_on_several_boards_has_the_same_mask(
     found = json.loads(report.read_text())
     assert found["complete"] is True and found["masks"] == found["slices"] == 4
     assert all(re.search(rf"^sim-{n} +finished", done.stdout, re.M) for n in (1, 2, 3))
+
+
+@pytest.mark.slow
+def test_a_full_disk_after_a_shared_case_keeps_its_masks(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(outputs, "write_bytes", full)  # the montage, the first file
+    given = ("--boards", 2, "--share-case", "--output", tmp_path / "m.nii.gz", "--json")
+    with pytest.raises(SystemExit, match="2"):
+        stream.main([str(option) for option in (cases / "Case_07", "--port", LINE, *given)])
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    [ended] = [event for event in events if event["event"] == "case"]
+    assert ended["state"] == "failed" and "4 of 4 masks are kept" in ended["error"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.partial.nii.gz"]
+
+
+@pytest.mark.slow
+def test_a_board_that_is_lost_while_files_are_written_loses_no_case(
+    few: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write, killed = outputs.write_outputs, threading.Event()
+
+    def slowly(paths: OutputPaths, *content: Any) -> list[str]:
+        if not killed.is_set():
+            killed.set()
+            for board in children_of(os.getpid()):
+                with suppress(ProcessLookupError):  # the command that lists them is one
+                    os.kill(board, signal.SIGKILL)
+            time.sleep(2)
+        return write(paths, *content)
+
+    monkeypatch.setattr(outputs, "write_outputs", slowly)
+    options = (few, "--port", LINE, "--boards", 2, "--output", tmp_path, "--json")
+    stream.main([str(option) for option in options])
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    ended = Counter(event["case"] for event in events if event["event"] == "case")
+    assert set(ended.values()) == {1} and set(states(tmp_path).values()) == {"complete"}
+    assert any(event["event"] == "returned" for event in events)
+    assert masks(tmp_path) == {name: alone[name] for name in masks_of_few(few)}
 
 
 WARM_BOARD = """
