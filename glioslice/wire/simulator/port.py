@@ -308,6 +308,7 @@ class SimPort:
                 self._up.put(waiting, now, garbled)
                 if not waiting:
                     break
+            crossing = bool(self._up.in_transit)  # what the line loses arrives as nothing
             up = self._up.take(now)
             drained = waited >= WRITE_BUFFER > self._waiting or (waited and not self._waiting)
         self._unread += up[: READ_BUFFER - len(self._unread)]
@@ -326,7 +327,8 @@ class SimPort:
         down = self._down.take(now)
         with self._changed:
             self._incoming += down[: READ_BUFFER - len(self._incoming)]
-            if down or drained or (up and not self._up.in_transit):  # what somebody may wait for
+            arrived = crossing and not self._up.in_transit
+            if down or drained or arrived:  # what somebody may wait for
                 self._changed.notify_all()
         return not self._down.in_transit
 

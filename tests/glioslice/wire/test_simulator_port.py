@@ -103,6 +103,14 @@ def test_bytes_go_to_the_process_and_back(far_end: Program) -> None:
         port.write(b"x")
 
 
+def test_bytes_that_the_line_loses_do_not_delay_the_end() -> None:
+    port = open_port("sim://?loss=0.999", command=["sleep", "30"])
+    port.write(b"x" * 50)
+    started = time.monotonic()
+    port.close()
+    assert time.monotonic() - started < 0.8
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("baud", [9600, 115200, 921600, 3_000_000])
 def test_the_line_keeps_its_rate(far_end: Program, baud: int) -> None:
