@@ -13,8 +13,8 @@ CROP_STEP = 32
 
 
 SHARES = (
-    "tumour", "centred", "low_grade", "lesions", "slices", "taught", "resampled", "thick",
-    "misregistered", "missing",
+    "tumour", "centred", "low_grade", "lesions", "slices", "phantom_share", "taught", "resampled",
+    "thick", "misregistered", "missing",
 )  # fmt: skip
 """Fields that are shares or probabilities."""
 
@@ -44,6 +44,7 @@ class TrainingConfig:
     slices: float = (
         0.1875  # share of a batch from single slices, if given: whole heads, 109 patients
     )
+    phantom_share: float = 0.25  # share of a batch from synthetic heads, if given: 4 of 16
     slice_jitter: float = 0.15  # of their spread (log) and level: z-scores are over the slice alone
     resampled: float = 0.65  # share of volumes' slices resampled; a third stays as BraTS has them
     thick: float = 0.5  # share of those in which one to four modalities are thick slices
@@ -53,10 +54,11 @@ class TrainingConfig:
     misregistered_shift: float = 1.5  # voxels, at most; what rigid registration leaves
     misregistered_turn: float = 2.0  # degrees, at most
     missing: float = 0.4  # share of crops that lack modalities (augment.MISSING)
-    taught: float = 0.5  # weight of the teachers' probabilities in the target, if any
+    taught: float = 0.5  # weight of the teachers' probabilities in the target, but in phantoms
     rate: float = 3e-3  # peak; AdamW tolerates it for 50,000 weights with batch norm
     warmup: float = 0.03  # share of the run in which the learning rate rises from 0
     decay: float = 1e-4
+    fixed_norms: int = 0  # 1: batch norms keep the means and variances of the start
     average: float = 0.999  # decay of the running average of the weights
     judge_every: int = 5  # epochs between validations; they are logged and select nothing
     seed: int = 0
@@ -90,8 +92,10 @@ def parse_config(arguments: argparse.Namespace) -> TrainingConfig:
     for name in SHARES:
         if not 0 <= getattr(config, name) <= 1:
             raise GliosliceError(f"--set {name}={getattr(config, name)}: must be from 0 to 1")
-    if config.lesions + config.slices > 1:
-        raise GliosliceError("lesions and slices are shares of one batch: at most 1 together")
+    if config.lesions + config.slices + config.phantom_share > 1:
+        raise GliosliceError(
+            "lesions, slices and phantom_share are shares of one batch: at most 1 together"
+        )
     if not 1 <= config.thick_from <= config.thick_to:
         raise GliosliceError("thick_from must be at least 1 and at most thick_to")
     if config.crop % CROP_STEP or not CROP_STEP <= config.crop <= min(WINDOW):

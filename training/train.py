@@ -161,11 +161,21 @@ class TrainingRun:
     settings: dict[str, Any]
     card: dict[str, Any]
     cases: list[CaseSlices]
+    phantoms: list[CaseSlices]
     lesions: LesionCubes | None
     slices: SingleSlices | None
     held_out: list[CaseSlices]
     teachers: Ensemble
     out: Path
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The slices of volumes, of phantoms and single slices, in the memory that trains."""
+
+    volumes: SlicePool
+    phantoms: SlicePool | None
+    single: SlicePool | None
 
 
 def train_command(arguments: argparse.Namespace) -> None:
@@ -212,7 +222,7 @@ def train_command(arguments: argparse.Namespace) -> None:
     if started:
         card["earlier_training"] = earlier_training(started[1].content)
     run = TrainingRun(
-        config, settings, card, cases + phantoms, lesions, slices, held_out, teachers, out
+        config, settings, card, cases, phantoms, lesions, slices, held_out, teachers, out
     )
     with distributed_context() as context:
         trainer, position = start_run(run, network, context, arguments)
@@ -267,7 +277,8 @@ def start_run(
         within = f" and {position.batches} of {run.config.steps} batches" * bool(position.batches)
         print(
             f"{run.card['name']}: {run.card['network']['parameters']:,} parameters, "
-            f"{len(run.cases)} cases to train on, {len(run.held_out)} held out, "
+            f"{len(run.cases)} cases and {len(run.phantoms)} phantoms to train on, "
+            f"{len(run.held_out)} held out, "
             f"{context.world_size} x {context.device}, "
             f"{len(position.rows)} of {run.config.epochs} epochs{within} done",
             flush=True,
@@ -403,7 +414,7 @@ def train_epoch(
     network: torch.nn.Module,
     trainer: Trainer,
     run: TrainingRun,
-    pools: tuple[SlicePool, SlicePool | None],
+    pools: Pools,
     epoch: int,
     context: DistributedContext,
     position: Position,
@@ -414,17 +425,24 @@ def train_epoch(
     criterion = RegionLoss()
     total = position.loss.to(context.device, copy=True)
     network.train()
+    if config.fixed_norms:
+        for norm in (m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.eval()
     after_batches = random_source(config.seed, epoch, context.rank, config.steps)
-    resample_volumes(pools[0], config, after_batches)
+    for pool in (pools.volumes, pools.phantoms):
+        if pool is not None:
+            resample_volumes(pool, config, after_batches)
     for step in range(position.batches, config.steps):
         generator = random_source(config.seed, epoch, context.rank, step)
-        images, labels = make_batch(run, pools, generator)
+        images, labels, phantom = make_batch(run, pools, generator)
         for group in trainer.optimiser.param_groups:
             group["lr"] = learning_rate(config, (epoch - 1) * config.steps + step)
         with torch.autocast(context.device.type, torch.bfloat16, enabled=context.mixed_precision):
             logits = network(images.contiguous(memory_format=torch.channels_last))
         teachers = run.teachers.probabilities(images, context) if run.teachers.networks else None
-        loss = criterion(logits, labels, teachers, config.taught)
+        # A teacher may find tumour in a phantom, and its student must not learn that.
+        taught = config.taught * ~phantom[:, None, None, None]
+        loss = criterion(logits, labels, teachers, taught)
         trainer.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         trainer.optimiser.step()
@@ -434,14 +452,16 @@ def train_epoch(
     return total.item() / config.steps
 
 
-def make_pools(run: TrainingRun, device: torch.device) -> tuple[SlicePool, SlicePool | None]:
-    """Return the slices of volumes and the single slices, in the memory of `device`."""
+def make_pools(run: TrainingRun, device: torch.device) -> Pools:
+    """Return the slices of a run in the memory of `device`."""
     config, single = run.config, run.slices
-    volumes = pool_of_cases(run.cases, device, config.resampled > 0)
-    if single is None:
-        return volumes, None
-    jitter = config.slice_jitter
-    return volumes, make_pool(single.images, single.labels, single.grades, device, jitter=jitter)
+    return Pools(
+        pool_of_cases(run.cases, device, config.resampled > 0),
+        pool_of_cases(run.phantoms, device, config.resampled > 0) if run.phantoms else None,
+        make_pool(single.images, single.labels, single.grades, device, jitter=config.slice_jitter)
+        if single
+        else None,
+    )
 
 
 def random_source(*place: int) -> torch.Generator:
@@ -455,23 +475,30 @@ def random_source(*place: int) -> torch.Generator:
 
 
 def make_batch(
-    run: TrainingRun,
-    pools: tuple[SlicePool, SlicePool | None],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Return augmented crops (B, 4, crop, crop) and their labels (B, crop, crop)."""
-    config, (volumes, single) = run.config, pools
+    run: TrainingRun, pools: Pools, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return augmented crops (B, 4, crop, crop), labels (B, crop, crop), and which are phantoms.
+
+    Those come first.
+    """
+    config = run.config
     from_cubes = round(config.batch * config.lesions) if run.lesions else 0
-    from_slices = round(config.batch * config.slices) if single else 0
-    sources = [sample_slices(volumes, config.batch - from_cubes - from_slices, config, generator)]
-    if single and from_slices:
-        sources.append(sample_slices(single, from_slices, config, generator))
+    from_slices = round(config.batch * config.slices) if pools.single else 0
+    from_phantoms = round(config.batch * config.phantom_share) if pools.phantoms else 0
+    from_volumes = config.batch - from_cubes - from_slices - from_phantoms
+    counts = {"phantoms": from_phantoms, "volumes": from_volumes, "single": from_slices}
+    sources = [
+        sample_slices(getattr(pools, name), count, config, generator)
+        for name, count in counts.items()
+        if count
+    ]
     images, labels, centres = (torch.cat(parts) for parts in zip(*sources, strict=True))
     images, labels = warp(images, labels, centres, (config.crop, config.crop), generator)
     if run.lesions and from_cubes:
         canvases = make_canvases(run.lesions, from_cubes, config.crop, generator, images.device)
         images, labels = torch.cat([images, canvases[0]]), torch.cat([labels, canvases[1]])
-    return augment(images, config.missing, generator), labels
+    phantom = torch.arange(len(images), device=images.device) < from_phantoms
+    return augment(images, config.missing, generator), labels, phantom
 
 
 def validate(network: Network, cases: list[CaseSlices], context: DistributedContext) -> EpochRow:

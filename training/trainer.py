@@ -104,12 +104,12 @@ class RegionLoss(nn.Module):
         logits: Tensor,
         labels: Tensor,
         teachers: Tensor | None = None,
-        teacher_weight: float = 0.0,
+        teacher_weight: Tensor | float = 0.0,
     ) -> Tensor:
         """Return Dice loss plus cross-entropy, in float32 whatever the type of the logits.
 
         If `teachers` are given, probabilities (B, 3, H, W), the target is the mean of them and the
-        labels, weighted by `teacher_weight`.
+        labels, weighted by `teacher_weight`, which broadcasts to (B, 3, H, W).
         """
         known = (labels != IGNORE)[:, None]
         wt = (labels > 0)[:, None] & known

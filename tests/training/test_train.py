@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +23,9 @@ from tests.conftest import ROOT, Write
 from training import train
 from training.checkpoint import STATE, load_model
 from training.config import FINE_TUNING_RATE, TrainingConfig, learning_rate, parse_config
+from training.dataset import CaseSlices, load_split
+from training.distillation import Ensemble
+from training.train import TrainingRun
 
 
 @pytest.fixture
@@ -270,6 +275,40 @@ def test_distillation_from_a_teacher(three: Path, tmp_path: Path) -> None:
     )
     assert all(torch.equal(ignoring[name], untaught[name]) for name in ignoring)
     assert not torch.equal(ignoring["head.weight"], taught["head.weight"])
+
+
+@pytest.mark.slow
+def test_norms_that_are_fixed_keep_their_means(three: Path, tmp_path: Path) -> None:
+    train.train_command(arguments(three, tmp_path / "base", hold_out="0"))
+    given = {"start": tmp_path / "base", "size": None, "hold_out": "0"}
+    for name, value in ("moving", 0), ("fixed", 1):
+        setting = {"set": [f"fixed_norms={value}"]}
+        train.train_command(arguments(three, tmp_path / name, **(given | setting)))
+    base, moving, fixed = (
+        load_file(tmp_path / run / "nano.safetensors") for run in ("base", "moving", "fixed")
+    )
+    means = [name for name in base if name.endswith("running_mean")]
+    assert all(torch.equal(fixed[name], base[name]) for name in means)
+    assert not any(torch.equal(moving[name], base[name]) for name in means)
+    assert not torch.equal(fixed["head.weight"], base["head.weight"])
+
+
+def test_phantoms_have_their_share_of_a_batch(three: Path, tmp_path: Path) -> None:
+    cases, _ = load_split(three, "0", 0, tmp_path / "cache")
+    healthy = [replace(case, labels=np.zeros_like(case.labels)) for case in cases[:1]]
+    config = TrainingConfig(batch=8, tumour=1.0, centred=1.0)
+
+    def batch(phantoms: list[CaseSlices]) -> tuple[torch.Tensor, ...]:
+        run = TrainingRun(
+            config, {}, {}, cases, phantoms, None, None, [], Ensemble(), tmp_path
+        )  # fmt: skip
+        pools = train.make_pools(run, torch.device("cpu"))
+        return train.make_batch(run, pools, torch.Generator().manual_seed(0))
+
+    _, labels, phantom = batch(healthy)
+    assert phantom.tolist() == [True] * 2 + [False] * 6
+    assert labels.flatten(1).any(1).tolist() == [False] * 2 + [True] * 6
+    assert not batch([])[2].any()
 
 
 @pytest.mark.slow

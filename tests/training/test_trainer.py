@@ -74,6 +74,11 @@ def test_target_mixes_labels_and_teachers() -> None:
     regions = torch.stack([labels > 0, (labels == 1) | (labels == 3), labels == 3], 1).float()
     halfway = loss(agreeing, labels, (taught + regions) / 2, 1.0).item()
     assert loss(agreeing, labels, taught, 0.5).item() == pytest.approx(halfway, abs=1e-5)
+    # Each image may have its own weight, as phantoms have none.
+    one_of_two = torch.tensor([1.0, 0.0])[:, None, None, None]
+    mixed = torch.where(one_of_two > 0, taught, regions)
+    expected = loss(agreeing, labels, mixed, 1.0).item()
+    assert loss(agreeing, labels, taught, one_of_two).item() == pytest.approx(expected, abs=1e-5)
 
 
 class Clock:
