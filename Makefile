@@ -13,7 +13,7 @@ DEEPBET = deepbet==1.0.2
 PIP = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Two processes of tests share two cores: in each, TensorFlow, torch and LiteRT would start a thread a core.
 PARALLEL = OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 \
-  .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+  .venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo firmware-demo test fast lint test-arm64 test-pi models accuracy engines folds clean
 

@@ -241,7 +241,7 @@ def test_a_board_of_another_version(
     ("change", "expected"),
     [
         ({"modes": frozenset({Mode.PLAY})}, "leave CASE out"),
-        ({"slices_at_once": 3}, "wants 3 slices at once"),
+        ({"slices_at_once": 3}, "3 slices at once"),
         ({"window": (8, 8)}, "larger than the window"),
         ({"image_codecs": 1 << 9}, "no codec in common"),
     ],
