@@ -33,7 +33,8 @@ SEGMENT = [sys.executable, "-m", "device.segment"]
 
 BAUD = 115200
 MANY = 10
-CASES_PER_BOARD = 3
+CASES_PER_BOARD = 8
+"""Enough that the start, when the host reads ten cases before all boards work, is a small part."""
 
 ARCHIVES = {"small": 400, "whole": 20}
 """Cases for the throughput of two processes: small ones, which cost little more than their files,
