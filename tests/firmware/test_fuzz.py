@@ -16,8 +16,8 @@ from tests.firmware.library import TESTS, compile_host
 
 pytestmark = pytest.mark.slow
 
-LONGEST = {"frames": 1200, "link": 512, "messages": 512, "vp8": 512, "masks": 300}
-"""Bytes of an input: the longest frame and a little more; two masks of 24 x 24 pixels."""
+LONGEST = {"frames": 1200, "link": 512, "messages": 512, "vp8": 512, "masks": 80}
+"""Bytes of an input: the longest frame and a little more; two masks of 12 x 12 pixels."""
 
 SMALLEST = ["-DNETWORK_ROWS=112", "-DNETWORK_COLUMNS=96"]
 """The smallest slice that still holds what encodes its mask: messages are fuzzed, not masks."""
