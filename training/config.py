@@ -92,7 +92,8 @@ def parse_config(arguments: argparse.Namespace) -> TrainingConfig:
     for name in SHARES:
         if not 0 <= getattr(config, name) <= 1:
             raise GliosliceError(f"--set {name}={getattr(config, name)}: must be from 0 to 1")
-    if config.lesions + config.slices + config.phantom_share > 1:
+    phantom_share = config.phantom_share if arguments.phantoms else 0
+    if config.lesions + config.slices + phantom_share > 1:
         raise GliosliceError(
             "lesions, slices and phantom_share are shares of one batch: at most 1 together"
         )
