@@ -428,6 +428,17 @@ def completed(
     return done
 
 
+def _written_address(file: Path, seconds: float = 60) -> str:
+    """Return the address in a scheduler's file, once all of it is written."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(GliosliceError):
+            return str(read_json(file)["address"])
+        if time.monotonic() > deadline:
+            raise GliosliceError(f"the Dask scheduler did not start within {seconds:.0f} s")
+        time.sleep(0.1)
+
+
 @contextmanager
 def scheduler(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """Yield the address of a Dask scheduler and the processes: the scheduler, then its workers.
@@ -451,9 +462,4 @@ def scheduler(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess
         processes = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
         options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
         processes += [start("worker", *options) for _ in range(workers)]
-        deadline = time.monotonic() + 60
-        while not file.exists():
-            if time.monotonic() > deadline:
-                raise GliosliceError("the Dask scheduler did not start within 60 s")
-            time.sleep(0.1)
-        yield str(read_json(file)["address"]), processes
+        yield _written_address(file), processes

@@ -165,10 +165,8 @@ CONTROLS = (0x15, 0x17, 0x1A, 0x1C, 0x7F)
 """Some of what a terminal that is not in raw mode takes for itself. 0x03 and 0x04, which every
 frame holds, are not among them: without these nothing arrives at all."""
 
-SUSPECTS = (0x11, 0x13, 0xFF, 0x0D, 0x0A, *CONTROLS)
-
 PAYLOAD = 0x0241
-"""Bytes that our OPEN offers, a number without suspects."""
+"""Bytes that our OPEN offers, a number without `packets.ALTERED`."""
 
 REPLY = 0.5
 """Seconds that a board may take to reply, of which a twentieth is the frames at 9,600 baud."""
@@ -212,7 +210,7 @@ def find_cause(port: Port, name: str) -> tuple[str, str] | None:
     if not _wait_for_board(port):
         return None
     altered = {}
-    for value in SUSPECTS:
+    for value in packets.ALTERED:
         if (what := _alteration(port, value)) is not None:
             altered[value] = what
     return name_cause(altered, name)
@@ -264,12 +262,12 @@ def _reply(port: Port, value: int, filler: int) -> str | None:
 
 
 def _open_frame(session: int, value: int) -> bytes:
-    """Return an OPEN in which no suspected value but `value` is, nor in its checksum."""
+    """Return an OPEN that holds no altered value but `value`, nor does its checksum."""
     frames = (
         encode_frame(packets.to_bytes(Open(session, 0, PAYLOAD, window), True))
         for window in range(0x4141, 0x7E7E)
     )
-    return next(frame for frame in frames if not {*SUSPECTS} - {value} & {*frame})
+    return next(frame for frame in frames if not {*packets.ALTERED} - {value} & {*frame})
 
 
 def _names(received: bytes, session: int) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glioslice import cli
+from glioslice.inventory import note_path
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get("GLIOSLICE_DATA", ROOT.parent / "shared" / "data")) / "brats"
@@ -115,6 +116,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep notes of deployments out of the home of whoever runs the tests."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(autouse=True)
+def no_deployment(state_folder: None) -> None:
+    """Forget what an earlier test deployed: the doctor's advice depends on it."""
+    note_path().unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -44,14 +44,14 @@ int main(void) {
         .serve = serve,
     };
     server_init(&server, &link, &board);
-    (void)wire_open(&link, &settings, session);
+    (void)wire_open(&link, &settings, wire_session(session));
     for (;;) {
         serve();
         const bool over = link.state != WIRE_OPENING && link.state != WIRE_OPEN;
         if (over && wire_due(&link, core_milliseconds()) == UINT32_MAX && !core_is_sending()) {
             session += 2; /* it stays odd, hence is never 0 */
             server_restart(&server);
-            (void)wire_open(&link, &settings, session);
+            (void)wire_open(&link, &settings, wire_session(session));
         } else if (over || !server_step(&server)) {
             core_sleep();
         }

@@ -8,7 +8,6 @@ open session sends next.
 
 import logging
 import math
-import secrets
 from dataclasses import asdict, dataclass
 from enum import Enum
 
@@ -226,7 +225,7 @@ class Link:
     ) -> None:
         self.settings = settings or Settings()
         self.active = active
-        self.session = session or secrets.randbelow(0xFFFFFFFF) + 1
+        self.session = session or packets.random_session()
         self.state = State.OPENING
         self.refusal = ""
         self.last_received = -math.inf

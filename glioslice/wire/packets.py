@@ -22,6 +22,7 @@ whose gaps are to be retransmitted. Fewer than 32 pairs name everything that has
 cut short.
 """
 
+import secrets
 import struct
 from dataclasses import dataclass
 
@@ -38,6 +39,20 @@ MAX_WINDOW = 65535
 """Bytes; far below half of `MODULUS`, so that an offset is never ambiguous."""
 MAX_PAIRS = 32
 PROPOSE, ACCEPT = 1, 2
+
+ALTERED = (0x11, 0x13, 0xFF, 0x0D, 0x0A, 0x15, 0x17, 0x1A, 0x1C, 0x7F)
+"""Values that links eat, double or translate: flow control, telnet, line ends, terminals."""
+
+
+def random_session() -> int:
+    """Return a session number without `ALTERED` values.
+
+    An OPEN therefore crosses a link that alters them, which the doctor can tell from a wrong rate.
+    """
+    drawn = (secrets.randbelow(0xFFFFFFFF) + 1).to_bytes(4, "little")
+    return int.from_bytes((byte ^ 1 if byte in ALTERED else byte for byte in drawn), "little")
+
+
 PATTERN = 32
 """Bytes that a PROBE carries."""
 

@@ -13,7 +13,7 @@ from glioslice.wire.link import Link, Settings, State
 from glioslice.wire.packets import Ack, Data, Open
 from glioslice.wire.simulator.line import LineQuality, combined
 from glioslice.wire.simulator.virtual_link import VirtualLine
-from tests.firmware.library import CLink
+from tests.firmware.library import CLink, library
 from tests.glioslice.wire.joined import LINES, exchange
 from tests.glioslice.wire.test_state_machine import LinkMachine
 
@@ -152,3 +152,15 @@ def test_a_peer_that_becomes_slow_costs_few_retransmissions(roles: str) -> None:
         end.lane._latency = 0.3
     exchange(line, [bytes(100_000)], [bytes(1)], 600.0)
     assert 0 < active.sender.retransmits < 120  # of 205 segments
+
+
+def test_a_session_number_is_cleared_of_bytes_that_links_alter_as_in_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chance = random.Random(4)
+    for _ in range(500):
+        drawn = bytes(chance.choices((*packets.ALTERED, 1, 0, 0xAB), k=4))
+        number = int.from_bytes(drawn, "little") or 1
+        monkeypatch.setattr("secrets.randbelow", lambda _bound, least=number - 1: least)
+        cleared = library().wire_session(number) & 0xFFFFFFFF
+        assert cleared == packets.random_session()

@@ -93,7 +93,11 @@ struct wire_link {
     uint32_t retransmits, duplicates, ignored, echoes;
 };
 
-/* Starts a session whose number is random and not 0; false if the settings do not fit. */
+/* Returns a number for a session, of a random one that is not 0: the lowest bit of each byte that links alter is
+ * flipped, so that OPEN crosses such a link and the host can name the cause. */
+uint32_t wire_session(uint32_t number);
+
+/* Starts a session; false if the settings do not fit or its number is 0. */
 bool wire_open(struct wire_link *link, const struct wire_settings *settings, uint32_t session);
 
 /* Ends the session; three frames remain to be sent. */

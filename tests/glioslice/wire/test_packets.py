@@ -108,3 +108,13 @@ def test_of_another_version_only_the_version_is_read() -> None:
 def test_an_offset_is_found_again_past_the_wrap(near: int, ahead: int) -> None:
     offset = max(0, near + ahead)
     assert expand(offset % packets.MODULUS, near) == offset
+
+
+@given(st.integers(0, 0xFFFFFFFE))
+def test_a_drawn_session_holds_no_byte_that_links_alter(drawn: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("secrets.randbelow", lambda bound: drawn)
+        session = packets.random_session()
+    assert 0 < session <= 0xFFFFFFFF
+    assert not {*session.to_bytes(4, "little")} & {*packets.ALTERED}
+    assert (session ^ (drawn + 1)) & 0xFEFEFEFE == 0
