@@ -173,6 +173,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def failure_line(error: Exception) -> str:
+    """Return one line on the failure of one case of several; a defect is named as such."""
+    if isinstance(error, GliosliceError | OSError):
+        return one_line(error)
+    return f"unexpected {type(error).__name__}: {one_line(error)}; --debug shows where"
+
+
 class StderrHandler(logging.StreamHandler[TextIO]):
     """Writes log records to the current `sys.stderr`, which rich replaces during a progress bar."""
 

@@ -15,6 +15,7 @@ import csv
 import io
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -136,7 +137,7 @@ def parse_part(text: str) -> Part:
 
 def in_part(name: str, part: Part) -> bool:
     """Return whether the case `name` belongs to a part; each belongs to exactly one."""
-    hashed = int.from_bytes(sha256(name.encode()).digest()[:8], "big")
+    hashed = int.from_bytes(sha256(os.fsencode(name)).digest()[:8], "big")
     return hashed % part.count == part.number - 1
 
 
@@ -217,9 +218,7 @@ def _do_case(archive: Archive, case: ArchiveCase) -> ArchiveRow:
     try:
         made = archive.make(case)
     except Exception as error:  # an archive never ends because of one case
-        known = isinstance(error, GliosliceError | OSError)
-        what = "" if known else f"unexpected {type(error).__name__}: "
-        row = ArchiveRow(case.name, FAILED, archive.method, error=what + cli.one_line(error))
+        row = ArchiveRow(case.name, FAILED, archive.method, error=cli.failure_line(error))
     else:
         if not is_done(archive, case.name):  # a row of another method is of the old outputs
             row_path(archive, case.name).unlink(missing_ok=True)

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_host import interrupts
-from firmware_host.inputs import case_name
 from firmware_host.mask_files import check_same_space, read_mask
 from firmware_host.options import SCHEME_NAMES
 from firmware_host.progress import Reporter
@@ -26,14 +25,14 @@ from firmware_host.viewer.server import Scene
 from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, chosen_source
-from glioslice.cases import Case, CaseFiles, phantom_case, read_case
+from glioslice.cases import Case, CaseFiles, case_name, phantom_case, read_case
 from glioslice.cli import configure_malloc
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
 from glioslice.metrics import volumes_ml
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
-from glioslice.sanity_checks import find_warnings
+from glioslice.sanity_checks import case_warnings
 
 PHANTOM = re.compile(r"phantom-(\d{1,4})")
 MASK_NAME = re.compile(r"(.+)[-_](?:mask|seg)(?:\.partial)?\.nii(?:\.gz)?", re.IGNORECASE)
@@ -217,7 +216,7 @@ def page_warnings(found: FinishedCase) -> list[str]:
     if found.case is None:
         return warnings
     if not isinstance(reported, list):
-        warnings += find_warnings(found.case.images, found.case.missing)
+        warnings += case_warnings(found.case)
     outside = outside_brain_warning(found.labels, brain_mask(found.case.images))
     return warnings + ([outside] if outside and outside not in warnings else [])
 

@@ -111,6 +111,14 @@ def test_a_mask_that_leaves_the_brain_is_a_warning(write_case: Write, tmp_path: 
     assert warning.startswith("0.5 of the mask's 1.6 mL")
 
 
+def test_what_reading_assumed_is_a_warning(write_case: Write, tmp_path: Path) -> None:
+    folder = write_case()
+    mask = save_mask(tmp_path / "m.nii.gz", read_case(folder), read_case(folder).labels)
+    shutil.copy(folder / "Case_1_t1.nii.gz", folder / "notes.nii.gz")
+    found = read_finished(mask, folder, [], None)
+    assert any("notes.nii.gz: not used" in line for line in page_warnings(found))
+
+
 @pytest.mark.parametrize(
     ("name", "case"),
     [
