@@ -29,7 +29,7 @@ from glioslice.cases import Case, CaseFiles, case_name, phantom_case, read_case
 from glioslice.cli import configure_malloc
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.metrics import volumes_ml
+from glioslice.metrics import region_dice, volumes_ml
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from glioslice.sanity_checks import case_warnings
@@ -107,7 +107,9 @@ def show(mask: Path, case: Path | None, arguments: argparse.Namespace, port: int
             page.add(index, None, labels)
         counts = {"slices": len(slices), "masks": len(slices)}
         sizes = {"volumes_ml": volumetry.volumes_ml(), "diameters_mm": volumetry.diameters_mm()}
-        told = {"warnings": details["warnings"]}
+        told: dict[str, Any] = {"warnings": details["warnings"]}
+        if case_read is not None and case_read.labels is not None:
+            told["dice"] = region_dice(found.labels, case_read.labels)
         page.set_numbers(lambda: {**counts, **found.report, **sizes, **told})
 
 
