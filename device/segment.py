@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="overwrite existing files; with --part or --dask, repeat the cases that are done",
     )
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--threads", type=cli.positive, default=1, help="default: 1")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )

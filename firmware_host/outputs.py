@@ -65,6 +65,8 @@ def output_paths(
     for report in reports:
         if report.suffix.lower() not in REPORT_ENDINGS:
             raise GliosliceError(f"{report}: a report is written as {', '.join(REPORT_ENDINGS)}")
+    if montage and montage.suffix.lower() != ".png":
+        raise GliosliceError(f"{montage}: a montage is written as .png")
     name = mask.name.removesuffix(ending)
     partial = mask.with_name(f"{name}.partial{ending}")
     montage = montage or mask.with_name(f"{name}.png")
@@ -205,6 +207,7 @@ def write_partial(
     kept = f"none of {masks.slice_count} masks had arrived"
     try:
         if masks.mask_count:
+            kept = f"{masks.mask_count} of {masks.slice_count} masks had arrived and are lost"
             labels = encode_labels(masks.labels(), paths.scheme_for(case))
             write_mask(paths.partial, labels, case.space)
             kept = f"{masks.mask_count} of {masks.slice_count} masks are kept in {paths.partial}"

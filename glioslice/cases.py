@@ -42,6 +42,7 @@ from glioslice.labels import (
 from glioslice.nifti import (
     NiftiFile,
     Space,
+    check_axes,
     check_finite,
     open_nifti,
     read_voxels,
@@ -205,6 +206,7 @@ def read_case(
         GliosliceError: naming the file, if a file is missing or unusable (see `read_nifti`), if
             modalities differ in shape or affine, or if an image is not skull-stripped.
     """
+    orientation = orientation and check_axes(orientation)
     files = source if isinstance(source, CaseFiles) else find_case(source)
     files = drop_modalities(files, missing)
     images, space, warnings = _read_images(files, orientation)

@@ -14,7 +14,9 @@ import argparse
 import ast
 import ctypes
 import difflib
+import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -37,6 +39,10 @@ PACKAGES = (
 """Packages whose log records are shown; those of libraries are not."""
 
 INTERRUPTED = 130
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+MAX_PORT = 65535
 
 PLAIN_UPDATES = 4
 """Number of progress lines where stderr is not a terminal."""
@@ -132,8 +138,25 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
+def positive(text: str) -> int:
+    """Return a whole number from 1 on, as an option's `type`; argparse prints what is wrong."""
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+
+
+def http_port(text: str) -> int:
+    """Return the port of a page, 0 for any, as an option's `type`."""
+    if text.isdecimal() and int(text) <= MAX_PORT:
+        return int(text)
+    hint = "; put CASE before --view" if not text.lstrip("-").isdecimal() else ""
+    raise argparse.ArgumentTypeError(f"'{text}' is not an HTTP port, 0 to {MAX_PORT}{hint}")
+
+
 def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run `command`; its errors, those of files and of memory end as one line, exit code 2."""
+    if sys.stderr is None:  # closed; else the next file that is opened would take its place
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     try:
         escape_unprintable(sys.stdout)
         escape_unprintable(sys.stderr)
@@ -169,7 +192,8 @@ def exit_interrupted() -> NoReturn:
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line; an OSError names its file and its cause."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        reason = error.strerror + ("; free space there" if error.errno in FULL else "")
+        return f"{error.filename}: {reason}" if error.filename else reason
     return " ".join(str(error).split())
 
 

@@ -138,13 +138,7 @@ class Space:
         For a file that does not state its orientation. Raises GliosliceError if `axes` names no
         orientation.
         """
-        letters = tuple(axes.upper())
-        pairs = {frozenset(pair) for pair in ("LR", "PA", "IS")}
-        if len(letters) != 3 or {p for p in pairs if p & set(letters)} != pairs:
-            raise GliosliceError(
-                f"'{axes}' is no orientation; give where the axes of the file point to by three "
-                "letters of L or R, P or A, and I or S, such as LPS or RAS"
-            )
+        letters = tuple(check_axes(axes))
         affine = np.eye(4)
         affine[:3, :3] = 0
         spacing = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
@@ -156,6 +150,17 @@ class Space:
     @cached_property
     def _orientation(self) -> NDArray[np.float64]:
         return np.asarray(io_orientation(self.affine))
+
+
+def check_axes(axes: str) -> str:
+    """Return the axes of an orientation, such as LPS; raises GliosliceError if it is none."""
+    pairs = {frozenset(pair) for pair in ("LR", "PA", "IS")}
+    if len(axes) != 3 or {p for p in pairs if p & set(axes.upper())} != pairs:
+        raise GliosliceError(
+            f"'{axes}' is no orientation; give where the axes of the file point to by three "
+            "letters of L or R, P or A, and I or S, such as LPS or RAS"
+        )
+    return axes.upper()
 
 
 def same_space(one: Space, other: Space) -> bool:

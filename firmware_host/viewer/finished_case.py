@@ -70,7 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_missing_option(parser)
     add_case_options(parser)
     parser.add_argument(
-        "--http-port", type=int, default=0, metavar="PORT", help="port of the page; default: any"
+        "--http-port",
+        type=cli.http_port,
+        default=0,
+        metavar="PORT",
+        help="port of the page; default: any",
     )
     with interrupts.handled():
         configure_malloc()
