@@ -65,15 +65,19 @@ MMAP_BYTES = 1 << 20
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that `argv` (default: the program's arguments) names."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while modules are imported; `run` handles the rest
+        exit_interrupted()
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the command that `arguments` begin with; print the list of commands if there is none."""
     commands = available_commands()
     if arguments and arguments[0] in commands:
         name = arguments[0]
         sys.argv = [f"glioslice {name}", *arguments[1:]]
-        try:
-            commands[name].load()()
-        except KeyboardInterrupt:  # while modules are imported; `run` handles the rest
-            exit_interrupted()
+        commands[name].load()()
         return
     top = argparse.ArgumentParser(
         prog="glioslice",

@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import UNFINISHED, check_folder, read_json, write_bytes, write_json
+from glioslice.files import UNFINISHED, check_folder, read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ def write_summary(archive: Archive) -> None:
     """
     out = archive.out
     rows = [read_row(archive, case.name) for case in archive.cases]
-    write_bytes(out / TABLE, format_table(rows, archive.columns).encode())
+    write_text(out / TABLE, format_table(rows, archive.columns))
     counts = {state: sum(row.state == state for row in rows) for state in (FAILED, MISSING)}
     done = len(rows) - sum(counts.values())
     _remove_abandoned(out)

@@ -32,8 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     was. Raises GliosliceError for a folder, a device or a pipe, which a file would replace: even
     /dev/null.
     """
-    if path.exists() and not path.is_file():
-        raise GliosliceError(f"{path}: is a folder, a device or a pipe; name a file")
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{path.name[-16:]}")
     try:
@@ -48,6 +47,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Check that a file `path` can be written; raises GliosliceError. Nothing is created."""
+    _check_replaceable(path)
+    check_folder(path.parent)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise GliosliceError(f"{path}: is a folder, a device or a pipe; name a file")
 
 
 def check_folder(folder: Path) -> None:

@@ -38,7 +38,7 @@ from glioslice import cli
 from glioslice.case_options import add_missing_option, add_reading_options, read_source
 from glioslice.cases import Case, case_digest, case_name, read_case
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder, write_json
+from glioslice.files import check_file, check_folder, write_json
 from glioslice.labels import REGIONS, to_labels, to_scheme
 from glioslice.metrics import region_dice
 from glioslice.model_card import CARD, Card, find_model, read_card
@@ -162,7 +162,7 @@ def check_outputs(cases: Sequence[Path], arguments: argparse.Namespace) -> None:
     two cases with one mask.
     """
     if arguments.json:
-        check_folder(arguments.json.parent)
+        check_file(arguments.json)
     if not arguments.masks:
         return
     check_folder(arguments.masks)

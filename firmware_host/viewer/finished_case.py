@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_host import interrupts
-from firmware_host.mask_files import check_same_space, read_mask
+from firmware_host.mask_files import check_same_space, mask_case, read_mask
 from firmware_host.options import SCHEME_NAMES
 from firmware_host.progress import Reporter
 from firmware_host.viewer.page import open_page
@@ -35,7 +35,6 @@ from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from glioslice.sanity_checks import case_warnings
 
 PHANTOM = re.compile(r"phantom-(\d{1,4})")
-MASK_NAME = re.compile(r"(.+)[-_](?:mask|seg)(?:\.partial)?\.nii(?:\.gz)?", re.IGNORECASE)
 
 VOLUME_TOLERANCE = 0.0015
 """mL, a voxel: reports have whole voxels."""
@@ -170,7 +169,9 @@ def check_report(
 ) -> None:
     """Raise GliosliceError unless `report` can be that of a mask, by its space and its volumes."""
     if not isinstance(report.get("volumes_ml"), dict):
-        raise GliosliceError(f"{path}: is not the report of a run: it has no volumes_ml")
+        raise GliosliceError(
+            f"{path}: is not the report of a run: it has no volumes_ml; name its JSON report"
+        )
     advice = f"so it is not the report of {mask}; leave it out, or name the right one"
     try:
         shape = tuple(report.get("shape", space.shape))
@@ -207,12 +208,6 @@ def check_names(
         raise GliosliceError(
             f"{mask}: is by its name the mask of {named}, not of {shown}; rename it if it is not"
         )
-
-
-def mask_case(mask: Path) -> str | None:
-    """Return the case that a mask is named after, None if its name does not say it."""
-    match = MASK_NAME.fullmatch(mask.name)
-    return match[1] if match else None
 
 
 def page_warnings(found: FinishedCase) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from firmware_host.viewer.finished_case import mask_case, page_warnings, read_finished
+from firmware_host.mask_files import mask_case
+from firmware_host.viewer.finished_case import page_warnings, read_finished
 from glioslice.cases import Case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import to_scheme
