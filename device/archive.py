@@ -17,7 +17,7 @@ from typing import Any
 
 from device.engine import Engine
 from device.segment import Segmentation, find_paths, segment
-from glioslice.cases import Case, find_case, read_case
+from glioslice.cases import Case, case_name, read_case
 from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
@@ -63,7 +63,7 @@ def segment_archive(arguments: argparse.Namespace) -> None:
     given: list[Path] = [*arguments.cases, *arguments.input]
     if not given:
         raise GliosliceError("--part, --dask and --summary need a folder of cases")
-    cases = list_cases((_name(path), path) for path in find_paths(given))
+    cases = list_cases((case_name(path), path) for path in find_paths(given))
     options = SegmentOptions(
         arguments.out.absolute(),  # workers run elsewhere
         find_model(arguments.model).absolute(),
@@ -82,13 +82,6 @@ def segment_archive(arguments: argparse.Namespace) -> None:
         options.method, "{}-mask.nii.gz", COLUMNS, "segmented",
     )  # fmt: skip
     run_archive(archive, arguments)
-
-
-def _name(path: Path) -> str:
-    try:
-        return find_case(path).name
-    except GliosliceError:  # incomplete: its error is reported when it is its turn
-        return path.name
 
 
 def load_engine(options: SegmentOptions) -> Engine:

@@ -76,7 +76,7 @@ def segment(
     """
     crop, slices = iterate_slices(images, network.card.window, network.card.clip)
     count = crop.z[1] - crop.z[0]
-    logger.info("%d slices with brain, from slice %d", count, crop.z[0])
+    logger.info("%d slices with brain, from slice %d", count, crop.z[0] + 1)
     masks = np.empty((count, *crop.window), np.uint8)
     milliseconds = []
     indices = cli.track(range(count), progress) if progress else range(count)
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="overwrite existing files; with --part or --dask, repeat the cases that are done",
     )
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--threads", type=cli.positive, default=1, help="default: 1")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
@@ -187,9 +187,8 @@ def find_paths(given: Sequence[Path]) -> list[Path]:
 
 def describe_failure(source: CaseFiles | Path, error: Exception) -> str:
     """Return one line on a case of a batch that failed; it names the case."""
-    line, name = cli.one_line(error), str(source if isinstance(source, Path) else source.name)
-    if not isinstance(error, GliosliceError | OSError):
-        line = f"unexpected {type(error).__name__}: {line}; --debug shows where"
+    line, name = cli.failure_line(error), str(source if isinstance(source, Path) else source.name)
+    name = cli.one_line(ValueError(name))
     return line if name in line else f"{name}: {line}"
 
 

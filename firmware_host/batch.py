@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from firmware_host import handshake, interrupts, outputs, run
-from firmware_host.inputs import case_name
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, open_reporter, reporting_end
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice.case_options import read_source
-from glioslice.cases import Case, case_paths
-from glioslice.cli import one_line
+from glioslice.cases import Case, case_name, case_paths
+from glioslice.cli import failure_line, one_line
 from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_text
@@ -72,7 +71,7 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class CasePlan:
-    """A case by the name of its folder or file, and where its outputs go."""
+    """A case by its name, and where its outputs go."""
 
     name: str
     path: Path
@@ -131,16 +130,21 @@ def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
         raise GliosliceError(
             f"{folder}: masks in the folder of the cases would be taken for one; name another"
         )
-    plans = []
+    plans: dict[str, CasePlan] = {}
     for path in folder_cases(arguments.case) or []:
         if path.resolve() == folder.resolve():
             continue  # the output folder of an earlier run
         name = case_name(path)
+        if name in plans:
+            raise GliosliceError(
+                f"{path}: has the name of {plans[name].path}, whose mask it would overwrite; "
+                "rename one of them"
+            )
         reports = [folder / f"{name}-report.json", folder / f"{name}-report.html"]
         mask = folder / outputs.default_mask(name)
         paths = outputs.output_paths(mask, None, reports, arguments.labels)
-        plans.append(CasePlan(name, path, paths))
-    return plans
+        plans[name] = CasePlan(name, path, paths)
+    return list(plans.values())
 
 
 def previous_row(plan: CasePlan, force: bool) -> CaseRow:
@@ -229,13 +233,10 @@ def read_planned(plan: CasePlan, arguments: argparse.Namespace) -> Case:
         return read_source(plan.path, arguments)
     except GliosliceError:
         raise
-    except OSError as error:  # no permission to read it, for example
-        raise CaseFailed(one_line(error)) from error
     except Exception as error:  # a batch never ends because of one case
-        if arguments.debug:
+        if arguments.debug and not isinstance(error, OSError):
             raise
-        name, reason = type(error).__name__, one_line(error)
-        raise CaseFailed(f"unexpected {name}: {reason}; --debug shows where") from error
+        raise CaseFailed(failure_line(error)) from error
 
 
 @contextmanager

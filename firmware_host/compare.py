@@ -9,12 +9,15 @@ Both may be in any label scheme. It is recognized by file name, values and nesti
 
 import argparse
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from firmware_host.options import SCHEME_NAMES
 from glioslice import cli
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +50,7 @@ def compare_files(
     Raises GliosliceError, naming the file, if one is not a mask, if its scheme is not clear, or if
     their voxels do not lie in the same places.
     """
-    from firmware_host.mask_files import check_same_space, read_mask
+    from firmware_host.mask_files import check_same_space, mask_case, read_mask
     from glioslice.errors import GliosliceError
     from glioslice.labels import REGIONS, to_regions
     from glioslice.metrics import hd95, region_dice, volumes_ml
@@ -55,6 +58,9 @@ def compare_files(
     ours, space, scheme = read_mask(mask, scheme)
     theirs, truth_space, truth_scheme = read_mask(truth, truth_scheme)
     check_same_space(mask, space, truth, truth_space)
+    name, true_name = mask_case(mask), mask_case(truth)
+    if name and true_name and name not in (true_name, truth.absolute().parent.name):
+        logger.warning("by their names, %s is of %s and %s of %s", mask, name, truth, true_name)
     ours, theirs = space.from_lps(ours), space.from_lps(theirs)
     pairs = zip(REGIONS, to_regions(ours), to_regions(theirs), strict=True)
     try:

@@ -127,7 +127,9 @@ class PortStatus:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and list the ports."""
     parser = cli.parser("List the serial ports and the board at each.", "glioslice ports")
-    parser.add_argument("--baud", type=int, help=f"baud rate of the boards; default: {BAUD}")
+    parser.add_argument(
+        "--baud", type=cli.positive, help=f"baud rate of the boards; default: {BAUD}"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     cli.run(list_ports, parser.parse_args(argv))
 

@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "glioslice doctor --port /dev/ttyUSB0",
     )
     parser.add_argument("--port", help="default: the only port, or the only one with a board")
-    parser.add_argument("--baud", type=int, help=f"baud rate of the board; default: {BAUD}")
+    parser.add_argument(
+        "--baud", type=cli.positive, help=f"baud rate of the board; default: {BAUD}"
+    )
     parser.add_argument("--model", help="sim://: nano, compact, a model folder or a file")
     cli.run(
         lambda given: examine(given, lambda _: device_command(given.model, given.baud)),

@@ -6,6 +6,7 @@ msd         2, 1, 3
 regions     four dimensions, the last WT, TC, ET, each 0 or 1
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,8 @@ SCHEMES: Mapping[str, LabelScheme] = {
     "msd": DECATHLON,
 }
 NESTED = "regions"
+
+MASK_NAME = re.compile(r"(.+)[-_](?:mask|seg)(?:\.partial)?\.nii(?:\.gz)?", re.IGNORECASE)
 
 MOST_LABELS = 10
 """More values than any edition has: an image given as a mask holds hundreds."""
@@ -105,6 +108,12 @@ def check_same_space(path: Path, own: Space, other_path: Path, other: Space) -> 
         raise GliosliceError(
             f"{path}: its affine differs from that of {other_path}; resample one of them"
         )
+
+
+def mask_case(mask: Path) -> str | None:
+    """Return the case that a mask is named after, None if its name does not say it."""
+    match = MASK_NAME.fullmatch(mask.name)
+    return match[1] if match else None
 
 
 def _scheme_from_name(path: Path) -> str | None:

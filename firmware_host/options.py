@@ -1,6 +1,7 @@
 """The command line of `stream.py`: its options, and which of them go together."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,10 +33,17 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="such as /dev/ttyUSB0, COM3, socket://pi:4000, sim://, or auto: find it; may be "
         "repeated for several boards",
     )  # fmt: skip
-    parser.add_argument("--baud", type=int, help="fix the baud rate; default: negotiate it")
+    parser.add_argument(
+        "--baud", type=cli.positive, help="fix the baud rate; default: negotiate it"
+    )
     parser.add_argument("--images", choices=CODECS, help="image codec; default: lossy")
     parser.add_argument(
-        "--allow-model", action="append", default=[], metavar="SHA256", help="accept this model"
+        "--allow-model",
+        type=_digest,
+        action="append",
+        default=[],
+        metavar="SHA256",
+        help="accept this model",
     )
     parser.add_argument(
         "--model", help="sim://: nano, compact, a model folder or a file; default: compact"
@@ -104,7 +112,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     outputs.add_argument("--force", action="store_true", help="overwrite existing files")
     outputs.add_argument(
-        "--view", type=_http_port, nargs="?", const=0, metavar="PORT",
+        "--view", type=cli.http_port, nargs="?", const=0, metavar="PORT",
         help="show the run live in the browser, on this HTTP port",
     )  # fmt: skip
     format_ = outputs.add_mutually_exclusive_group()
@@ -117,16 +125,18 @@ def _add_series_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "a scanner's folder of DICOM series", "--t1ce and the others then take a series' number"
     )
-    group.add_argument("--study", type=int, metavar="N", help="which study of several, from 1")
+    group.add_argument(
+        "--study", type=cli.positive, metavar="N", help="which study of several, from 1"
+    )
     group.add_argument(
         "--brain-extraction", metavar="METHOD", help="as in glioslice prepare; default: deepbet"
     )
 
 
-def _http_port(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not an HTTP port; put CASE before --view")
-    return int(text)
+def _digest(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no SHA-256, which has 64 hexadecimal digits")
+    return text
 
 
 def _add_recordings(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from firmware_host.volumetry import Volumetry, format_numbers, slices_csv, summa
 from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder, write_bytes, write_json, write_text
+from glioslice.files import check_file, write_bytes, write_json, write_text
 from glioslice.metrics import percentiles
 from glioslice.montage import montage_png
 from glioslice.nifti import write_mask
@@ -65,6 +65,8 @@ def output_paths(
     for report in reports:
         if report.suffix.lower() not in REPORT_ENDINGS:
             raise GliosliceError(f"{report}: a report is written as {', '.join(REPORT_ENDINGS)}")
+    if montage and montage.suffix.lower() != ".png":
+        raise GliosliceError(f"{montage}: a montage is written as .png")
     name = mask.name.removesuffix(ending)
     partial = mask.with_name(f"{name}.partial{ending}")
     montage = montage or mask.with_name(f"{name}.png")
@@ -80,14 +82,12 @@ def check_writable(paths: OutputPaths, force: bool) -> None:
     if len({path.absolute() for path in paths.all}) < len(paths.all):
         raise GliosliceError("mask, montage and reports need different names")
     for path in paths.all:
-        if path.is_dir():
-            raise GliosliceError(f"{path}: this is a folder; name a file")
         if path.exists() and not force:
             what = " (from a run that ended early)" if path == paths.partial else ""
             raise GliosliceError(
                 f"{path}: already exists{what}; move it, name another --output, or add --force"
             )
-        check_folder(path.parent)
+        check_file(path)
 
 
 def make_run_report(
@@ -205,6 +205,7 @@ def write_partial(
     kept = f"none of {masks.slice_count} masks had arrived"
     try:
         if masks.mask_count:
+            kept = f"{masks.mask_count} of {masks.slice_count} masks had arrived and are lost"
             labels = encode_labels(masks.labels(), paths.scheme_for(case))
             write_mask(paths.partial, labels, case.space)
             kept = f"{masks.mask_count} of {masks.slice_count} masks are kept in {paths.partial}"

@@ -292,7 +292,7 @@ def open_recorded_port(arguments: argparse.Namespace, open_board: Callable[[], P
         return port
     try:
         recording = Recording(path)
-    except OSError:
+    except (GliosliceError, OSError):
         port.close()
         raise
     return RecordedPort(port, recording, None if arguments.record else Redactor())

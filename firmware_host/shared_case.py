@@ -77,8 +77,9 @@ class SharedCase:
         self.choice = handshake.make_host_hello(hello, Mode.SERVE, self._arguments.images)
         self.masks = session.new_mask_volume(self.choice, crop)
         self._observer.start_run(RunStatus(self.masks, self.case, hello, self.links, None))
+        number = self.masks.number
         return [
-            Task(f"slices {first} to {stop - 1}", (first, stop))
+            Task(f"slices {number(first)} to {number(stop - 1)}", (first, stop))
             for first, stop in spans(len(self._slices), boards)
         ]
 

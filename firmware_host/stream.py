@@ -30,6 +30,7 @@ from firmware_host import interrupts
 from firmware_host.options import FarEnd, parse_options
 from glioslice import cli
 from glioslice.cli import configure_malloc
+from glioslice.errors import GliosliceError
 
 
 def main(argv: Sequence[str] | None = None, far_end: FarEnd | None = None) -> None:
@@ -81,6 +82,11 @@ def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
     series = bool(arguments.dicom_out) or run.holds_series(arguments.case)
     if not series:  # there --t1ce and the others are numbers of series, not files
         inputs.given_source(arguments)
+    if not series and (arguments.study or arguments.brain_extraction):
+        raise GliosliceError(
+            "--study and --brain-extraction are for a scanner's folder of DICOM series, which "
+            f"{arguments.case or 'the phantom'} is not"
+        )
     if arguments.open:
         finished_case.show(arguments.open, arguments.case, arguments, arguments.view or 0)
     elif arguments.list:

@@ -15,11 +15,16 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the files do not state")
     for modality in MODALITIES:
         group.add_argument(f"--{modality}", type=Path, metavar="FILE", help="in place of CASE")
-    group.add_argument(
+    add_reading_options(group)
+
+
+def add_reading_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options of `read_source` to a command, or to a group of its options."""
+    parser.add_argument(
         "--orientation", metavar="AXES",
         help="of files that state none: where their axes point to, such as LPS or RAS",
     )  # fmt: skip
-    group.add_argument(
+    parser.add_argument(
         "--edition", choices=EDITIONS,
         help="the edition of the ground truth; default: by file names",
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import (
+    CHANNEL_NAME,
     MODALITIES,
     CaseFiles,
     brats_case,
@@ -20,6 +22,8 @@ from glioslice.dataset_layouts import (
     file_case,
     in_order,
     nifti_files,
+    safe_name,
+    without_ending,
 )
 from glioslice.errors import GliosliceError
 from glioslice.labels import (
@@ -38,6 +42,7 @@ from glioslice.labels import (
 from glioslice.nifti import (
     NiftiFile,
     Space,
+    check_axes,
     check_finite,
     open_nifti,
     read_voxels,
@@ -145,7 +150,20 @@ def case_paths(folder: Path) -> list[Path]:
     return paths
 
 
+def case_name(source: CaseFiles | Path) -> str:
+    """Return the name of a case, complete or not, without reading its volumes."""
+    if isinstance(source, CaseFiles):
+        return source.name
+    try:
+        return find_case(source).name
+    except (GliosliceError, OSError):  # reading the case raises the error that names the cause
+        path = Path(os.path.realpath(source))
+        channel = CHANNEL_NAME.fullmatch(path.name)
+        return safe_name(channel["case"] if channel else without_ending(path))
+
+
 def _case_paths(folder: Path, depth: int) -> list[Path]:
+    """Return the cases in `folder`; a link to a folder above it would show each of them again."""
     if (folder / "imagesTr").is_dir():
         return channel_groups(folder / "imagesTr") or nifti_files(folder / "imagesTr")
     if channels := channel_groups(folder):
@@ -155,7 +173,15 @@ def _case_paths(folder: Path, depth: int) -> list[Path]:
     if not depth:
         return []
     folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return [path for inside in folders for path in _case_paths(inside, depth - 1)]
+    paths, above = [], folder.resolve()
+    for inside in folders:
+        if above.is_relative_to(inside.resolve()):
+            continue
+        try:
+            paths += _case_paths(inside, depth - 1)
+        except OSError:  # no permission: reported when it is its turn
+            paths.append(inside)
+    return paths
 
 
 def read_case(
@@ -180,6 +206,7 @@ def read_case(
         GliosliceError: naming the file, if a file is missing or unusable (see `read_nifti`), if
             modalities differ in shape or affine, or if an image is not skull-stripped.
     """
+    orientation = orientation and check_axes(orientation)
     files = source if isinstance(source, CaseFiles) else find_case(source)
     files = drop_modalities(files, missing)
     images, space, warnings = _read_images(files, orientation)

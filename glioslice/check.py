@@ -15,7 +15,15 @@ import numpy as np
 
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, named_files, read_source
-from glioslice.cases import MODALITIES, Case, CaseFiles, case_paths, find_case, find_problems
+from glioslice.cases import (
+    MODALITIES,
+    Case,
+    CaseFiles,
+    case_name,
+    case_paths,
+    find_case,
+    find_problems,
+)
 from glioslice.errors import GliosliceError
 from glioslice.metrics import volumes_ml
 from glioslice.preprocessing import Crop, brain_mask, find_crop
@@ -89,7 +97,7 @@ def print_case(case: Case, files: CaseFiles, crop: Crop) -> None:
     print(f"{case.name}: {case.scheme.edition}, {' x '.join(map(str, case.space.shape))} voxels")
     for modality in MODALITIES:
         print(f"  {modality:6} {'missing' if modality in case.missing else files.images[modality]}")
-    print(f"  brain  {brain:,.0f} mL in slices {crop.z[0]} to {crop.z[1] - 1}")
+    print(f"  brain  {brain:,.0f} mL in slices {crop.z[0] + 1} to {crop.z[1]}")
     if case.labels is None:
         print("  mask   none: no Dice can be computed")
     else:
@@ -103,7 +111,7 @@ def check_cases(folder: Path, paths: Sequence[Path], arguments: argparse.Namespa
     for path in paths:
         status, ready = case_status(path, arguments)
         failed += not ready
-        print(f"{path.name}: {status}", flush=True)
+        print(f"{case_name(path)}: {status}", flush=True)
     if failed:
         raise GliosliceError(
             f"{folder}: {failed} of {len(paths)} cases are not ready; check each of them alone"
@@ -115,8 +123,10 @@ def case_status(path: Path, arguments: argparse.Namespace) -> tuple[str, bool]:
     try:
         case = read_source(path, arguments)
         find_crop(brain_mask(case.volumes))
-    except GliosliceError as error:
-        return f"problem: {cli.one_line(error)}", False
+    except Exception as error:  # a folder of cases never ends because of one
+        if arguments.debug and not isinstance(error, GliosliceError | OSError):
+            raise
+        return f"problem: {cli.failure_line(error)}", False
     warnings = case_warnings(case)
     return ("ready" if not warnings else f"ready, {len(warnings)} warnings: {warnings[0]}"), True
 

@@ -14,7 +14,9 @@ import argparse
 import ast
 import ctypes
 import difflib
+import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -38,6 +40,10 @@ PACKAGES = (
 
 INTERRUPTED = 130
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+MAX_PORT = 65535
+
 PLAIN_UPDATES = 4
 """Number of progress lines where stderr is not a terminal."""
 
@@ -59,15 +65,19 @@ MMAP_BYTES = 1 << 20
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that `argv` (default: the program's arguments) names."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while modules are imported; `run` handles the rest
+        exit_interrupted()
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the command that `arguments` begin with; print the list of commands if there is none."""
     commands = available_commands()
     if arguments and arguments[0] in commands:
         name = arguments[0]
         sys.argv = [f"glioslice {name}", *arguments[1:]]
-        try:
-            commands[name].load()()
-        except KeyboardInterrupt:  # while modules are imported; `run` handles the rest
-            exit_interrupted()
+        commands[name].load()()
         return
     top = argparse.ArgumentParser(
         prog="glioslice",
@@ -132,8 +142,25 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
+def positive(text: str) -> int:
+    """Return a whole number from 1 on, as an option's `type`; argparse prints what is wrong."""
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+
+
+def http_port(text: str) -> int:
+    """Return the port of a page, 0 for any, as an option's `type`."""
+    if text.isdecimal() and int(text) <= MAX_PORT:
+        return int(text)
+    hint = "; put CASE before --view" if not text.lstrip("-").isdecimal() else ""
+    raise argparse.ArgumentTypeError(f"'{text}' is not an HTTP port, 0 to {MAX_PORT}{hint}")
+
+
 def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
     """Run `command`; its errors, those of files and of memory end as one line, exit code 2."""
+    if sys.stderr is None:  # closed; else the next file that is opened would take its place
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     try:
         escape_unprintable(sys.stdout)
         escape_unprintable(sys.stderr)
@@ -169,8 +196,16 @@ def exit_interrupted() -> NoReturn:
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line; an OSError names its file and its cause."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        reason = error.strerror + ("; free space there" if error.errno in FULL else "")
+        return f"{error.filename}: {reason}" if error.filename else reason
     return " ".join(str(error).split())
+
+
+def failure_line(error: Exception) -> str:
+    """Return one line on the failure of one case of several; a defect is named as such."""
+    if isinstance(error, GliosliceError | OSError):
+        return one_line(error)
+    return f"unexpected {type(error).__name__}: {one_line(error)}; --debug shows where"
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):

@@ -15,6 +15,7 @@ import csv
 import io
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -30,7 +31,7 @@ from typing import Any, TypeVar
 
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import UNFINISHED, check_folder, read_json, write_bytes, write_json
+from glioslice.files import UNFINISHED, check_folder, read_json, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ def parse_part(text: str) -> Part:
 
 def in_part(name: str, part: Part) -> bool:
     """Return whether the case `name` belongs to a part; each belongs to exactly one."""
-    hashed = int.from_bytes(sha256(name.encode()).digest()[:8], "big")
+    hashed = int.from_bytes(sha256(os.fsencode(name)).digest()[:8], "big")
     return hashed % part.count == part.number - 1
 
 
@@ -217,9 +218,7 @@ def _do_case(archive: Archive, case: ArchiveCase) -> ArchiveRow:
     try:
         made = archive.make(case)
     except Exception as error:  # an archive never ends because of one case
-        known = isinstance(error, GliosliceError | OSError)
-        what = "" if known else f"unexpected {type(error).__name__}: "
-        row = ArchiveRow(case.name, FAILED, archive.method, error=what + cli.one_line(error))
+        row = ArchiveRow(case.name, FAILED, archive.method, error=cli.failure_line(error))
     else:
         if not is_done(archive, case.name):  # a row of another method is of the old outputs
             row_path(archive, case.name).unlink(missing_ok=True)
@@ -260,7 +259,7 @@ def write_summary(archive: Archive) -> None:
     """
     out = archive.out
     rows = [read_row(archive, case.name) for case in archive.cases]
-    write_bytes(out / TABLE, format_table(rows, archive.columns).encode())
+    write_text(out / TABLE, format_table(rows, archive.columns))
     counts = {state: sum(row.state == state for row in rows) for state in (FAILED, MISSING)}
     done = len(rows) - sum(counts.values())
     _remove_abandoned(out)

@@ -66,8 +66,10 @@ SUFFIXES: Mapping[str, tuple[str, LabelScheme | None]] = {
 """Modality and edition by the end of a file's name; some ends belong to no edition."""
 
 ENDING = r"\.nii(\.gz)?"
-FILE_NAME = re.compile(rf"(?P<case>.+?)(?P<suffix>{'|'.join(SUFFIXES)}){ENDING}", re.IGNORECASE)
-CHANNEL_NAME = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){ENDING}", re.IGNORECASE)
+FILE_NAME = re.compile(rf"(?P<case>.+?)(?P<suffix>{'|'.join(SUFFIXES)}){ENDING}", re.I | re.S)
+CHANNEL_NAME = re.compile(rf"(?P<case>.+)_(?P<channel>\d{{4}}){ENDING}", re.I | re.S)
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+BIDS_CASE = re.compile(r"sub-[^_]+(_ses-[^_]+)?")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 CHANNEL_TERMS: Mapping[str, str] = {
@@ -97,6 +99,15 @@ class CaseFiles:
     four_d: bool = False
     edition_known: bool = True
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the name safe."""
+        object.__setattr__(self, "name", safe_name(self.name))
+
+
+def safe_name(name: str) -> str:
+    """Return the name of a case for tables and files: without line breaks and escape sequences."""
+    return CONTROL.sub("_", name)
 
 
 def nifti_files(folder: Path) -> list[Path]:
@@ -135,7 +146,8 @@ def brats_case(folder: Path) -> CaseFiles:
     """
     files: dict[str, Path] = {}
     schemes: set[LabelScheme | None] = set()
-    names, notes = set(), []
+    names: dict[Path, str] = {}
+    notes = []
     for path in nifti_files(folder):
         recognised = recognise(path)
         if recognised is None:
@@ -149,24 +161,45 @@ def brats_case(folder: Path) -> CaseFiles:
         if kind in files:
             raise GliosliceError(f"{path}: {kind} is present twice, also as {files[kind].name}")
         files[kind] = path
+        if kind != MASK or scheme:  # a mask of BraTS 2020 has a name of its own
+            names[path] = name
         if kind != MASK:
             schemes.add(scheme)
-            names.add(name)
-    if files and not schemes:
-        raise GliosliceError(f"{folder}: has a mask and no image")
     if not schemes:
         raise GliosliceError(
-            f"{folder}: no case; expected CASE_flair, _t1, _t1ce, _t2 (BraTS 2018-2021) or "
+            f"{folder}: has a mask and no image; put its images beside it"
+            if files
+            else f"{folder}: no case; expected CASE_flair, _t1, _t1ce, _t2 (BraTS 2018-2021) or "
             "CASE-t2f, -t1n, -t1c, -t2w (BraTS 2023 and later) as .nii or .nii.gz; or name four "
             "files with --flair, --t1, --t1ce and --t2"
         )
+    notes += _names_of_different_cases(names)
     mask = files.pop(MASK, None)
     name = folder.resolve().name
     if None not in schemes:
         return CaseFiles(name, schemes.pop() or BRATS_2023, files, mask, notes=tuple(notes))
-    if len(names) == 1:
-        name = names.pop() or name  # BIDS has a folder `anat` in each case
+    if len(distinct := set(names.values())) == 1:
+        name = distinct.pop() or name  # BIDS has a folder `anat` in each case
     return CaseFiles(name, BRATS_2023, files, mask, edition_known=False, notes=tuple(notes))
+
+
+def _names_of_different_cases(names: Mapping[Path, str]) -> list[str]:
+    """Return a warning if files are named after different cases, empty if not.
+
+    Of BIDS only subject and session count: sub-1_acq-2d and sub-1_acq-3d are one case.
+    """
+    first: dict[str, Path] = {}
+    for path, name in names.items():
+        bids = BIDS_CASE.match(name)
+        first.setdefault(bids[0] if bids else name, path)
+    first.pop("", None)
+    if len(first) < 2:
+        return []
+    one, other = list(first.values())[:2]
+    return [
+        f"{one.parent}: {one.name} and {other.name} are named after different cases. If the files "
+        "are not all of one patient and one day, the masks are wrong."
+    ]
 
 
 def given_case(files: Mapping[str, Path]) -> CaseFiles:
@@ -177,10 +210,15 @@ def given_case(files: Mapping[str, Path]) -> CaseFiles:
     missing = [f"--{modality}" for modality in MODALITIES if modality not in files]
     if missing:
         raise GliosliceError(f"four files make a case; name also {', '.join(missing)}")
-    recognised = [recognise(path) for path in files.values()]
-    names = {found[0] for found in recognised if found} - {""}
-    name = names.pop() if len(names) == 1 else files[MODALITIES[0]].resolve().parent.name
-    return CaseFiles(name, BRATS_2023, files, None, edition_known=False)
+    recognised = {path: found for path in files.values() if (found := recognise(path))}
+    names = {path: name for path, (name, _, _) in recognised.items()}
+    notes = _names_of_different_cases(names)
+    for modality, path in files.items():
+        if (kind := recognised.get(path, ("", modality))[1]) != modality:
+            notes.append(f"{path}: is given as {modality}, but its name says {kind}.")
+    distinct = set(names.values()) - {""}
+    name = distinct.pop() if len(distinct) == 1 else files[MODALITIES[0]].resolve().parent.name
+    return CaseFiles(name, BRATS_2023, files, None, edition_known=False, notes=tuple(notes))
 
 
 def file_case(path: Path) -> CaseFiles:

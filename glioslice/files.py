@@ -26,20 +26,38 @@ UNFINISHED = ".*-*-*.*", f"{FOLDER_PREFIX}*"
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, because libraries choose a format by it, and is random,
-    because machines of a cluster may write the same file to one disk. If the block
-    fails, the temporary file is removed and `path` is left as it was.
+    The temporary name keeps the suffix, because libraries choose a format by it, is random, because
+    machines of a cluster may write the same file to one disk, and is short, so that any name that
+    fits can be written. If the block fails, the temporary file is removed and `path` is left as it
+    was. Raises GliosliceError for a folder, a device or a pipe, which a file would replace: even
+    /dev/null.
     """
+    _check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{path.name[-16:]}")
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # some libraries set permissions of their own
         temporary.replace(path)
+    except OSError as error:  # that of a full disk names no file, others the temporary one
+        if error.filename in (None, str(temporary), os.fspath(path)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Check that a file `path` can be written; raises GliosliceError. Nothing is created."""
+    _check_replaceable(path)
+    check_folder(path.parent)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise GliosliceError(f"{path}: is a folder, a device or a pipe; name a file")
 
 
 def check_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Reading NIfTI files with all checks that an unknown file needs, and writing masks."""
 
 import gzip
+import stat
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -137,13 +138,7 @@ class Space:
         For a file that does not state its orientation. Raises GliosliceError if `axes` names no
         orientation.
         """
-        letters = tuple(axes.upper())
-        pairs = {frozenset(pair) for pair in ("LR", "PA", "IS")}
-        if len(letters) != 3 or {p for p in pairs if p & set(letters)} != pairs:
-            raise GliosliceError(
-                f"'{axes}' is no orientation; give where the axes of the file point to by three "
-                "letters of L or R, P or A, and I or S, such as LPS or RAS"
-            )
+        letters = tuple(check_axes(axes))
         affine = np.eye(4)
         affine[:3, :3] = 0
         spacing = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
@@ -155,6 +150,17 @@ class Space:
     @cached_property
     def _orientation(self) -> NDArray[np.float64]:
         return np.asarray(io_orientation(self.affine))
+
+
+def check_axes(axes: str) -> str:
+    """Return the axes of an orientation, such as LPS; raises GliosliceError if it is none."""
+    pairs = {frozenset(pair) for pair in ("LR", "PA", "IS")}
+    if len(axes) != 3 or {p for p in pairs if p & set(axes.upper())} != pairs:
+        raise GliosliceError(
+            f"'{axes}' is no orientation; give where the axes of the file point to by three "
+            "letters of L or R, P or A, and I or S, such as LPS or RAS"
+        )
+    return axes.upper()
 
 
 def same_space(one: Space, other: Space) -> bool:
@@ -253,7 +259,9 @@ def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> N
     try:
         offset, (slope, intercept) = int(header.get_data_offset()), header.get_slope_inter()
     except Exception as error:  # nibabel documents no list of what a damaged header raises
-        raise GliosliceError(f"{path}: its header is damaged ({error})") from None
+        raise GliosliceError(
+            f"{path}: its header is damaged ({error}); copy the file again"
+        ) from None
     claimed = offset + stored.itemsize * int(np.prod(shape, dtype=np.float64))
     capacity = path.stat().st_size * (DEFLATE_RATIO if _is_gzip(path) else 1)
     most = 4 * MAX_VOXELS if any_spacing else MAX_VOXELS
@@ -271,7 +279,9 @@ def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> N
         plain = stored.kind in "iu" and stored.itemsize <= 2 and scaling[1] == 0
         overflows = plain and not np.isfinite(scaling[0] * np.float32(np.iinfo(stored).max))
     if overflows:
-        raise GliosliceError(f"{path}: the scale {scaling[0]:g} of its header is damaged")
+        raise GliosliceError(
+            f"{path}: the scale {scaling[0]:g} of its header is damaged; export the series again"
+        )
     dtype = stored.newbyteorder("=") if plain else np.dtype(np.float32)
     return NiftiFile(path, space, channels, stored, dtype, offset, scaling)
 
@@ -386,14 +396,31 @@ def _end() -> NoReturn:
     raise EOFError("it ends before its last voxel")
 
 
+def _check_regular(path: Path) -> None:
+    """Raise GliosliceError unless `path` is a file that can be read; a pipe may never end."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+    except FileNotFoundError:
+        what = "a link to a file that is not there" if path.is_symlink() else "no such file"
+        raise GliosliceError(f"{path}: {what}") from None
+    except OSError as error:  # no permission, or a link that leads to itself
+        raise GliosliceError(f"{path}: cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise GliosliceError(f"{path}: is {kind}, not a file; name a NIfTI file")
+
+
 def _read_header(path: Path) -> nib.Nifti1Header:
+    _check_regular(path)
     try:
         with _open(path) as file:
             content = file.read(NIFTI2_BYTES)
-    except FileNotFoundError:
-        raise GliosliceError(f"{path}: no such file") from None
     except GZIP_ERRORS as error:
-        raise GliosliceError(f"{path}: the file is cut short or damaged ({error})") from None
+        raise GliosliceError(
+            f"{path}: the file is cut short or damaged ({error}); copy it again"
+        ) from None
     size = content[:4]
     try:
         with LoggingOutputSuppressor():
@@ -401,7 +428,9 @@ def _read_header(path: Path) -> nib.Nifti1Header:
                 return nib.Nifti2Header(content)
             header = nib.Nifti1Header(content[:NIFTI1_BYTES])
     except Exception as error:  # see above
-        raise GliosliceError(f"{path}: not a NIfTI file ({error})") from None
+        raise GliosliceError(
+            f"{path}: not a NIfTI file ({error}); export the series again"
+        ) from None
     if header["magic"] != b"n+1":
         kind = "one of a pair of files" if header["magic"] == b"ni1" else "an Analyze image"
         raise GliosliceError(f"{path}: not a NIfTI file but {kind}; convert it to a single .nii.gz")
@@ -413,7 +442,9 @@ def _affine(path: Path, header: nib.Nifti1Header) -> NDArray[np.float64]:
         affine = np.asarray(header.get_best_affine(), np.float64)
         invertible = np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-6
     except Exception as error:  # see above
-        raise GliosliceError(f"{path}: its affine cannot be read ({error})") from None
+        raise GliosliceError(
+            f"{path}: its affine cannot be read ({error}); export the series again"
+        ) from None
     if not invertible:
         raise GliosliceError(f"{path}: the affine is not invertible; export the series again")
     return affine

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             help="the number of a series; without SERIES_FOLDER a NIfTI file",
         )  # fmt: skip
     parser.add_argument(
-        "--study", type=int, metavar="N", help="which study of a folder of several, from 1"
+        "--study", type=cli.positive, metavar="N", help="which study of a folder of several, from 1"
     )
     parser.add_argument(
         "--brain-extraction", default="deepbet", metavar="METHOD",

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--dicom", type=Path, metavar="SERIES_FOLDER", help="the study, for DICOM SEG"
     )
     parser.add_argument(
-        "--study", type=int, metavar="N", help="which study of a folder of several, from 1"
+        "--study", type=cli.positive, metavar="N", help="which study of a folder of several, from 1"
     )
     for option in ("--t1ce", "--flair"):
         parser.add_argument(option, metavar="SERIES", help="the number of its series")

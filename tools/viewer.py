@@ -41,6 +41,9 @@ WEBGL_IN_SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe
 SLICES = 77
 """Slices of the phantom's 127 after which the picture is taken: the tumour is visible."""
 
+RARE = ((255, 70, 220),)
+"""Colours of few pixels, which a palette would leave out: the swatch of the ground truth."""
+
 TIMEOUT = 300.0
 """Seconds until they have arrived."""
 
@@ -127,9 +130,17 @@ def screenshot(address: str) -> bytes:
 
 
 def reduce_colours(png: bytes) -> bytes:
-    """Return a picture in 256 colours, which looks the same."""
+    """Return a picture in 256 colours, which looks the same; a rare colour keeps its own."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    few = picture.quantize(256 - len(RARE))
+    palette = [
+        *(few.getpalette() or [])[: 3 * (256 - len(RARE))],
+        *(c for rgb in RARE for c in rgb),
+    ]
+    table = Image.new("P", (1, 1))
+    table.putpalette(palette)
     file = io.BytesIO()
-    Image.open(io.BytesIO(png)).quantize(256).save(file, "PNG", optimize=True)
+    picture.quantize(palette=table, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     return file.getvalue()
 
 

@@ -33,18 +33,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device.engine import Engine
-from device.segment import SliceNetwork, segment
+from device.segment import SliceNetwork, describe_failure, find_paths, segment
 from glioslice import cli
-from glioslice.case_options import add_missing_option
-from glioslice.cases import Case, CaseFiles, case_digest, find_cases, read_case
+from glioslice.case_options import add_missing_option, add_reading_options, read_source
+from glioslice.cases import Case, case_digest, case_name, read_case
 from glioslice.errors import GliosliceError
-from glioslice.files import write_json
+from glioslice.files import check_file, check_folder, write_json
 from glioslice.labels import REGIONS, to_labels, to_scheme
 from glioslice.metrics import region_dice
 from glioslice.model_card import CARD, Card, find_model, read_card
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import NO_RULES, postprocess
 from glioslice.preprocessing import restore_volume, slice_volume
+from glioslice.sanity_checks import case_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--raw", action="store_true", help="score the masks as the network gives them"
     )
     add_missing_option(parser)
+    add_reading_options(parser)
     parser.add_argument("--masks", type=Path, metavar="DIR", help="write the masks as NIfTI here")
+    parser.add_argument("--force", action="store_true", help="overwrite existing masks")
     parser.add_argument(
         "--lesion-wise", action="store_true",
         help="also score each lesion, by the official package of the challenge (extra: brats)",
@@ -106,45 +109,86 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise GliosliceError("no case given: add a case or a folder of cases")
     lesion_wise = lesion_wise_scorer() if arguments.lesion_wise else None
     file, network = load_network(arguments.model)
-    cases = [files for folder in folders for files in find_cases(folder)]
+    cases = find_paths(folders)
+    check_outputs(cases, arguments)
     rows, failed = [], []
     print(f"{'case':30} {'WT':>6} {'TC':>6} {'ET':>6} {'mean':>6}", flush=True)
-    for number, files in enumerate(cases, 1):
+    for number, path in enumerate(cases, 1):
         counted = f" ({number} of {len(cases)})" if len(cases) > 1 else ""
         try:
-            case = read_case(files, arguments.missing)
-            title = f"segmenting {case.name}{counted}"
-            labels = predict_labels(case.images, network, title, raw=arguments.raw)
-        except GliosliceError as error:
-            if len(cases) == 1:
+            case, labels = _segment_one(path, network, arguments, counted)
+        except Exception as error:  # one case never ends the evaluation of the others
+            if len(cases) == 1 or arguments.debug:
                 raise
-            failed.append(files.name)
-            print(f"error: {cli.one_line(error)}", file=sys.stderr, flush=True)
+            failed.append(case_name(path))
+            print(f"error: {describe_failure(path, error)}", file=sys.stderr, flush=True)
             continue
         if arguments.masks:
-            mask = to_scheme(labels, case.scheme)
-            write_mask(arguments.masks / f"{case.name}-mask.nii.gz", mask, case.space)
-        row = evaluate_case(case, labels, network.card)
+            mask = mask_path(arguments.masks, case.name)
+            write_mask(mask, to_scheme(labels, case.scheme), case.space)
+        rows.append(evaluate_case(case, labels, network.card))
         if case.missing:
-            row["seen"] = was_seen(files, network.card)
-        rows.append(row)
-        print(format_row(row), flush=True)
+            rows[-1]["seen"] = was_seen(path, network.card)
+        failed += [case.name] if case.mask_problem else []
+        print(format_row(rows[-1]), flush=True)
         if lesion_wise is not None and case.labels is not None:
-            row["lesion_wise"] = lesion_wise(labels, case.labels)
-            print(format_lesion_wise(row["lesion_wise"]), flush=True)
-    mean = mean_dice(rows)
-    print(format_mean(mean))
+            rows[-1]["lesion_wise"] = lesion_wise(labels, case.labels)
+            print(format_lesion_wise(rows[-1]["lesion_wise"]), flush=True)
+    print(format_mean(mean_dice(rows)))
     if arguments.json:
-        rules = NO_RULES if arguments.raw else network.card.rules
-        write_json(
-            arguments.json,
-            {"model": file.name, "postprocessing": asdict(rules), "cases": rows, "mean": mean},
-        )
+        write_json(arguments.json, scores_json(file, network.card, rows, raw=arguments.raw))
     if failed:
         raise GliosliceError(
             f"{len(failed)} of {len(cases)} cases were not scored: {', '.join(failed)}; the others "
             "were"
         )
+
+
+def _segment_one(
+    path: Path, network: SliceNetwork, arguments: argparse.Namespace, counted: str
+) -> tuple[Case, NDArray[np.uint8]]:
+    """Return a case and its labels; log the warnings about it."""
+    case = read_source(path, arguments)
+    for warning in case_warnings(case):
+        logger.warning("%s: %s", case.name, warning)
+    title = f"segmenting {case.name}{counted}"
+    return case, predict_labels(case.images, network, title, raw=arguments.raw)
+
+
+def check_outputs(cases: Sequence[Path], arguments: argparse.Namespace) -> None:
+    """Check before the first case that all files can be written.
+
+    Raises GliosliceError for a folder that takes no file, a mask that exists, unless `--force`, and
+    two cases with one mask.
+    """
+    if arguments.json:
+        check_file(arguments.json)
+    if not arguments.masks:
+        return
+    check_folder(arguments.masks)
+    first: dict[Path, Path] = {}
+    for path in cases:
+        mask = mask_path(arguments.masks, case_name(path))
+        if mask in first:
+            raise GliosliceError(
+                f"{path}: has the name of {first[mask]}, whose mask it would overwrite; rename one"
+            )
+        if mask.exists() and not arguments.force:
+            raise GliosliceError(
+                f"{mask}: already exists; move it, name another --masks, or add --force"
+            )
+        first[mask] = path
+
+
+def mask_path(folder: Path, name: str) -> Path:
+    """Return where the mask of a case goes."""
+    return folder / f"{name}-mask.nii.gz"
+
+
+def scores_json(file: Path, card: Card, rows: list[dict[str, Any]], *, raw: bool) -> dict[str, Any]:
+    """Return what `--json` writes."""
+    rules = asdict(NO_RULES if raw else card.rules)
+    return {"model": file.name, "postprocessing": rules, "cases": rows, "mean": mean_dice(rows)}
 
 
 def predict_labels(
@@ -196,15 +240,15 @@ def evaluate_case(case: Case, labels: NDArray[np.uint8], card: Card) -> dict[str
     return {"case": case.name, "seen": seen, "missing": list(case.missing), "dice": dice}
 
 
-def was_seen(files: CaseFiles, card: Card) -> bool:
+def was_seen(path: Path, card: Card) -> bool:
     """Return whether a model was trained on a case that is scored without some of its modalities.
 
     Its digest is that of all its images; where one is not there, nobody knows.
     """
     try:
-        return case_digest(read_case(files)) in card.trained_on
+        return case_digest(read_case(path)) in card.trained_on
     except GliosliceError as error:
-        logger.warning("%s: it is unknown whether the model has seen it: %s", files.name, error)
+        logger.warning("%s: it is unknown whether the model has seen it: %s", path, error)
         return False
 
 
@@ -226,7 +270,7 @@ def format_mean(mean: Scores | None) -> str:
 def format_row(row: dict[str, Any]) -> str:
     """Return a row of the printed table."""
     if row["dice"] is None:
-        return f"{row['case']:30} {'not scored: no ground truth':27}"
+        return f"{row['case']:30} not scored: no ground truth that can be used"
     numbers = " ".join(f"{value:6.3f}" for value in row["dice"].values())
     return f"{row['case']:30} {numbers}{'  seen in training' if row['seen'] else ''}"
 

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_host import interrupts
-from firmware_host.inputs import case_name
-from firmware_host.mask_files import check_same_space, read_mask
+from firmware_host.mask_files import check_same_space, mask_case, read_mask
 from firmware_host.options import SCHEME_NAMES
 from firmware_host.progress import Reporter
 from firmware_host.viewer.page import open_page
@@ -26,17 +25,16 @@ from firmware_host.viewer.server import Scene
 from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, chosen_source
-from glioslice.cases import Case, CaseFiles, phantom_case, read_case
+from glioslice.cases import Case, CaseFiles, case_name, phantom_case, read_case
 from glioslice.cli import configure_malloc
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
-from glioslice.metrics import volumes_ml
+from glioslice.metrics import region_dice, volumes_ml
 from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
-from glioslice.sanity_checks import find_warnings
+from glioslice.sanity_checks import case_warnings
 
 PHANTOM = re.compile(r"phantom-(\d{1,4})")
-MASK_NAME = re.compile(r"(.+)[-_](?:mask|seg)(?:\.partial)?\.nii(?:\.gz)?", re.IGNORECASE)
 
 VOLUME_TOLERANCE = 0.0015
 """mL, a voxel: reports have whole voxels."""
@@ -71,7 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_missing_option(parser)
     add_case_options(parser)
     parser.add_argument(
-        "--http-port", type=int, default=0, metavar="PORT", help="port of the page; default: any"
+        "--http-port",
+        type=cli.http_port,
+        default=0,
+        metavar="PORT",
+        help="port of the page; default: any",
     )
     with interrupts.handled():
         configure_malloc()
@@ -108,7 +110,9 @@ def show(mask: Path, case: Path | None, arguments: argparse.Namespace, port: int
             page.add(index, None, labels)
         counts = {"slices": len(slices), "masks": len(slices)}
         sizes = {"volumes_ml": volumetry.volumes_ml(), "diameters_mm": volumetry.diameters_mm()}
-        told = {"warnings": details["warnings"]}
+        told: dict[str, Any] = {"warnings": details["warnings"]}
+        if case_read is not None and case_read.labels is not None:
+            told["dice"] = region_dice(found.labels, case_read.labels)
         page.set_numbers(lambda: {**counts, **found.report, **sizes, **told})
 
 
@@ -165,7 +169,9 @@ def check_report(
 ) -> None:
     """Raise GliosliceError unless `report` can be that of a mask, by its space and its volumes."""
     if not isinstance(report.get("volumes_ml"), dict):
-        raise GliosliceError(f"{path}: is not the report of a run: it has no volumes_ml")
+        raise GliosliceError(
+            f"{path}: is not the report of a run: it has no volumes_ml; name its JSON report"
+        )
     advice = f"so it is not the report of {mask}; leave it out, or name the right one"
     try:
         shape = tuple(report.get("shape", space.shape))
@@ -204,12 +210,6 @@ def check_names(
         )
 
 
-def mask_case(mask: Path) -> str | None:
-    """Return the case that a mask is named after, None if its name does not say it."""
-    match = MASK_NAME.fullmatch(mask.name)
-    return match[1] if match else None
-
-
 def page_warnings(found: FinishedCase) -> list[str]:
     """Return the warnings of the report, or else those of the images; a mask outside the brain."""
     reported = found.report.get("warnings")
@@ -217,7 +217,7 @@ def page_warnings(found: FinishedCase) -> list[str]:
     if found.case is None:
         return warnings
     if not isinstance(reported, list):
-        warnings += find_warnings(found.case.images, found.case.missing)
+        warnings += case_warnings(found.case)
     outside = outside_brain_warning(found.labels, brain_mask(found.case.images))
     return warnings + ([outside] if outside and outside not in warnings else [])
 

@@ -2,6 +2,7 @@
 // Voxels are bytes with X fastest; X grows to the patient's right, Y to the front, Z to the head.
 
 const { Niivue, NVImage, SLICE_TYPE } = window.niivue;
+const TRUTH = [255, 70, 220]; // the colour of the ground truth
 const UINT8 = 2; // NIfTI's code of the data type
 const LABEL_OF = { TC: 1, WT: 2, ET: 3 }; // a label is drawn in the colour of the smallest region that contains it
 
@@ -107,7 +108,7 @@ export class Viewer {
       return;
     }
     if (!this.grid) await this.nv.attachToCanvas(this.canvas);
-    this.expert = null;
+    this.truth = null;
     while (this.nv.volumes.length) this.nv.removeVolumeByIndex(this.nv.volumes.length - 1);
     this.grid = grid;
     this.base = await this.image(grid, "grey.nii", 1);
@@ -142,16 +143,16 @@ export class Viewer {
     this.nv.updateGLVolume();
   }
 
-  // Draw the expert's labels as a white surface over the masks.
-  async addExpert(bytes) {
-    this.expert = await this.image(this.grid, "expert.nii", 0);
-    this.expert.img.set(surfaces(bytes, this.grid).map((label) => (label ? 1 : 0)));
-    this.expert.setColormapLabel({ R: [0, 255], G: [0, 255], B: [0, 255], A: [0, 255], I: [0, 1], labels: ["", "expert"] });
-    this.nv.addVolume(this.expert);
+  // Draw the ground truth as a surface over the masks, in a colour that is on no image and in no mask.
+  async addTruth(bytes) {
+    this.truth = await this.image(this.grid, "truth.nii", 0);
+    this.truth.img.set(surfaces(bytes, this.grid).map((label) => (label ? 1 : 0)));
+    this.truth.setColormapLabel({ R: [0, TRUTH[0]], G: [0, TRUTH[1]], B: [0, TRUTH[2]], A: [0, 255], I: [0, 1], labels: ["", "ground truth"] });
+    this.nv.addVolume(this.truth);
   }
 
-  showExpert(shown) {
-    this.expert.opacity = shown ? 1 : 0;
+  showTruth(shown) {
+    this.truth.opacity = shown ? 1 : 0;
     this.nv.updateGLVolume();
   }
 
@@ -178,7 +179,7 @@ export class Viewer {
   // Add the labels of one slice; they are drawn when the machine has time.
   put(index, labels) {
     this.labels.set(labels, index * labels.length);
-    this.overlay.img.set(labels, index * labels.length);
+    if (!this.outlined) this.overlay.img.set(labels, index * labels.length);
     this.redraw(true);
   }
 
@@ -191,7 +192,8 @@ export class Viewer {
     setTimeout(() => requestAnimationFrame(() => {
       const began = performance.now();
       if (this.stale && this.outlined) this.overlay.img.set(surfaces(this.labels, this.grid));
-      if (this.stale) this.nv.refreshLayers(this.overlay, 1);
+      if (this.stale) this.nv.refreshLayers(this.overlay, 1); // draws over the layers above it
+      if (this.stale && this.truth) this.nv.refreshLayers(this.truth, 2);
       this.stale = this.waiting = false;
       const depth = (this.place.z + 0.5) / this.grid[2] - 0.5; // of the cut, from the centre
       this.nv.setClipPlanes([[depth, 0, 90]]); // draws

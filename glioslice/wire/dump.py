@@ -213,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FILE-or-PORT",
         help="a recording of `glioslice stream --record`, or a port",
     )
-    parser.add_argument("--baud", type=int, help="baud rate of the port; default: 115200")
+    parser.add_argument("--baud", type=cli.positive, help="baud rate of the port; default: 115200")
     cli.run(dump, parser.parse_args(argv))
 
 

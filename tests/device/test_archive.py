@@ -254,6 +254,17 @@ def test_names_that_are_used_twice_and_folders_without_cases(
     assert not (tmp_path / "out").exists()
 
 
+def test_names_that_are_not_utf8_have_a_part_and_a_row(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / os.fsdecode(b"M\xfcller")
+    shutil.copytree(next(few.iterdir()), odd / odd.name)
+    run_here(odd, "--out", tmp_path / "out", "--part", "1/1")
+    run_here(odd, "--out", tmp_path / "out", "--summary")
+    assert f"{odd.name}-mask.nii.gz" in os.listdir(tmp_path / "out")
+    assert "M\\udcfcller" in (tmp_path / "out" / "summary.csv").read_text()
+
+
 def test_files_of_killed_processes_are_removed_later(few: Path, tmp_path: Path) -> None:
     run_here(few, "--out", tmp_path, "--part", "1/1")
     old, new = tmp_path / ".12-ab-Case_00-mask.nii.gz", tmp_path / ".13-cd-Case_00-mask.nii.gz"

@@ -426,6 +426,34 @@ def test_options_for_one_case(
 
 
 @pytest.mark.slow
+def test_two_cases_of_one_name_are_refused_before_the_first(
+    write_case: Write, tmp_path: Path
+) -> None:
+    """The second one's mask would be written over that of the first."""
+    for grade in ("HGG", "LGG"):
+        write_case("a", folder=tmp_path / "data" / grade)
+    refused = stream(tmp_path / "data", "--port", "sim://", "--output", tmp_path / "out")
+    assert refused.returncode == 2
+    assert str(Path("LGG", "a")) in refused.stderr
+    assert str(Path("HGG", "a")) in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_cases_of_bids_keep_their_names(
+    stream_folder: StreamFolder, folder: Path, tmp_path: Path
+) -> None:
+    """Their folders have all the same name."""
+    for path in sorted(folder.iterdir()):
+        (shutil.rmtree if path.is_dir() else os.unlink)(path)
+    image = np.pad(np.ones((20, 26, 14), np.float32), 3)
+    for name in ("sub-1", "sub-2"):
+        for kind in ("FLAIR", "T1w", "ce-gd_T1w", "T2w"):
+            save(folder / name / "anat" / f"{name}_{kind}.nii.gz", image)
+    assert stream_folder().code == 0
+    assert {"sub-1-mask.nii.gz", "sub-2-mask.nii.gz"} <= set(os.listdir(tmp_path / "out"))
+
+
+@pytest.mark.slow
 def test_an_output_folder_among_the_cases_is_not_a_case(
     stream_folder: StreamFolder, host: Host, folder: Path
 ) -> None:

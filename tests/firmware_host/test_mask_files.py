@@ -176,6 +176,19 @@ def test_a_region_that_only_one_has(
     assert "373.13: only one of the two" in capsys.readouterr().out
 
 
+def test_files_named_after_different_cases(
+    volumes: Volumes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = volumes[1]
+    names = ("a-mask.nii.gz", "a_seg.nii.gz", "b_seg.nii.gz", "a/b_seg.nii.gz", "any.nii.gz")
+    for name in names:
+        mask = encode_labels(labels, "brats2018")
+        write_mask(tmp_path / name, mask, space_of(labels, LPS, (1, 1)))
+        compare.main([str(tmp_path / "a-mask.nii.gz"), str(tmp_path / name)])
+        warned = "b_seg.nii.gz of b" in capsys.readouterr().err
+        assert warned == (name == "b_seg.nii.gz")
+
+
 def test_files_that_cannot_be_compared(
     volumes: Volumes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

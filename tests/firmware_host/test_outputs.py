@@ -42,13 +42,14 @@ def test_folders_that_take_no_file(tmp_path: Path) -> None:
     for path, expected in (
         ("/proc/m.nii.gz", "/proc: no file can be written here"),
         (tmp_path / "file" / "m.nii.gz", "file: no file can be written here"),
-        (tmp_path / "d.nii.gz", "this is a folder"),
+        (tmp_path / "d.nii.gz", "is a folder"),
     ):
         with pytest.raises(GliosliceError, match=expected):
             check_writable(output_paths(Path(path), None), force=True)
     with pytest.raises(GliosliceError, match="different names"):
         check_writable(
-            output_paths(tmp_path / "m.nii", tmp_path / "r.csv", [tmp_path / "r.csv"]), force=True
+            output_paths(tmp_path / "m.nii", None, [tmp_path / "r.csv", tmp_path / "r.csv"]),
+            force=True,
         )
 
 

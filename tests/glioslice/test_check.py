@@ -26,6 +26,7 @@ def test_a_case_that_is_ready(write_case: Write, capsys: pytest.CaptureFixture[s
         out = capsys.readouterr().out
         assert out.endswith("ready\n")
         assert "BraTS 2018-2021, 28 x 36 x 20 voxels" in out
+        assert "in slices 4 to 17" in out  # of the volume, counted from 1
 
 
 def test_every_unusable_file_gets_a_line(

@@ -5,6 +5,7 @@ import logging
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -86,6 +87,23 @@ def test_a_command_that_is_not_installed_is_not_offered(monkeypatch: pytest.Monk
     ]
     monkeypatch.setattr(cli, "entry_points", lambda group: entries)
     assert list(cli.available_commands()) == ["check"]
+
+
+def test_a_closed_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a program that `2>&-` or a supervisor started."""
+    monkeypatch.setattr(sys, "stderr", None)
+    given = argparse.Namespace(debug=False, verbose=0, log_file=None)
+    cli.run(lambda _: print(list(cli.track([1, 2], "counting"))), given)
+
+
+@pytest.mark.parametrize(
+    ("convert", "text"),
+    [(cli.positive, "0"), (cli.positive, "-3"), (cli.positive, "x"), (cli.http_port, "65536")],
+)
+def test_numbers_of_options(convert: Callable[[str], int], text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not"):
+        convert(text)
+    assert convert("7") == 7
 
 
 def test_ctrl_c_while_a_command_is_imported(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, read_json, sha256, write_bytes, write_json
 
@@ -18,6 +19,32 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path)
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mask.nii"
+    with pytest.raises(OSError) as full, atomic_path(path) as temporary:
+        temporary.symlink_to("/dev/full")
+        with temporary.open("w") as file:
+            file.write("x")
+    assert cli.one_line(full.value) == f"{path}: No space left on device; free space there"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
+    """Root could replace /dev/null."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    for special in (path, Path("/dev/null"), tmp_path):
+        with pytest.raises(GliosliceError, match=f"{special}: is a"):
+            write_bytes(special, b"x")
+        assert not special.is_file()
+
+
+def test_any_name_that_fits_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 248 + ".nii.gz")
+    write_bytes(path, b"")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

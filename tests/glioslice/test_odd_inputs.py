@@ -6,7 +6,9 @@ Each is read right, or read with a warning that says what may be wrong, or refus
 import gzip
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glioslice import check, nifti
-from glioslice.cases import case_paths, find_case, find_cases, read_case
+from glioslice.cases import case_name, case_paths, find_case, find_cases, read_case
 from glioslice.dataset_layouts import MODALITIES, given_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2018 as SCHEME_2018
@@ -326,6 +328,82 @@ def test_the_downloads_as_they_come(write_case: Write, tmp_path: Path) -> None:
     shutil.copy(folder / "b_t1.nii.gz", folder / "notes.nii.gz")
     [warning] = read_case(folder).warnings
     assert "notes.nii.gz: not used" in warning
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling", "loop"])
+def test_what_is_no_file(write_case: Write, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe without a writer would never end; a folder is not damaged."""
+    write_case("Case_2")
+    path = write_case() / "Case_1_t1.nii.gz"
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "dangling":
+            path.symlink_to("nothing")
+        case "loop":
+            path.symlink_to(path.name)
+    with pytest.raises(GliosliceError, match=rf"{path}: (is a|a link|cannot be read)"):
+        read_case(path.parent)
+    with pytest.raises(SystemExit) as end:
+        check.main([str(path.parent.parent)])
+    assert end.value.code == 2
+    assert re.search("Case_1: problem.*\nCase_2: ready", capsys.readouterr().out)
+
+
+def test_a_link_to_a_folder_above(write_case: Write, tmp_path: Path) -> None:
+    folder = write_case(folder=tmp_path / "data")
+    (tmp_path / "data" / "loop").symlink_to("..")
+    assert case_paths(tmp_path) == [folder]
+
+
+def test_a_folder_without_permission_does_not_end_the_others(
+    write_case: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the refusal is made here."""
+    folder, locked = write_case(folder=tmp_path / "data"), tmp_path / "data" / "locked"
+    locked.mkdir()
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert case_paths(tmp_path) == [folder, locked]
+    assert case_name(locked) == "locked"
+
+
+def test_files_of_two_patients(write_case: Write, volumes: Volumes, tmp_path: Path) -> None:
+    folder = write_case()
+    (folder / "Case_1_t1ce.nii.gz").rename(folder / "Case_2_t1ce.nii.gz")
+    [warning] = read_case(folder).warnings
+    assert "Case_1_flair.nii.gz and Case_2_t1ce.nii.gz" in warning
+    bids = tmp_path / "anat"
+    for name, image in zip(
+        ("sub-1_acq-2d_FLAIR", "sub-1_T1w", "sub-1_ce-gd_T1w", "sub-1_run-2_T2w"),
+        volumes[0],
+        strict=True,
+    ):
+        save(bids / f"{name}.nii.gz", image)
+    assert not read_case(bids).warnings
+
+
+def test_files_given_under_another_modality(write_case: Write) -> None:
+    folder = write_case()
+    files = {modality: folder / f"Case_1_{modality}.nii.gz" for modality in MODALITIES}
+    assert not given_case(files).notes
+    swapped = files | {"t1": files["t2"], "t2": files["t1"]}
+    assert len(given_case(swapped).notes) == 2
+    assert "is given as t1, but its name says t2" in given_case(swapped).notes[0]
+
+
+def test_names_with_line_breaks_and_escape_sequences(write_case: Write) -> None:
+    folder = write_case("a\nb\x1b[31m")
+    assert read_case(folder).name == case_name(folder) == "a_b_[31m"
 
 
 def test_names_that_are_not_utf8(

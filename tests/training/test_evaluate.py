@@ -23,7 +23,7 @@ from glioslice.files import read_json, sha256
 from glioslice.labels import CORE, EDEMA, ENHANCING, REGIONS
 from glioslice.metrics import region_dice
 from glioslice.model_card import Card, read_card, shipped_folder
-from tests.conftest import ROOT, Write
+from tests.conftest import BRATS_2023, ROOT, Write
 from training.checkpoint import make_card, write_model
 from training.evaluate import (
     BATCH,
@@ -128,6 +128,46 @@ def test_one_bad_case_does_not_end_the_others(
     assert "b_t2.nii.gz" in output.err
     assert "1 of 3 cases were not scored: b" in output.err
     assert [row["case"] for row in read_json(tmp_path / "o.json")["cases"]] == ["a", "c"]
+
+
+def test_what_is_no_case_does_not_end_the_others(
+    write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two FLAIR files are found before anything is read; children's labels need an edition."""
+    for name in ("a", "b"):
+        write_case(name, folder=tmp_path / "data")
+    write_case("c-PED-1", BRATS_2023, enhancing=3, folder=tmp_path / "data")
+    (tmp_path / "data" / "a" / "other_flair.nii").write_bytes(b"")
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "data"), "--json", str(tmp_path / "o.json")])
+    assert end.value.code == 2
+    output = capsys.readouterr()
+    assert "2 of 3 cases were not scored: a, c-PED-1" in output.err
+    assert "add --edition" in output.err
+    assert [row["case"] for row in read_json(tmp_path / "o.json")["cases"]] == ["b", "c-PED-1"]
+    main([str(tmp_path / "data" / "c-PED-1"), "--edition", "brats2023"])
+
+
+def test_masks_are_not_overwritten(
+    write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for grade in ("HGG", "LGG"):
+        write_case("a", folder=tmp_path / grade)
+    one, masks = str(tmp_path / "HGG" / "a"), tmp_path / "masks"
+
+    def refused(*options: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main([*options, "--masks", str(masks)])
+        assert end.value.code == 2
+        return capsys.readouterr().err
+
+    assert "HGG/a, whose mask it would overwrite" in refused(one, str(tmp_path / "LGG"))
+    assert not masks.exists()
+    main([one, "--masks", str(masks)])
+    before = (masks / "a-mask.nii.gz").stat()
+    assert "already exists" in refused(one)
+    assert (masks / "a-mask.nii.gz").stat() == before
+    main([one, "--masks", str(masks), "--force"])
 
 
 @pytest.mark.slow

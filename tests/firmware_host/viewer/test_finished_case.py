@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from firmware_host.viewer.finished_case import mask_case, page_warnings, read_finished
+from firmware_host.mask_files import mask_case
+from firmware_host.viewer.finished_case import page_warnings, read_finished
 from glioslice.cases import Case, read_case
 from glioslice.errors import GliosliceError
 from glioslice.labels import to_scheme
@@ -47,10 +48,10 @@ def test_what_belongs_together_is_shown(write_case: Write, tmp_path: Path) -> No
         found = read_finished(mask, folder, [report], None)
         assert found.name == "Case_1" and found.case is not None
         assert page_warnings(found) == []
-    # The expert's own mask, by its place and by its name, without a report.
-    expert = folder / "Case_1_seg.nii.gz"
-    assert read_finished(expert, folder, [], None).case is not None
-    assert read_finished(expert, None, [], None).name == "Case_1"
+    # The ground truth, by its place and by its name, without a report.
+    truth = folder / "Case_1_seg.nii.gz"
+    assert read_finished(truth, folder, [], None).case is not None
+    assert read_finished(truth, None, [], None).name == "Case_1"
     played = save_report(tmp_path / "p.json", report_of(case, case=None))
     assert read_finished(tmp_path / "m.nii", folder, [played], None).name == "Case_1"
 
@@ -109,6 +110,14 @@ def test_a_mask_that_leaves_the_brain_is_a_warning(write_case: Write, tmp_path: 
     found = read_finished(save_mask(tmp_path / "m.nii.gz", case, moved), folder, [], None)
     [warning] = [line for line in page_warnings(found) if "outside the brain" in line]
     assert warning.startswith("0.5 of the mask's 1.6 mL")
+
+
+def test_what_reading_assumed_is_a_warning(write_case: Write, tmp_path: Path) -> None:
+    folder = write_case()
+    mask = save_mask(tmp_path / "m.nii.gz", read_case(folder), read_case(folder).labels)
+    shutil.copy(folder / "Case_1_t1.nii.gz", folder / "notes.nii.gz")
+    found = read_finished(mask, folder, [], None)
+    assert any("notes.nii.gz: not used" in line for line in page_warnings(found))
 
 
 @pytest.mark.parametrize(

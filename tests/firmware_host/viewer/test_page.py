@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -49,6 +50,17 @@ def check_numbers(tab: Tab, command: Command) -> None:
     assert tab.text("#done") == f"{report['masks']} of 14 slices"
     assert tab.text("#model") == "rule"
     assert SHA256 in tab.text("#digest")
+
+
+def wait_for_colour(tab: Tab, colour: list[int]) -> None:
+    """Wait until a hundred pixels have a colour that the page's controls have only in a swatch."""
+    end = time.monotonic() + 60
+    while True:
+        time.sleep(0.5)
+        shown = np.array(Image.open(io.BytesIO(tab.page.locator("#volume").screenshot())))
+        if (np.abs(shown[..., :3].astype(int) - colour).max(axis=-1) < 16).sum() > 100:
+            return
+        assert time.monotonic() < end
 
 
 def test_voxels_and_numbers(command: Start, tab: Open, write_case: Write) -> None:
@@ -210,7 +222,13 @@ def test_a_finished_case(command: Start, tab: Open, write_case: Write) -> None:
     assert grid == [*crop.window, crop.z[1] - crop.z[0]]
     assert page.voxels == to_page_voxels(extract_slices(labels, crop))
     check_numbers(page, run)
+    dice = page.text("#WT-dice")
     assert again.stop() == 0
+    without_report = command(None, "--open", mask, "--input", case)
+    page = tab(without_report.url)
+    page.until(ENDED)
+    assert page.text("#WT-dice") == dice != ""
+    assert without_report.stop() == 0
 
 
 def test_unsure_slices_are_marked(command: Start, tab: Open, write_case: Write) -> None:
@@ -236,7 +254,7 @@ def test_unsure_slices_are_marked(command: Start, tab: Open, write_case: Write) 
     assert page.errors == []
 
 
-def test_outlines_the_experts_mask_and_contrast(
+def test_outlines_the_ground_truth_and_contrast(
     command: Start, tab: Open, write_case: Write
 ) -> None:
     case = write_case()
@@ -246,15 +264,19 @@ def test_outlines_the_experts_mask_and_contrast(
     crop = find_crop(brain_mask(read_case(case).images), HELLO.window)
     truth = read_case(case).labels
     assert truth is not None
-    page.until("glioslice.viewer.expert !== null")
-    drawn = np.array(page.ask("Array.from(glioslice.viewer.expert.img)"))
-    expert = np.frombuffer(to_page_voxels(extract_slices(truth, crop)), np.uint8)
-    assert set(np.unique(expert[drawn > 0])) == {1, 2, 3}
-    assert 0 < np.count_nonzero(drawn) < np.count_nonzero(expert)  # its surfaces alone
-    assert page.ask("glioslice.viewer.expert.opacity") == 0
+    page.until("glioslice.viewer.truth !== null")
+    drawn = np.array(page.ask("Array.from(glioslice.viewer.truth.img)"))
+    true = np.frombuffer(to_page_voxels(extract_slices(truth, crop)), np.uint8)
+    assert set(np.unique(true[drawn > 0])) == {1, 2, 3}
+    assert 0 < np.count_nonzero(drawn) < np.count_nonzero(true)  # its surfaces alone
+    assert page.ask("glioslice.viewer.truth.opacity") == 0
     page.page.keyboard.press("e")
-    page.until("glioslice.viewer.expert.opacity === 1")
+    page.until("glioslice.viewer.truth.opacity === 1")
     filled = page.voxels
+    page.page.keyboard.press("+")  # redraws the masks, above which the ground truth stays
+    page.until("!glioslice.viewer.waiting")
+    colour = page.ask("Array.from(glioslice.viewer.truth.colormapLabel.lut.slice(4, 7))")
+    wait_for_colour(page, colour)
     page.ask("{ glioslice.viewer.labels.fill(2); }")  # the rule's masks are noise, all surface
     page.page.keyboard.press("o")
     x, y, z = page.ask("glioslice.viewer.grid")
