@@ -19,6 +19,7 @@ from device.engine import Engine
 from device.segment import Segmentation, find_paths, segment
 from glioslice.cases import Case, find_case, read_case
 from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
+from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import REGIONS, to_scheme
@@ -54,6 +55,8 @@ class SegmentOptions:
             *(["raw"] if self.raw else []),
             *(["no mirroring"] if self.mirroring is False else []),
             *(["without " + ", ".join(self.missing)] if self.missing else []),
+            *([f"orientation {self.orientation}"] if self.orientation else []),
+            *([f"labels of {self.edition}"] if self.edition else []),
         ]
         return "; ".join([sha256(self.model), *options])
 
@@ -61,8 +64,11 @@ class SegmentOptions:
 def segment_archive(arguments: argparse.Namespace) -> None:
     """Do what --part, --dask or --summary asks; raises GliosliceError if a case failed."""
     given: list[Path] = [*arguments.cases, *arguments.input]
-    if not given:
+    if not given or any(getattr(arguments, modality) for modality in MODALITIES):
         raise GliosliceError("--part, --dask and --summary need a folder of cases")
+    for path in given:  # one case of 16 parts would fail, and the other parts would find nothing
+        if not path.exists():
+            raise GliosliceError(f"{path}: no such folder or file")
     cases = list_cases((_name(path), path) for path in find_paths(given))
     options = SegmentOptions(
         arguments.out.absolute(),  # workers run elsewhere

@@ -234,7 +234,7 @@ def receive_case(
     """
     with interrupts.deferred():
         for warning in job.case.warnings:  # computed while slices are already being sent
-            logger.warning("%s", warning)
+            logger.warning("%s: %s", job.case.name, warning)
         status = RunStatus(job.masks, job.case, job.hello, connection, baud)
         observer.start_run(status)
         try:

@@ -145,7 +145,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("an archive of cases").add_mutually_exclusive_group()
     group.add_argument("--part", metavar="K/N", help="only part K of N, by a hash of the name")
     group.add_argument(
-        "--dask", nargs="?", const=LOCAL, metavar="SCHEDULER",
+        "--dask", nargs="?", const=LOCAL, metavar="SCHEDULER", type=_scheduler,
         help="share the cases among the workers of a Dask cluster, such as tcp://host:8786; "
         "without an address one process per core of this machine",
     )  # fmt: skip
@@ -155,9 +155,19 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _scheduler(text: str) -> str:
+    """Return an address; what follows may be a folder, and a variable of the shell may be empty."""
+    if not text or (text != LOCAL and Path(text).exists()):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not the address of a scheduler; end the command with --dask to use this "
+            "machine"
+        )
+    return text
+
+
 def wants_archive(arguments: argparse.Namespace) -> bool:
     """Return whether the options are those of an archive."""
-    return arguments.part is not None or bool(arguments.dask or arguments.summary)
+    return arguments.part is not None or arguments.dask is not None or arguments.summary
 
 
 def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
@@ -397,7 +407,11 @@ def _connect(scheduler: str) -> Iterator[Any]:
                     )
                 )
             client = stack.enter_context(Client(address, timeout=CONNECT_TIMEOUT))
-        except (OSError, ValueError) as error:
+        except ValueError:
+            raise GliosliceError(
+                f"--dask {scheduler}: is not an address such as tcp://host:8786"
+            ) from None
+        except OSError as error:
             raise GliosliceError(
                 f"no Dask scheduler replies at {scheduler} ({type(error).__name__}); start one "
                 "with `dask scheduler`, or leave the address out"

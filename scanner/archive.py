@@ -44,7 +44,8 @@ class PrepareOptions:
     @property
     def method(self) -> str:
         """The version and the options that change cases."""
-        return f"glioslice {__version__}; {self.extraction}"
+        link = "; with the link to the study" if self.keep_link else ""
+        return f"glioslice {__version__}; {self.extraction}{link}"
 
 
 def prepare_archive(arguments: argparse.Namespace) -> None:

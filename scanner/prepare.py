@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "study_folder", type=Path, nargs="?", metavar="SERIES_FOLDER",
         help="a folder of DICOM files, of any depth; with --part or --dask a folder of those",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="CASE", help="the case's folder")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="CASE",
+        help="the case's folder; with --part, --dask or --summary a folder of cases",
+    )  # fmt: skip
     for option in OPTIONS:
         parser.add_argument(
             option, metavar="SERIES|FILE",

@@ -134,6 +134,8 @@ def test_parts_overlap_and_are_repeated(
     assert table(out)["Case_01"]["state"] == "missing"
     run_here(few, "--out", out, "--part", "1/1", "--model", "nano")  # all again, by another model
     assert "4 cases, 0 done before" in capsys.readouterr().out
+    run_here(few, "--out", out, "--part", "1/1", "--edition", "brats2023")  # with other labels
+    assert "4 cases, 0 done before" in capsys.readouterr().out
     run_here(few, "--out", out, "--part", "1/1", "--force")
     assert "Case_03: complete (4 of 4)" in capsys.readouterr().out
 
@@ -216,7 +218,10 @@ def test_threads_of_a_worker_have_engines_of_their_own(few: Path, tmp_path: Path
     [
         (("--part", "0/0"), "--part 0/0: is not a part such as"),
         (("--dask", "tcp://127.0.0.1:9"), "no Dask scheduler replies at tcp://127.0.0.1:9"),
+        (("--dask", "host"), "--dask host: is not an address"),
         (("--part", "1/1", "--model", "huge"), "no model 'huge'"),
+        (("--input", "none", "--part", "1/16"), "none: no such folder or file"),
+        (("--part", "1/1", "--flair", "f.nii.gz"), "need a folder of cases"),
     ],
 )
 def test_what_is_refused_is_one_line_and_no_folder_is_made(
@@ -242,6 +247,13 @@ def test_no_file_can_be_written(few: Path, tmp_path: Path) -> None:
         assert not list(out.glob("*-result.json")) and not list(out.glob(".*"))
     segment(few, "--out", out, "--part", "1/1")
     segment(few, "--out", out, "--summary")
+
+
+@pytest.mark.parametrize("name", ["", "."])
+def test_a_folder_is_no_scheduler(name: str, few: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--dask ARCHIVE` names one by mistake, and so does a variable of the shell that is empty."""
+    run_here(few, "--dask", name, code=2)
+    assert f"'{name}' is not the address of a scheduler" in capsys.readouterr().err
 
 
 def test_names_that_are_used_twice_and_folders_without_cases(
@@ -345,7 +357,7 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("glioslice.cluster.CONNECT_TIMEOUT", 0.5)
     with pytest.raises(GliosliceError, match=r"no Dask scheduler replies at tcp://127\.0\.0\.1:9"):
         list(map_on_dask(str, [1], "tcp://127.0.0.1:9"))
-    with pytest.raises(GliosliceError, match="no Dask scheduler replies at nonsense://"):
+    with pytest.raises(GliosliceError, match="--dask nonsense://: is not an address"):
         list(map_on_dask(str, [1], "nonsense://"))
 
 

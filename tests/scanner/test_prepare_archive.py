@@ -16,6 +16,7 @@ from benchmarks.scale_runs import scheduler
 from glioslice.cases import read_case
 from glioslice.files import FOLDER_PREFIX
 from scanner import prepare
+from scanner.archive import PrepareOptions
 from scanner.case_files import write_case
 from scanner.pipeline import Prepared
 from scanner.volumes import Grid, Volume
@@ -89,10 +90,14 @@ def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
         }  # fmt: skip
     first, second = (np.asarray(read_case(out / STUDY).images) for out in (parts, dask))
     assert first.shape == (4, 240, 240, 155)
-    # The registration's threads sum in any order: last digits differ.
-    np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-3 * first.max())
+    assert np.array_equal(first, second)
     run_here(archive, parts, "--part", "1/1", code=2)
     assert "2 cases, 1 done before" in capsys.readouterr().out
+
+
+def test_a_case_without_its_link_is_not_done_with_one(tmp_path: Path) -> None:
+    without, with_link = (PrepareOptions(tmp_path, keep_link=keep) for keep in (False, True))
+    assert without.method != with_link.method
 
 
 @pytest.mark.slow
