@@ -120,7 +120,7 @@ class PoolBoard:
         done = slices = rate = link = None
         if status is not None:
             done, slices, seconds = status.done, status.masks.slice_count, status.masks.seconds
-            rate, link = (done / seconds if seconds else 0.0), status.link_numbers()["line"]
+            rate, link = (done / seconds if seconds else 0.0), status.link_numbers()["link"]
         elif self.seconds:
             rate = self.slices / self.seconds
         return BoardRow(

@@ -9,9 +9,9 @@ Results go to stdout, progress to stderr; what happens on the link is logged. Wi
 carries one JSON object per line and nothing else:
 
     page      url
-    line      said: a log message of the link, or a warning
+    log       message: one of the link, or a warning
     begin     case, mode, port, model {name, sha256}, warnings (of the input), slices
-    progress  a report so far, line {baud, up, down, use}, failed, seconds_left; twice a second
+    progress  a report so far, link {baud, up, down, use}, failed, seconds_left; twice a second
     case      how a case ended: case, state (complete, failed, interrupted), error, files, report
     table     cases: the state of each case of a folder
     boards    boards: what each of several boards does, twice a second; their other events name
@@ -162,11 +162,11 @@ class RunStatus:
         return {**report, **self.link_numbers(), "seconds_left": seconds_left}
 
     def link_numbers(self) -> dict[str, Any]:
-        """Return line {baud, up, down, use}, and failed: the slices on which the board failed."""
+        """Return link {baud, up, down, use}, and failed: the slices on which the board failed."""
         with self._lock:
             baud = link_baud(self.connection.name, self._baud, self.connection.rate)
             use = self._utilisation.measure(baud)
-        return {"line": use, "failed": sorted(self.masks.failed)}
+        return {"link": use, "failed": sorted(self.masks.failed)}
 
 
 class Reporter:
@@ -250,7 +250,7 @@ class JsonReporter(Reporter):
 
     def progress(self, line: str) -> None:
         """Print a step as an event."""
-        self.event("line", said=line)
+        self.event("log", message=line)
 
     @contextmanager
     def show_run(self, status: RunStatus) -> Iterator[Update]:
@@ -402,7 +402,7 @@ def device_and_link(numbers: dict[str, Any]) -> list[str]:
     """Return the device's latency, the use of the link, retransmissions and failed slices."""
     p50, p90 = numbers["device_ms"]["p50"], numbers["device_ms"]["p90"]
     device = "device -" if p50 is None else f"device {p50:.1f} ms per slice, 90 % under {p90:.1f}"
-    use, failed = numbers["line"], len(numbers["failed"])
+    use, failed = numbers["link"], len(numbers["failed"])
     link = f"link {(use['up'] + use['down']) / 1000:.1f} kB/s"
     if use["baud"]:
         link = f"link {use['baud']:,} baud, {use['use']:.0%} in use"

@@ -108,8 +108,8 @@ def show(mask: Path, case: Path | None, arguments: argparse.Namespace, port: int
             page.add(index, None, labels)
         counts = {"slices": len(slices), "masks": len(slices)}
         sizes = {"volumes_ml": volumetry.volumes_ml(), "diameters_mm": volumetry.diameters_mm()}
-        told = {"warnings": details["warnings"]}
-        page.set_numbers(lambda: {**counts, **found.report, **sizes, **told})
+        warnings = {"warnings": details["warnings"]}
+        page.set_numbers(lambda: {**counts, **found.report, **sizes, **warnings})
 
 
 def read_finished(
@@ -176,10 +176,10 @@ def check_report(
     if shape != space.shape or not same:
         raise GliosliceError(f"{path}: was made in another space, {advice}")
     for region, found in volumes_ml(labels).items():
-        told = report["volumes_ml"].get(region)
-        if not isinstance(told, int | float) or abs(told - found) > VOLUME_TOLERANCE:
+        reported = report["volumes_ml"].get(region)
+        if not isinstance(reported, int | float) or abs(reported - found) > VOLUME_TOLERANCE:
             raise GliosliceError(
-                f"{path}: {region} has {told} mL, the mask {found:.3f} mL, {advice}"
+                f"{path}: {region} has {reported} mL, the mask {found:.3f} mL, {advice}"
             )
 
 
