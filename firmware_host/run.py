@@ -417,6 +417,8 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
     sources, link = load_study(arguments.case, given, arguments.study)
     prepared = prepare_case(sources, extraction, show_progress)
+    for warning in prepared.warnings:
+        logger.warning("%s", warning)
     write_case(case, prepared, force=arguments.force)
     arguments.case, arguments.output = case, mask
     vars(arguments).update(dict.fromkeys(MODALITIES))  # they named series; now CASE is named

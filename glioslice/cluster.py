@@ -86,7 +86,10 @@ class ArchiveCase:
 
 @dataclass(frozen=True)
 class ArchiveRow:
-    """The row of a case: `values` by column, and the method that its outputs were made with."""
+    """The row of a case: `values` by column, and the method that its outputs were made with.
+
+    The value of the column `warnings` is a list of sentences.
+    """
 
     case: str
     state: str
@@ -198,6 +201,8 @@ def run_archive(archive: Archive, arguments: argparse.Namespace) -> None:
     for number, row in enumerate(_rows(archive, waiting, arguments.dask), 1):
         state = row.state if row.error is None else f"error: {row.error}"
         stream = sys.stdout if row.error is None else sys.stderr
+        for warning in row.values.get("warnings", []):
+            logger.warning("%s: %s", row.case, warning)
         print(f"{row.case}: {state} ({number} of {len(waiting)})", file=stream, flush=True)
         failed += row.state == FAILED
     if failed:
@@ -292,7 +297,8 @@ def format_table(rows: Iterable[ArchiveRow], columns: Sequence[str]) -> str:
     writer.writerow(["case", "state", *columns, "error"])
     for row in rows:
         values = (row.values.get(column) for column in columns)
-        writer.writerow([row.case, row.state, *values, row.error])
+        cells = (" ".join(value) if isinstance(value, list) else value for value in values)
+        writer.writerow([row.case, row.state, *cells, row.error])
     return file.getvalue()
 
 

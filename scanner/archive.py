@@ -28,7 +28,7 @@ from scanner.prepare import load_study
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = "sequences", "brain_extraction", "brain_ml", "seconds"
+COLUMNS = "sequences", "brain_extraction", "brain_ml", "seconds", "warnings"
 
 ONE_STUDY_OPTIONS = (*MODALITIES, "study", "json")
 
@@ -104,4 +104,5 @@ def write_prepared(
         "sequences": " ".join(prepared.images),
         "brain_extraction": prepared.brain_method,
         "brain_ml": round(float(prepared.brain.sum()) / 1000, 1),
+        "warnings": list(prepared.warnings),
     }

@@ -12,6 +12,7 @@ refused. The case holds no name, date, identifier or UID.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from scanner.case_files import StudyLink
     from scanner.pipeline import Progress
     from scanner.volumes import Volume
+
+logger = logging.getLogger(__name__)
 
 OPTIONS = "--t1ce", "--flair", "--t1", "--t2"
 """Which series or file is which modality."""
@@ -94,6 +97,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     else:
         sources, link = load_files(given), None
     prepared = prepare_case(sources, arguments.brain_extraction, show_progress)
+    for warning in prepared.warnings:
+        logger.warning("%s", warning)
     write_case(
         arguments.out, prepared, link if arguments.keep_link else None, force=arguments.force
     )
