@@ -153,7 +153,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="cases to calibrate on; default: phantoms"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/<name>")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the files; default: build/<name>"
+    )
     parser.add_argument("--precision", help="the products: int8, fp16, or both with a comma")
     parser.add_argument(
         "--max-drop", type=float, default=STANDARD.max_drop, metavar="DICE",

@@ -107,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo/"
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="folder of the masks; default: demo/",
     )
     parser.add_argument(
         "--raw", action="store_true", help="leave the masks as the network gives them"
@@ -122,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="overwrite existing files; with --part or --dask, repeat the cases that are done",
     )
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the runtime; default: 1")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,14 @@ from firmware_host import batch, outputs
 from firmware_host import run as run_module
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
-from tests.conftest import BRATS_2023, LPS, ROOT, Write, save
-from tests.firmware_host.commands import STREAM, left_behind, restore_signals, stream
+from tests.conftest import BRATS_2023, Write, save
+from tests.firmware_host.commands import (
+    STREAM,
+    left_behind,
+    restore_signals,
+    spoil_case,
+    stream,
+)
 from tests.firmware_host.conftest import Host
 from tests.firmware_host.scripted import HELLO, ScriptedBoard
 
@@ -172,32 +177,6 @@ def test_force_does_all_again(stream_folder: StreamFolder, tmp_path: Path) -> No
     assert set(states(tmp_path / "out").values()) == {"complete"}
 
 
-def spoil(folder: Path, name: str, how: str) -> str:
-    """Make a case unusable; return what its error must contain."""
-    case = folder / name
-    t2 = next(case.glob("*t2*.nii.gz"))
-    match how:
-        case "missing":
-            next(path for path in case.iterdir() if "t1c" in path.name).unlink()
-            return "T1ce is missing"
-        case "shape":
-            save(t2, np.ones((28, 36, 19), np.float32), LPS)
-            return "shape (28, 36, 19), but"
-        case "damaged":
-            t2.write_bytes(t2.read_bytes()[:500])
-            return "cut short or damaged"
-        case "empty":
-            for path in case.glob("*.nii.gz"):
-                save(path, np.zeros((28, 36, 20), np.float32), LPS)
-            return "no brain found"
-        case "large":
-            for path in case.glob("*.nii.gz"):
-                ones = np.ones((60, 60, 20), np.float32) * ("seg" not in path.name)
-                save(path, ones, LPS)
-            return "larger than the window"
-    raise AssertionError(how)
-
-
 @pytest.mark.parametrize("how", ["missing", "shape", "damaged", "empty", "large"])
 def test_a_bad_case_is_reported_and_the_others_are_streamed(
     how: str,
@@ -206,7 +185,7 @@ def test_a_bad_case_is_reported_and_the_others_are_streamed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected = spoil(folder, "Ada", how)  # the first one
+    expected = spoil_case(folder, "Ada", how)  # the first one
     assert stream_folder().code == 2
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
@@ -216,24 +195,6 @@ def test_a_bad_case_is_reported_and_the_others_are_streamed(
     assert "Ada" not in made(tmp_path / "out")
     assert re.search(r"^Ada +failed +- +- ", printed.out, re.M)
     assert "Traceback" not in printed.err
-
-
-@pytest.mark.parametrize("how", ["missing", "shape"])
-def test_a_bad_case_by_itself(
-    how: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """It is refused before the port is opened."""
-    expected = spoil(folder, "Ada", how)
-    from firmware_host import stream as command
-
-    given = ["--port", "/dev/ttyNONE0", "--input", str(folder / "Ada")]
-    with pytest.raises(SystemExit) as end:
-        command.main([*given, "--output", str(tmp_path / "m.nii.gz")])
-    printed = capsys.readouterr()
-    assert end.value.code == 2
-    assert (printed.out, len(printed.err.splitlines())) == ("", 1) and expected in printed.err
-    assert not (tmp_path / "m.nii.gz").exists()
 
 
 @pytest.mark.slow
@@ -295,7 +256,7 @@ def test_only_the_first_run_of_a_session_can_be_resumed(
     stream_folder: StreamFolder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A case that cannot be read does not start a run."""
-    spoil(folder, "Ada", "missing")
+    spoil_case(folder, "Ada", "missing")
     hello, start, resumable = replace(HELLO, kept=7, answered=3), run_module.start_stream, []
 
     def noted(line: Any, hello: BoardHello, *options: Any) -> run_module.StreamJob:
@@ -454,7 +415,7 @@ def test_which_folder_holds_several(folder: Path, tmp_path: Path) -> None:
 def test_json_events_of_every_case(
     stream_folder: StreamFolder, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoil(folder, "Ada", "missing")
+    spoil_case(folder, "Ada", "missing")
     assert stream_folder("--json").code == 2
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     cases = {event["case"]: event["state"] for event in events if event["event"] == "case"}
@@ -505,9 +466,3 @@ def test_an_interrupted_batch_continues(
     assert stream(*options).returncode == 0
     assert states(out) == {"Ada": "done before", "Ben": "complete", "Cleo": "complete"}
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
-
-
-def test_the_command_starts_from_a_checkout() -> None:
-    script = [sys.executable, str(ROOT / "firmware_host" / "stream.py"), "--help"]
-    done = subprocess.run(script, cwd="/", capture_output=True, text=True, check=True)
-    assert "a folder of cases" in done.stdout
