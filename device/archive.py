@@ -17,7 +17,7 @@ from typing import Any
 
 from device.engine import Engine
 from device.segment import Segmentation, find_paths, segment
-from glioslice.cases import Case, find_case, read_case
+from glioslice.cases import Case, case_name, read_case
 from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
@@ -72,7 +72,7 @@ def segment_archive(arguments: argparse.Namespace) -> None:
     for path in given:  # one case of 16 parts would fail, and the other parts would find nothing
         if not path.exists():
             raise GliosliceError(f"{path}: no such folder or file")
-    cases = list_cases((_name(path), path) for path in find_paths(given))
+    cases = list_cases((case_name(path), path) for path in find_paths(given, arguments.out))
     options = SegmentOptions(
         arguments.out.absolute(),  # workers run elsewhere
         find_model(arguments.model).absolute(),
@@ -91,13 +91,6 @@ def segment_archive(arguments: argparse.Namespace) -> None:
         options.method, "{}-mask.nii.gz", COLUMNS, "segmented",
     )  # fmt: skip
     run_archive(archive, arguments)
-
-
-def _name(path: Path) -> str:
-    try:
-        return find_case(path).name
-    except GliosliceError:  # incomplete: its error is reported when it is its turn
-        return path.name
 
 
 def load_engine(options: SegmentOptions) -> Engine:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from device.engine import Engine
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, named_files, read_source
-from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
+from glioslice.cases import Case, CaseFiles, input_paths, phantom_case
 from glioslice.cli import configure_malloc
 from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.errors import GliosliceError
@@ -147,7 +147,7 @@ def segment_cases(arguments: argparse.Namespace) -> None:
     named = named_files(arguments)
     if named and given:
         raise GliosliceError("give a CASE, or its four files by modality, not both")
-    sources: list[CaseFiles | Path] = [*find_paths(given)]
+    sources: list[CaseFiles | Path] = [*find_paths(given, arguments.out)]
     sources += [named] if named else []
     check_folder(arguments.out)
     engine = Engine(
@@ -184,9 +184,9 @@ def segment_cases(arguments: argparse.Namespace) -> None:
         sys.exit(2)
 
 
-def find_paths(given: Sequence[Path]) -> list[Path]:
-    """Return the path of each case: files as they are, and those of each folder."""
-    return [one for path in given for one in (case_paths(path) if path.is_dir() else [path])]
+def find_paths(given: Sequence[Path], out: Path) -> list[Path]:
+    """Return the path of each case: files as they are, and those of each folder (`input_paths`)."""
+    return [one for path in given for one in (input_paths(path, out) if path.is_dir() else [path])]
 
 
 def describe_failure(source: CaseFiles | Path, error: Exception) -> str:

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from firmware_host import handshake, interrupts, outputs, run
-from firmware_host.inputs import case_name
 from firmware_host.mask_volume import DigestMismatch
 from firmware_host.options import FarEnd
 from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, open_reporter, reporting_end
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice.case_options import read_source
-from glioslice.cases import Case, case_paths
+from glioslice.cases import Case, case_name, case_paths, input_paths
 from glioslice.cli import one_line
 from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
@@ -117,7 +116,8 @@ def stream_folder(arguments: argparse.Namespace, far_end: FarEnd) -> None:
 def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
     """Return the cases and where their outputs go.
 
-    Raises GliosliceError for options that are for one case, and for an unusable output folder.
+    Raises GliosliceError for options that are for one case, for an unusable output folder, and for
+    two cases of one name.
     """
     given = [name for name in SINGLE_CASE_OPTIONS if getattr(arguments, name)]
     if given:
@@ -127,15 +127,14 @@ def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
         )
     if folder.name.endswith(NIFTI_SUFFIXES) or folder.is_file():
         raise GliosliceError(f"{folder}: a folder of cases needs a folder as --output")
-    if folder.resolve() == arguments.case.resolve():
-        raise GliosliceError(
-            f"{folder}: masks in the folder of the cases would be taken for one; name another"
-        )
-    plans = []
-    for path in folder_cases(arguments.case) or []:
-        if path.resolve() == folder.resolve():
-            continue  # the output folder of an earlier run
+    plans, found = [], dict[str, Path]()
+    for path in input_paths(arguments.case, folder):
         name = case_name(path)
+        if name in found:
+            raise GliosliceError(
+                f"{path}: has the name of {found[name]}, whose mask it would overwrite; rename one"
+            )
+        found[name] = path
         reports = [folder / f"{name}-report.json", folder / f"{name}-report.html"]
         mask = folder / outputs.default_mask(name)
         paths = outputs.output_paths(mask, None, reports, arguments.labels)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from glioslice.case_options import chosen_source, read_source
 from glioslice.cases import MODALITIES, Case, CaseFiles, phantom_case
-from glioslice.dataset_layouts import CHANNEL_NAME, missing_warnings, without_ending
+from glioslice.dataset_layouts import missing_warnings
 from glioslice.errors import GliosliceError
 from glioslice.labels import BRATS_2023, SCHEMES, LabelScheme
 from glioslice.nifti import Space
@@ -63,16 +63,6 @@ def load_case(arguments: argparse.Namespace) -> Case:
     """Return the case that the options name, or the phantom; raises GliosliceError."""
     source = given_source(arguments)
     return phantom_case(0, arguments.missing) if source is None else read_source(source, arguments)
-
-
-def case_name(source: CaseFiles | Path) -> str:
-    """Return the name of a case: that of its folder or file, without the ending."""
-    if isinstance(source, CaseFiles):
-        return source.name
-    path = source.resolve()
-    if match := CHANNEL_NAME.fullmatch(path.name):
-        return match["case"]
-    return without_ending(path)
 
 
 def hosted_case(case: Case) -> StreamedCase:

@@ -40,7 +40,7 @@ from firmware_host.run import Interrupted, StreamJob
 from firmware_host.shared_case import SharedCase
 from firmware_host.viewer.page import Page, PageObserver, open_page
 from glioslice import cli
-from glioslice.cases import Case
+from glioslice.cases import Case, case_name
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.inventory import read_inventory
@@ -377,7 +377,7 @@ def _run_pool(
 def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Reporter) -> None:
     """Stream one case on all boards; a run that ends early keeps its masks as partial."""
     source = inputs.given_source(arguments)
-    name = inputs.case_name(source) if source else None
+    name = case_name(source) if source else None
     mask = arguments.output or outputs.default_mask(name)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)

@@ -34,7 +34,7 @@ from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice import cli
-from glioslice.cases import Case
+from glioslice.cases import Case, case_name
 from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
@@ -103,7 +103,7 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     started = time.monotonic()
     with open_reporter(arguments) as reporter:
         source = inputs.given_source(arguments)
-        name = inputs.case_name(source) if source else None
+        name = case_name(source) if source else None
         paths = choose_outputs(arguments, name) if name or arguments.output else None
         if source:
             reporter.waiting(f"reading {arguments.case or name}")

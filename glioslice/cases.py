@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import (
+    CHANNEL_NAME,
     MODALITIES,
     CaseFiles,
     brats_case,
@@ -20,6 +21,7 @@ from glioslice.dataset_layouts import (
     file_case,
     in_order,
     nifti_files,
+    without_ending,
 )
 from glioslice.errors import GliosliceError
 from glioslice.labels import (
@@ -122,6 +124,18 @@ def find_case(path: str | Path) -> CaseFiles:
     return brats_case(path) if paths[0] == path else find_case(paths[0])
 
 
+def case_name(source: CaseFiles | Path) -> str:
+    """Return the name of a case; that of its folder or file if the case is incomplete."""
+    if isinstance(source, CaseFiles):
+        return source.name
+    try:
+        return find_case(source).name
+    except (GliosliceError, OSError):  # reading it raises the error
+        path = source.resolve()
+        channel = CHANNEL_NAME.fullmatch(path.name)
+        return channel["case"] if channel else without_ending(path)
+
+
 def find_cases(folder: str | Path) -> list[CaseFiles]:
     """Return the files of all cases in `folder`, sorted by name.
 
@@ -143,6 +157,33 @@ def case_paths(folder: Path) -> list[Path]:
     if not paths:
         raise GliosliceError(f"{folder}: no case found; a case is a folder with its NIfTI files")
     return paths
+
+
+def input_paths(folder: Path, out: Path) -> list[Path]:
+    """Return `case_paths` without the folder of the outputs, `out`, which may lie among the cases.
+
+    Raises GliosliceError if masks in `out` would be taken for a case afterwards.
+    """
+    paths = case_paths(folder)
+    inside = [path for path in paths if path.resolve() != out.resolve()]
+    if paths == [folder]:
+        return paths
+    if folder.resolve() == out.resolve() or (len(inside) < len(paths) and _holds_images(out)):
+        raise GliosliceError(
+            f"{out}: masks in a folder of cases would be taken for one; name another folder"
+        )
+    if not inside:
+        raise GliosliceError(f"{folder}: no case found but in {out}, the folder of the masks")
+    return inside
+
+
+def _holds_images(folder: Path) -> bool:
+    """Return whether a folder holds images of a case, and not only masks of an earlier run."""
+    try:
+        find_case(folder)
+    except GliosliceError:
+        return False
+    return True
 
 
 def _case_paths(folder: Path, depth: int) -> list[Path]:

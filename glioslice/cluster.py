@@ -179,7 +179,8 @@ def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
     for name, path in named:
         if name in found:
             raise GliosliceError(
-                f"{path}: has the name of {found[name]}, whose outputs it would overwrite"
+                f"{path}: has the name of {found[name]}, whose outputs it would overwrite; rename "
+                "one"
             )
         found[name] = path
     return [ArchiveCase(name, found[name].absolute()) for name in sorted(found)]

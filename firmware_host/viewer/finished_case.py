@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firmware_host import interrupts
-from firmware_host.inputs import case_name
 from firmware_host.mask_files import check_same_space, read_mask
 from firmware_host.options import SCHEME_NAMES
 from firmware_host.progress import Reporter
@@ -196,11 +195,10 @@ def check_names(
         raise GliosliceError(f"{report}: is the report of {reported}, not of {case.name}")
     if path and (mask.resolve().parent == path.resolve() or reported):
         return
-    names = {case.name, case_name(path)} if case and path else {case.name} if case else {reported}
-    if named and names != {None} and named not in names:
-        shown = case.name if case else reported
+    expected = case.name if case else reported
+    if named and expected and named != expected:
         raise GliosliceError(
-            f"{mask}: is by its name the mask of {named}, not of {shown}; rename it if it is not"
+            f"{mask}: is by its name the mask of {named}, not of {expected}; rename it if it is not"
         )
 
 

@@ -273,6 +273,21 @@ def test_names_that_are_used_twice_and_folders_without_cases(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folder_of_the_masks_may_lie_in_the_archive_and_is_no_case(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = Path(shutil.copytree(few, tmp_path / "cases"))
+    for part in ("1/2", "2/2", "1/1"):
+        run_here(cases, "--out", cases / "masks", "--part", part)
+    assert "4 cases, 4 done before" in capsys.readouterr().out
+    run_here(cases, "--out", cases / "masks", "--summary")
+    for out in (cases, cases / "Case_00"):
+        for options in ((), ("--part", "1/1")):
+            run_here(cases, "--out", out, *options, code=2)
+            assert "masks in a folder of cases would be taken for one" in capsys.readouterr().err
+    assert len(list((cases / "Case_00").iterdir())) == 4
+
+
 def test_files_of_killed_processes_are_removed_later(few: Path, tmp_path: Path) -> None:
     run_here(few, "--out", tmp_path, "--part", "1/1")
     old, new = tmp_path / ".12-ab-Case_00-mask.nii.gz", tmp_path / ".13-cd-Case_00-mask.nii.gz"

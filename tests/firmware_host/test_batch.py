@@ -18,6 +18,8 @@ import pytest
 
 from firmware_host import batch, outputs
 from firmware_host import run as run_module
+from firmware_host.options import parse_options
+from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
 from tests.conftest import BRATS_2023, Write, save
@@ -32,6 +34,9 @@ from tests.firmware_host.conftest import Host
 from tests.firmware_host.scripted import HELLO, ScriptedBoard
 
 NAMES = ("Ada", "Ben", "Cleo")
+BIDS = {
+    "flair": "_FLAIR", "t1": "_T1w", "t1ce": "_ce-gd_T1w", "t2": "_T2w", "seg": "_dseg"
+}  # fmt: skip
 FILES = ["-mask.nii.gz", "-mask.png", "-report.html", "-report.json"]
 
 
@@ -394,6 +399,27 @@ def test_an_output_folder_among_the_cases_is_not_a_case(
     assert host("serve", serve_all, *options).code == 0
     assert host("serve", serve_all, *options, "--force").code == 0
     assert states(folder / "masks") == dict.fromkeys(NAMES, "complete")
+
+
+def test_cases_are_named_by_their_files_and_no_two_alike(
+    folder: Path, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In BIDS each case lies in a folder `anat`."""
+    for name in ("sub-1", "sub-2"):
+        case = write_case(name, suffixes=BIDS)
+        shutil.copytree(case, tmp_path / "bids" / name / "anat")
+    given = ["--port", "sim://", "--input", str(tmp_path / "bids")]
+    plans = batch.plan_cases(parse_options(given), tmp_path / "out")
+    assert [plan.name for plan in plans] == ["sub-1", "sub-2"]
+    shutil.copytree(folder / "Ada", folder / "HGG" / "Ada")
+    with pytest.raises(GliosliceError, match="rename one"):
+        batch.plan_cases(parse_options([*given[:3], str(folder)]), tmp_path / "out")
+
+
+def test_masks_are_not_written_into_a_case(folder: Path, tmp_path: Path) -> None:
+    given = ["--port", "sim://", "--input", str(folder)]
+    with pytest.raises(GliosliceError, match="would be taken for one"):
+        batch.plan_cases(parse_options(given), folder / "Ada")
 
 
 def test_which_folder_holds_several(folder: Path, tmp_path: Path) -> None:

@@ -137,6 +137,22 @@ def test_what_is_refused_before_any_study(
     assert not (tmp_path / "out").exists()
 
 
+def test_cases_never_take_the_place_of_studies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "studies" / STUDY).mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        prepare.main([str(tmp_path / "studies"), "--out", str(tmp_path / "studies"), "--dask"])
+    assert "is the folder of the studies" in capsys.readouterr().err
+    (tmp_path / "out" / STUDY).mkdir(parents=True)
+    (tmp_path / "out" / STUDY / "mine.txt").write_text("kept")
+    with pytest.raises(SystemExit):
+        prepare.main([str(tmp_path / "studies"), "--out", str(tmp_path / "out"), "--part", "1/1"])
+    printed = capsys.readouterr()
+    assert "holds other files" in printed.err and "1 of 1 cases failed" in printed.err
+    assert (tmp_path / "out" / STUDY / "mine.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [([], "need a folder of studies"), (["none"], "no such folder"), (["."], "holds no folders")],
