@@ -14,6 +14,7 @@ lost link and files that cannot be written end the batch. The exit code is 2 if 
 import argparse
 import csv
 import io
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
 from glioslice.wire.messages import BoardHello, Mode
 from glioslice.wire.ports import PortError
+
+logger = logging.getLogger(__name__)
 
 COMPLETE, BEFORE, FAILED, ENDED, WAITING = "complete", "done before", "failed", "ended", "waiting"
 """Done in this run; in an earlier one; failed; the batch ended in it; not reached."""
@@ -106,6 +109,7 @@ def stream_folder(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         ):
             if waiting:
                 with run.connect_board(arguments, far_end) as (connection, hello):
+                    warn_of_other_models(plans, rows, hello)
                     observer = PageObserver(page)
                     _stream_all(waiting, rows, connection, hello, arguments, reporter, observer)
             failed = sum(row.state == FAILED for row in rows.values())
@@ -153,6 +157,22 @@ def previous_row(plan: CasePlan, force: bool) -> CaseRow:
     if force or not plan.outputs.mask.exists() or not report.get("complete"):
         return CaseRow(plan.name, WAITING)
     return case_row(plan.name, BEFORE, report)
+
+
+def warn_of_other_models(
+    plans: Iterable[CasePlan], rows: Mapping[str, CaseRow], hello: BoardHello
+) -> None:
+    """Warn if cases that were done before have masks of another model than the board's."""
+    others = 0
+    for plan in plans:
+        if rows[plan.name].state == BEFORE and plan.outputs.reports[0].exists():
+            model = read_json(plan.outputs.reports[0]).get("model")
+            others += isinstance(model, dict) and model.get("sha256") != hello.sha256
+    if others:
+        logger.warning(
+            "cases that were done before with another model than %s: %d; --force repeats them",
+            hello.model, others,
+        )  # fmt: skip
 
 
 def case_row(case: str, state: str, report: Mapping[str, Any]) -> CaseRow:

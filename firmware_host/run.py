@@ -370,7 +370,7 @@ def result_lines(result: StreamResult) -> list[str]:
     lines.append(
         f"{report['seconds']:.1f} s, {report['slices_per_second']:.1f} slices/s, "
         f"{report['bytes_up']:,} bytes up, {report['bytes_down']:,} down, "
-        f"{report['retransmits']} frames retransmitted"
+        f"frames retransmitted: {report['retransmits']}"
     )
     if changes := report["postprocessing"]:
         lines.append(f"post-processing: {changes['summary']}")

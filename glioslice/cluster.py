@@ -197,7 +197,7 @@ def run_archive(archive: Archive, arguments: argparse.Namespace) -> None:
         cases = [case for case in cases if in_part(case.name, part)]
     check_folder(archive.out)
     waiting = [case for case in cases if arguments.force or not is_done(archive, case.name)]
-    print(f"{len(cases)} cases, {len(cases) - len(waiting)} done before", flush=True)
+    print(f"cases: {len(cases)}, done before: {len(cases) - len(waiting)}", flush=True)
     failed = 0
     for number, row in enumerate(_rows(archive, waiting, arguments.dask), 1):
         state = row.state if row.error is None else f"error: {row.error}"

@@ -140,9 +140,9 @@ def test_parts_overlap_and_are_repeated(
     run_here(few, "--out", out, "--summary", code=2)
     assert table(out)["Case_01"]["state"] == "missing"
     run_here(few, "--out", out, "--part", "1/1", "--model", "nano")  # all again, by another model
-    assert "4 cases, 0 done before" in capsys.readouterr().out
+    assert "cases: 4, done before: 0" in capsys.readouterr().out
     run_here(few, "--out", out, "--part", "1/1", "--edition", "brats2023")  # with other labels
-    assert "4 cases, 0 done before" in capsys.readouterr().out
+    assert "cases: 4, done before: 0" in capsys.readouterr().out
     run_here(few, "--out", out, "--part", "1/1", "--force")
     assert "Case_03: complete (4 of 4)" in capsys.readouterr().out
 
@@ -279,7 +279,7 @@ def test_the_folder_of_the_masks_may_lie_in_the_archive_and_is_no_case(
     cases = Path(shutil.copytree(few, tmp_path / "cases"))
     for part in ("1/2", "2/2", "1/1"):
         run_here(cases, "--out", cases / "masks", "--part", part)
-    assert "4 cases, 4 done before" in capsys.readouterr().out
+    assert "cases: 4, done before: 4" in capsys.readouterr().out
     run_here(cases, "--out", cases / "masks", "--summary")
     for out in (cases, cases / "Case_00"):
         for options in ((), ("--part", "1/1")):

@@ -16,13 +16,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from firmware_host import batch, outputs
+from firmware_host import outputs
 from firmware_host import run as run_module
-from firmware_host.options import parse_options
-from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
-from tests.conftest import BRATS_2023, Write, save
 from tests.firmware_host.commands import (
     STREAM,
     left_behind,
@@ -30,13 +27,9 @@ from tests.firmware_host.commands import (
     spoil_case,
     stream,
 )
-from tests.firmware_host.conftest import Host
+from tests.firmware_host.conftest import NAMES, Host
 from tests.firmware_host.scripted import HELLO, ScriptedBoard
 
-NAMES = ("Ada", "Ben", "Cleo")
-BIDS = {
-    "flair": "_FLAIR", "t1": "_T1w", "t1ce": "_ce-gd_T1w", "t2": "_T2w", "seg": "_dseg"
-}  # fmt: skip
 FILES = ["-mask.nii.gz", "-mask.png", "-report.html", "-report.json"]
 
 
@@ -52,19 +45,6 @@ def receive_choice(board: ScriptedBoard) -> HostHello:
     message = board.receive()
     assert isinstance(message, HostHello)
     return message
-
-
-@pytest.fixture
-def folder(write_case: Write, tmp_path: Path) -> Path:
-    """Three cases, the second of another edition, and other files."""
-    cases = tmp_path / "cases"
-    for name in NAMES:
-        edition = {"suffixes": BRATS_2023, "enhancing": 3} if name == "Ben" else {}
-        write_case(name, folder=cases, **edition)
-    (cases / "notes").mkdir()
-    (cases / ".hidden").mkdir()
-    (cases / "readme.txt").write_text("three patients")
-    return cases
 
 
 StreamFolder = Callable[..., Any]
@@ -282,19 +262,6 @@ def test_masks_that_cannot_be_trusted_leave_nothing_of_that_case(
     assert capsys.readouterr().err.count("their digest differs") == 3
 
 
-def test_names_that_are_not_utf8_are_written(
-    stream_folder: StreamFolder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    odd = os.fsdecode(b"M\xfcller")
-    (folder / "Cleo").rename(folder / odd)
-    assert stream_folder().code == 0, capsys.readouterr().err
-    out = tmp_path / "out"
-    for ending in FILES:
-        assert (out / f"{odd}{ending}").is_file()
-    assert states(out) == {"Ada": "complete", "Ben": "complete", "M\\udcfcller": "complete"}
-    assert json.loads((out / f"{odd}-report.json").read_text())["case"] == odd
-
-
 def test_outputs_that_cannot_be_made_do_not_end_the_batch(
     stream_folder: StreamFolder,
     tmp_path: Path,
@@ -365,32 +332,6 @@ def test_an_unknown_model_is_refused_before_the_first_case(
     assert "--allow-model" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (("--output", "m.nii.gz"), "needs a folder as --output"),
-        (("--output", "file"), "needs a folder as --output"),
-        (("--output", "cases"), "would be taken for one"),
-        (("--report", "r.json"), "--report is for one case"),
-        (("--montage", "m.png", "--record", "f"), "--montage, --record is for one case"),
-        (("--output", "/proc/masks"), "/proc: no file can be written here"),
-    ],
-)
-def test_options_for_one_case(
-    options: tuple[str, ...], expected: str, folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    from firmware_host import stream as command
-
-    (tmp_path / "file").write_text("")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as end:
-        command.main(["--port", "/dev/ttyNONE0", "--input", "cases", *options])
-    assert end.value.code == 2
-    assert expected in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases", "file"]
-
-
 @pytest.mark.slow
 def test_an_output_folder_among_the_cases_is_not_a_case(
     stream_folder: StreamFolder, host: Host, folder: Path
@@ -399,43 +340,6 @@ def test_an_output_folder_among_the_cases_is_not_a_case(
     assert host("serve", serve_all, *options).code == 0
     assert host("serve", serve_all, *options, "--force").code == 0
     assert states(folder / "masks") == dict.fromkeys(NAMES, "complete")
-
-
-def test_cases_are_named_by_their_files_and_no_two_alike(
-    folder: Path, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In BIDS each case lies in a folder `anat`."""
-    for name in ("sub-1", "sub-2"):
-        case = write_case(name, suffixes=BIDS)
-        shutil.copytree(case, tmp_path / "bids" / name / "anat")
-    given = ["--port", "sim://", "--input", str(tmp_path / "bids")]
-    plans = batch.plan_cases(parse_options(given), tmp_path / "out")
-    assert [plan.name for plan in plans] == ["sub-1", "sub-2"]
-    shutil.copytree(folder / "Ada", folder / "HGG" / "Ada")
-    with pytest.raises(GliosliceError, match="rename one"):
-        batch.plan_cases(parse_options([*given[:3], str(folder)]), tmp_path / "out")
-
-
-def test_masks_are_not_written_into_a_case(folder: Path, tmp_path: Path) -> None:
-    given = ["--port", "sim://", "--input", str(folder)]
-    with pytest.raises(GliosliceError, match="would be taken for one"):
-        batch.plan_cases(parse_options(given), folder / "Ada")
-
-
-def test_which_folder_holds_several(folder: Path, tmp_path: Path) -> None:
-    found = batch.folder_cases(folder)
-    assert found is not None and [path.name for path in found] == list(NAMES)
-    assert batch.folder_cases(folder / "Ada") is None
-    assert batch.folder_cases(folder / "notes") is None  # it is refused as a case
-    assert batch.folder_cases(tmp_path / "nowhere") is None
-    assert batch.folder_cases(None) is None
-    task = tmp_path / "Task01"
-    for name in ("A.nii.gz", "B.c.nii"):
-        save(task / "imagesTr" / name, np.ones((3, 3, 3, 4), np.float32))
-    several = batch.folder_cases(task)
-    assert several is not None and [path.name for path in several] == ["A.nii.gz", "B.c.nii"]
-    (task / "imagesTr" / "B.c.nii").unlink()
-    assert batch.folder_cases(task) is None
 
 
 def test_json_events_of_every_case(
@@ -492,3 +396,16 @@ def test_an_interrupted_batch_continues(
     assert stream(*options).returncode == 0
     assert states(out) == {"Ada": "done before", "Ben": "complete", "Cleo": "complete"}
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
+
+
+def test_names_that_are_not_utf8_are_written(
+    stream_folder: StreamFolder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"M\xfcller")
+    (folder / "Cleo").rename(folder / odd)
+    assert stream_folder().code == 0, capsys.readouterr().err
+    out = tmp_path / "out"
+    for ending in FILES:
+        assert (out / f"{odd}{ending}").is_file()
+    assert states(out) == {"Ada": "complete", "Ben": "complete", "M\\udcfcller": "complete"}
+    assert json.loads((out / f"{odd}-report.json").read_text())["case"] == odd

@@ -69,7 +69,7 @@ def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
     command = [*PREPARE, str(archive), "--out", str(parts), *OPTIONS, "--part", "1/1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "2 cases, 0 done before\n"
+        assert process.stdout.readline() == "cases: 2, done before: 0\n"
         process.kill()  # while it prepares the first one
     run_here(archive, parts, "--part", "1/1", code=2)  # one of the two is no study
     printed = capsys.readouterr()
@@ -92,7 +92,7 @@ def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
     assert first.shape == (4, 240, 240, 155)
     assert np.array_equal(first, second)
     run_here(archive, parts, "--part", "1/1", code=2)
-    assert "2 cases, 1 done before" in capsys.readouterr().out
+    assert "cases: 2, done before: 1" in capsys.readouterr().out
 
 
 def test_a_case_without_its_link_is_not_done_with_one(tmp_path: Path) -> None:
