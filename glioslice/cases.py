@@ -414,7 +414,7 @@ def _find_edition(files: CaseFiles, path: Path, found: set[int]) -> LabelScheme:
         if 4 in found:
             return BRATS_2024_CHILDREN
         raise GliosliceError(
-            f"{path}: is a child's, with the labels {list_values(found)}, which mean one thing in "
-            "BraTS 2023 and another in 2024; add --edition brats2023 or brats2024-children"
+            f"{path}: is of a child and has the labels {list_values(found)}, which mean one "
+            "thing in BraTS 2023 and another in 2024; add --edition brats2023 or brats2024-children"
         )
     return files.scheme

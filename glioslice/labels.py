@@ -74,7 +74,7 @@ EDITIONS: Mapping[str, LabelScheme] = {
 def whole_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the voxels of a mask, of any type, as whole numbers.
 
-    Raises GliosliceError if they are no labels: fractions, negative, or above 255.
+    Raises GliosliceError if they are not labels: fractions, negative, or above 255.
     """
     if voxels.dtype == np.uint8:
         return voxels

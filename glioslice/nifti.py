@@ -141,7 +141,7 @@ class Space:
         pairs = {frozenset(pair) for pair in ("LR", "PA", "IS")}
         if len(letters) != 3 or {p for p in pairs if p & set(letters)} != pairs:
             raise GliosliceError(
-                f"'{axes}' is no orientation; give where the axes of the file point to by three "
+                f"'{axes}' is not an orientation; state where the file's axes point with three "
                 "letters of L or R, P or A, and I or S, such as LPS or RAS"
             )
         affine = np.eye(4)
@@ -231,7 +231,7 @@ def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> N
     With `any_spacing` voxels need not be at 1 mm, and there may be four times as many.
 
     Raises GliosliceError, naming the file, if it is missing, not a NIfTI file, has other
-    dimensions, voxels that are no real numbers or not at 1 mm, or claims more than it can hold.
+    dimensions, voxels that are not real numbers or not at 1 mm, or claims more than it can hold.
     """
     header = _read_header(path)
     shape = tuple(int(n) for n in header.get_data_shape())

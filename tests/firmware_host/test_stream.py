@@ -296,7 +296,7 @@ def test_four_files_of_an_orientation_that_only_the_options_tell(
     for wrong, reason in (
         (options[:4], "name also --t1ce, --t2"),
         ([*options, "--input", write_case()], "not both"),
-        ([*options, "--orientation", "LRS"], "no orientation"),
+        ([*options, "--orientation", "LRS"], "not an orientation"),
     ):
         with pytest.raises(SystemExit, match="2"):
             stream.main([*usual, *map(str, wrong)])

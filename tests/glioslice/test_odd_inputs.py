@@ -106,7 +106,7 @@ def test_no_orientation(write_case: Write, volumes: Volumes, tmp_path: Path) -> 
     source = nib.Nifti1Image.from_filename(folder / "Case_1_seg.nii.gz")
     np.testing.assert_array_equal(written.affine, source.affine)  # the mask lies on the image
     for wrong in ("LPX", "LLS", "LP", ""):
-        with pytest.raises(GliosliceError, match="no orientation"):
+        with pytest.raises(GliosliceError, match="is not an orientation"):
             read_case(folder, orientation=wrong or "?")
 
 

@@ -248,7 +248,7 @@ def test_an_op_that_this_kit_does_not_emit_is_named(
     monkeypatch.setattr(own_model, "export_float_files", with_an_op_of_its_own)
     expect_error(run, "--data", cases, "--out", run.parent / "out")
     output = capsys.readouterr().err
-    assert "ops that this kit does not emit: ABS after head" in output
+    assert "ops that glioslice does not emit: ABS after head" in output
     assert files_in(run.parent / "out") == []
 
 
