@@ -60,8 +60,8 @@ async function openCase(message) {
   await viewer.open(given.grid, given.regions);
   $("slice").max = given.grid[2] - 1;
   $("follow").parentElement.hidden = given.mode === "finished case";
-  $("expert").hidden = !given.expert;
-  if (given.expert) loadExpert().catch(console.error);
+  $("truth").hidden = !given.truth;
+  if (given.truth) loadTruth().catch(console.error);
   $("hint").hidden = true;
   choices("modalities", given.modalities.map((name) => [name, NAMES[name]]), shade);
   $("modalities").hidden = !given.modalities.length;
@@ -134,10 +134,10 @@ function grey(name) {
   return volumes.get(name);
 }
 
-async function loadExpert() {
-  const response = await fetch("volume/expert");
-  if (response.ok) await viewer.addExpert(new Uint8Array(await response.arrayBuffer()));
-  viewer.showExpert($("expert").firstElementChild.checked);
+async function loadTruth() {
+  const response = await fetch("volume/truth");
+  if (response.ok) await viewer.addTruth(new Uint8Array(await response.arrayBuffer()));
+  viewer.showTruth($("truth").firstElementChild.checked);
 }
 
 async function shade(name) {
@@ -244,7 +244,7 @@ const KEYS = {
   "-": () => fade(Number($("opacity").value) - 10),
   m: toggleMasks,
   o: () => $("outline").click(),
-  e: () => { if (!$("expert").hidden) $("expert").firstElementChild.click(); },
+  g: () => { if (!$("truth").hidden) $("truth").firstElementChild.click(); },
   n: nextToLookAt,
   "[": () => contrast(Number($("window").value) + 24),
   "]": () => contrast(Number($("window").value) - 24),
@@ -272,7 +272,7 @@ document.addEventListener("keydown", (event) => {
 
 $("opacity").oninput = ({ target }) => fade(Number(target.value));
 $("outline").onchange = ({ target }) => viewer.setOutline(target.checked);
-$("expert").firstElementChild.onchange = ({ target }) => viewer.expert && viewer.showExpert(target.checked);
+$("truth").firstElementChild.onchange = ({ target }) => viewer.truth && viewer.showTruth(target.checked);
 $("window").oninput = () => contrast();
 $("level").oninput = () => contrast();
 $("reset").onclick = () => contrast(255, 128);

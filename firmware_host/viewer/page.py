@@ -132,7 +132,7 @@ class Page:
             "first": scene.crop.z[0],
             "deep": scene.crop.shape[2],
             "modalities": scene.modalities,
-            "expert": scene.truth is not None,
+            "truth": scene.truth is not None,
             "version": __version__,
         }
         self._feed.start_case({**case, **geometry, "regions": regions})

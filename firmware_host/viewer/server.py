@@ -56,7 +56,7 @@ FILES = {
     "niivue.js": ("vendor/niivue.umd.js", "text/javascript; charset=utf-8"),
 }
 VOLUME = "volume/"
-EXPERT = "volume/expert"
+TRUTH = "volume/truth"
 FEED = "feed"
 
 CLOSE_TIMEOUT = 2.0
@@ -75,8 +75,8 @@ FeedPosition = tuple[str | None, int, str | None]
 class Scene:
     """The window `crop` of a volume; `images` (4, X, Y, Z) is None if they are on the board.
 
-    `missing` modalities are not shown. `truth` are the expert's labels (X, Y, Z), None where there
-    are none.
+    `missing` modalities are not shown. `truth` are the labels of the ground truth (X, Y, Z), None
+    where there is none.
     """
 
     crop: Crop
@@ -94,8 +94,8 @@ class Scene:
         return tuple(modality for modality in MODALITIES if modality not in self.missing)
 
     @property
-    def expert(self) -> bytes:
-        """The expert's labels as the page's voxels."""
+    def truth_voxels(self) -> bytes:
+        """The labels of the ground truth as the page's voxels."""
         assert self.truth is not None
         return to_page_voxels(extract_slices(self.truth, self.crop))
 
@@ -290,8 +290,8 @@ class Server:
         if path.startswith(VOLUME) and scene is not None and modality in scene.modalities:
             content = scene.volume(modality)
             return self._reply(http.HTTPStatus.OK, content, "application/octet-stream")
-        if path == EXPERT and scene is not None and scene.truth is not None:
-            return self._reply(http.HTTPStatus.OK, scene.expert, "application/octet-stream")
+        if path == TRUTH and scene is not None and scene.truth is not None:
+            return self._reply(http.HTTPStatus.OK, scene.truth_voxels, "application/octet-stream")
         return self._reply(http.HTTPStatus.NOT_FOUND, b"not found")
 
     def _reply(self, status: http.HTTPStatus, body: bytes, kind: str = "text/plain") -> Any:

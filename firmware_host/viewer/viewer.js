@@ -107,7 +107,7 @@ export class Viewer {
       return;
     }
     if (!this.grid) await this.nv.attachToCanvas(this.canvas);
-    this.expert = null;
+    this.truth = null;
     while (this.nv.volumes.length) this.nv.removeVolumeByIndex(this.nv.volumes.length - 1);
     this.grid = grid;
     this.base = await this.image(grid, "grey.nii", 1);
@@ -142,16 +142,16 @@ export class Viewer {
     this.nv.updateGLVolume();
   }
 
-  // Draw the expert's labels as a white surface over the masks.
-  async addExpert(bytes) {
-    this.expert = await this.image(this.grid, "expert.nii", 0);
-    this.expert.img.set(surfaces(bytes, this.grid).map((label) => (label ? 1 : 0)));
-    this.expert.setColormapLabel({ R: [0, 255], G: [0, 255], B: [0, 255], A: [0, 255], I: [0, 1], labels: ["", "expert"] });
-    this.nv.addVolume(this.expert);
+  // Draw the ground truth as a white surface over the masks.
+  async addTruth(bytes) {
+    this.truth = await this.image(this.grid, "truth.nii", 0);
+    this.truth.img.set(surfaces(bytes, this.grid).map((label) => (label ? 1 : 0)));
+    this.truth.setColormapLabel({ R: [0, 255], G: [0, 255], B: [0, 255], A: [0, 255], I: [0, 1], labels: ["", "truth"] });
+    this.nv.addVolume(this.truth);
   }
 
-  showExpert(shown) {
-    this.expert.opacity = shown ? 1 : 0;
+  showTruth(shown) {
+    this.truth.opacity = shown ? 1 : 0;
     this.nv.updateGLVolume();
   }
 

@@ -240,7 +240,7 @@ def test_prelu_is_named_before_any_work(
     assert files_in(run.parent / "out") == []
 
 
-def test_an_op_that_this_kit_does_not_emit_is_named(
+def test_an_op_that_glioslice_does_not_emit_is_named(
     broken: Broken, cases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where a converter puts in an op of its own, the network is still computed."""

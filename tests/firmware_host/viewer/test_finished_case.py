@@ -47,10 +47,10 @@ def test_what_belongs_together_is_shown(write_case: Write, tmp_path: Path) -> No
         found = read_finished(mask, folder, [report], None)
         assert found.name == "Case_1" and found.case is not None
         assert page_warnings(found) == []
-    # The expert's own mask, by its place and by its name, without a report.
-    expert = folder / "Case_1_seg.nii.gz"
-    assert read_finished(expert, folder, [], None).case is not None
-    assert read_finished(expert, None, [], None).name == "Case_1"
+    # The ground truth itself, by its place and by its name, without a report.
+    truth = folder / "Case_1_seg.nii.gz"
+    assert read_finished(truth, folder, [], None).case is not None
+    assert read_finished(truth, None, [], None).name == "Case_1"
     played = save_report(tmp_path / "p.json", report_of(case, case=None))
     assert read_finished(tmp_path / "m.nii", folder, [played], None).name == "Case_1"
 

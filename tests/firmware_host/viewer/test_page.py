@@ -236,7 +236,7 @@ def test_unsure_slices_are_marked(command: Start, tab: Open, write_case: Write) 
     assert page.errors == []
 
 
-def test_outlines_the_experts_mask_and_contrast(
+def test_outlines_the_ground_truth_and_contrast(
     command: Start, tab: Open, write_case: Write
 ) -> None:
     case = write_case()
@@ -246,14 +246,14 @@ def test_outlines_the_experts_mask_and_contrast(
     crop = find_crop(brain_mask(read_case(case).images), HELLO.window)
     truth = read_case(case).labels
     assert truth is not None
-    page.until("glioslice.viewer.expert !== null")
-    drawn = np.array(page.ask("Array.from(glioslice.viewer.expert.img)"))
-    expert = np.frombuffer(to_page_voxels(extract_slices(truth, crop)), np.uint8)
-    assert set(np.unique(expert[drawn > 0])) == {1, 2, 3}
-    assert 0 < np.count_nonzero(drawn) < np.count_nonzero(expert)  # its surfaces alone
-    assert page.ask("glioslice.viewer.expert.opacity") == 0
-    page.page.keyboard.press("e")
-    page.until("glioslice.viewer.expert.opacity === 1")
+    page.until("glioslice.viewer.truth !== null")
+    drawn = np.array(page.ask("Array.from(glioslice.viewer.truth.img)"))
+    whole = np.frombuffer(to_page_voxels(extract_slices(truth, crop)), np.uint8)
+    assert set(np.unique(whole[drawn > 0])) == {1, 2, 3}
+    assert 0 < np.count_nonzero(drawn) < np.count_nonzero(whole)  # its surfaces alone
+    assert page.ask("glioslice.viewer.truth.opacity") == 0
+    page.page.keyboard.press("g")
+    page.until("glioslice.viewer.truth.opacity === 1")
     filled = page.voxels
     page.ask("{ glioslice.viewer.labels.fill(2); }")  # the rule's masks are noise, all surface
     page.page.keyboard.press("o")
