@@ -65,7 +65,7 @@ class Action(Enum):
 
 
 class Effect(Enum):
-    """What it came to."""
+    """What the action did to a board."""
 
     INSTALLED = "installed"
     UNCHANGED = "unchanged"

@@ -194,7 +194,7 @@ def _stream_all(
     handshake.choose_mode(hello, play=False, has_case=True)
     handshake.make_host_hello(hello, Mode.SERVE, arguments.images)
     for number, plan in enumerate(waiting, 1):
-        interrupts.check()  # one that came while the files of the last case were written
+        interrupts.raise_requested()  # one that came while the files of the last case were written
         reporter.progress(f"{plan.name}: case {number} of {len(waiting)}")
         if number > 1:  # the last case stays on the page
             observer.release_run()
@@ -213,7 +213,7 @@ def _stream_all(
         else:
             rows[plan.name] = case_row(plan.name, COMPLETE, report)
         hello = replace(hello, kept=0, answered=0)  # only a session's first run can be resumed
-    interrupts.check()
+    interrupts.raise_requested()
 
 
 def _stream_one(
@@ -271,7 +271,7 @@ def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter)
                 reporter.result(f"table: {folder / TABLE}")
             except OSError as error:  # the error that ended the batch is raised
                 print(one_line(error), file=sys.stderr, flush=True)
-    interrupts.check()
+    interrupts.raise_requested()
 
 
 def format_cases(rows: Iterable[CaseRow]) -> list[str]:

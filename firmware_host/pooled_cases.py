@@ -410,4 +410,4 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
         assert job is not None
         result = run.write_case_files(shared.links.counts, job, paths, reporter, observer)
         reporter.result(*result.lines, *run.result_lines(result))
-        interrupts.check()
+        interrupts.raise_requested()

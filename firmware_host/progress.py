@@ -101,7 +101,7 @@ class LinkNumbers(Protocol):
 
     @property
     def name(self) -> str:
-        """The port."""
+        """The port's name, or what stands for several."""
 
     @property
     def rate(self) -> int | None:
@@ -109,7 +109,7 @@ class LinkNumbers(Protocol):
 
     @property
     def counts(self) -> Counts:
-        """What has crossed the line."""
+        """What has crossed the link."""
 
 
 class RunStatus:
@@ -133,7 +133,7 @@ class RunStatus:
 
     @property
     def title(self) -> str:
-        """What is being done."""
+        """What the run does, as a progress bar shows it."""
         return f"segmenting {self.case.name or 'the case on the board'}"
 
     @property
@@ -277,7 +277,7 @@ class CallbackHandler(logging.Handler):
         self._callback = callback
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on."""
+        """Call the function with the text of a record."""
         self._callback(record.getMessage())
 
 

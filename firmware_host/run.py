@@ -122,7 +122,7 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             result = finish_stream(connection, job, paths, arguments.baud, reporter, observer)
             total = f"{time.monotonic() - started:.1f} s in all, from reading to writing"
             reporter.result(*result.lines, total, *result_lines(result))
-            interrupts.check()
+            interrupts.raise_requested()
 
 
 def choose_outputs(arguments: argparse.Namespace, name: str | None) -> OutputPaths:
@@ -212,7 +212,7 @@ def finish_stream(
     """Receive the masks of a run that has started, and write its files; `baud` is a fixed rate.
 
     Raises what `receive_case` and `write_case_files` raise. An interrupt during the last files is
-    left to the caller (`interrupts.check`).
+    left to the caller (`interrupts.raise_requested`).
     """
     with interrupts.deferred():
         receive_case(connection, job, paths, baud, reporter, observer)
