@@ -69,7 +69,7 @@ def measure_inputs(arguments: argparse.Namespace) -> None:
 
 
 def measure_cases(data: Path) -> None:
-    """Write both tables."""
+    """Write what each case measures, and how often each fault is detected."""
     found = find_cases(data)
     seen: list[tuple[object, ...]] = []
     counts: dict[str, dict[str, int]] = {}

@@ -269,7 +269,7 @@ class SampleImages:
 def read_images(path: Path) -> SampleImages:
     """Return the images, and masks if there are any, of a `.npy` or `.npz` file.
 
-    Raises GliosliceError if it is no such file, or as `check_images` does.
+    Raises GliosliceError if it is not such a file, or as `check_images` does.
     """
     try:
         found = np.load(path, allow_pickle=False)

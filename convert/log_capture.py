@@ -17,7 +17,7 @@ LOG_LINES = 5
 COLOUR_CODES = re.compile(r"\x1b\[[0-9;]*m")
 NO_CAUSE = ("Exception encountered when calling layer", "Call arguments received by")
 HINTS = ("ERROR: Read this", "ERROR: Alternatively", "ERROR: If the input OP", "ERROR: Also, for")
-"""What onnx2tf advises after each failure: options of its own, which this kit does not have."""
+"""What onnx2tf advises after each failure: options of its own, which glioslice does not have."""
 
 
 @contextmanager

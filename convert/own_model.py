@@ -1,4 +1,4 @@
-"""A network of this kit with its card: the source of a conversion that is scored on whole cases."""
+"""A network of glioslice with its card: the source of a conversion scored on whole cases."""
 
 import tempfile
 from collections.abc import Mapping, Sequence

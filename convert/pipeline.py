@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """A network of this kit (`convert.own_model`) or any other (`convert.external_model`)."""
+    """A network of glioslice (`convert.own_model`) or any other (`convert.external_model`)."""
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class ConversionResult:
     """What a conversion made.
 
     `attempts` are those at int8; the last one passed, unless `int8_rejected` gives the reason why
-    int8 is no product. `layers` are those of the attempt that passed, or else of the first one;
+    int8 is not a product. `layers` are those of the attempt that passed, or else of the first one;
     `layers_error` is the reason why they could not be measured. `float_gates` holds the gate's
     results for the float products, by precision. `rejected` is the reason why nothing may be
     written, "" if it may.

@@ -1,8 +1,8 @@
 """The report of a conversion: `report.json`, the tables that are printed, and `report.svg`.
 
-In `report.json`, `gate` holds the gate's figure for each product: {by, limit, int8: {rung, tried},
-fp16}. `rung` is the quantization strategy that passed, null if int8 was rejected, and `tried` holds
-all attempts. `layers` has an entry for each tensor of the int8 file
+In `report.json`, `gate` holds the gate's figure for each product: {by, limit, int8: {strategy,
+tried}, fp16}. `strategy` is the quantization strategy that passed, null if int8 was rejected, and
+`tried` holds all attempts. `layers` has an entry for each tensor of the int8 file
 (`convert.verify.layer_errors.Layer`); a null ratio means no error at all. `targets` has the results
 of the requested checks.
 """
@@ -111,9 +111,9 @@ def _gate_entry(conversion: Conversion, result: ConversionResult) -> dict[str, A
     if "int8" in conversion.precisions:
         last = result.attempts[-1].candidate
         entry["int8"] = {
-            "rung": None if result.int8_rejected else last.strategy,
+            "strategy": None if result.int8_rejected else last.strategy,
             "tried": [
-                {"rung": attempt.candidate.strategy} | _gate_figure(attempt.gate)
+                {"strategy": attempt.candidate.strategy} | _gate_figure(attempt.gate)
                 for attempt in result.attempts
             ],
         }
@@ -123,7 +123,7 @@ def _gate_entry(conversion: Conversion, result: ConversionResult) -> dict[str, A
 
 
 def _gate_figure(gate: GateResult) -> dict[str, Any]:
-    return {gate.by: gate.value, "held": gate.passed}
+    return {gate.by: gate.value, "passed": gate.passed}
 
 
 def _file_entry(file: ModelFile, evaluation: Evaluation) -> dict[str, Any]:

@@ -88,11 +88,11 @@ def convert(
     """Convert a network to packed TFLite files, print how they compare, and write them.
 
     Args:
-        source: A network of this kit: a shipped size ("nano", "compact") or a model folder. Or any
+        source: A network of glioslice: a shipped size ("nano", "compact") or a model folder. Or any
             other network with one input and one output: a torch module, an ONNX file, or
             "package.module:factory" of a function that makes a torch module.
         out: The folder to write to; build/<name> by default. It may be the model folder itself.
-        data: For a network of this kit: a folder of cases that calibrate and evaluate; phantoms by
+        data: For a network of glioslice: a folder of cases that calibrate and evaluate; phantoms by
             default.
         images: For any other network: float32 images (N, C, H, W) as it takes them, at least eight,
             or a .npy or .npz file of them. Three quarters calibrate, the last quarter evaluates.
@@ -115,7 +115,7 @@ def convert(
     folder = _own_folder(source)
     if folder is None:
         if data is not None:
-            raise GliosliceError("--data is for networks of this kit; give --calibration images")
+            raise GliosliceError("--data is for networks of glioslice; give --calibration images")
         external = _load_external(source, images, masks, input_shape, threshold, limits)
         return _convert_external(external, out, precision, limits, targets)
     given = {
@@ -127,7 +127,7 @@ def convert(
     for option, value in given.items():
         if value is not None:
             raise GliosliceError(
-                f"{option} is for external networks; cases for a network of this kit: --data"
+                f"{option} is for external networks; for one of glioslice give cases: --data"
             )
     cases = None if data is None else Path(data)
     compare = str(source) in SHIPPED_MODELS
@@ -153,7 +153,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="cases to calibrate on; default: phantoms"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: build/<name>")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the files; default: build/<name>"
+    )
     parser.add_argument("--precision", help="the products: int8, fp16, or both with a comma")
     parser.add_argument(
         "--max-drop", type=float, default=STANDARD.max_drop, metavar="DICE",

@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--baud", type=cli.positive, help="fix the rate; default: negotiate, from 115200"
     )
-    parser.add_argument("--threads", type=cli.positive, default=1, help="default: 1")
+    parser.add_argument(
+        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
+    )
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )

@@ -19,6 +19,7 @@ from device.engine import Engine
 from device.segment import Segmentation, find_paths, segment
 from glioslice.cases import Case, case_name, read_case
 from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
+from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.labels import REGIONS, to_scheme
@@ -26,8 +27,11 @@ from glioslice.metrics import region_dice, volumes_ml
 from glioslice.model_card import find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
+from glioslice.sanity_checks import case_warnings
 
-COLUMNS = ("slices", "seconds", *(f"{r}_{what}" for what in ("ml", "dice") for r in REGIONS))
+COLUMNS = (
+    "slices", "seconds", *(f"{r}_{what}" for what in ("ml", "dice") for r in REGIONS), "warnings"
+)  # fmt: skip
 """Volumes in mL, Dice (vs. ground truth) where there is one."""
 
 _loaded, _loading = threading.local(), threading.Lock()
@@ -54,6 +58,8 @@ class SegmentOptions:
             *(["raw"] if self.raw else []),
             *(["no mirroring"] if self.mirroring is False else []),
             *(["without " + ", ".join(self.missing)] if self.missing else []),
+            *([f"orientation {self.orientation}"] if self.orientation else []),
+            *([f"labels of {self.edition}"] if self.edition else []),
         ]
         return "; ".join([sha256(self.model), *options])
 
@@ -61,9 +67,12 @@ class SegmentOptions:
 def segment_archive(arguments: argparse.Namespace) -> None:
     """Do what --part, --dask or --summary asks; raises GliosliceError if a case failed."""
     given: list[Path] = [*arguments.cases, *arguments.input]
-    if not given:
+    if not given or any(getattr(arguments, modality) for modality in MODALITIES):
         raise GliosliceError("--part, --dask and --summary need a folder of cases")
-    cases = list_cases((case_name(path), path) for path in find_paths(given))
+    for path in given:  # one case of 16 parts would fail, and the other parts would find nothing
+        if not path.exists():
+            raise GliosliceError(f"{path}: no such folder or file")
+    cases = list_cases((case_name(path), path) for path in find_paths(given, arguments.out))
     options = SegmentOptions(
         arguments.out.absolute(),  # workers run elsewhere
         find_model(arguments.model).absolute(),
@@ -120,4 +129,5 @@ def write_segmented(
         "slices": len(result.milliseconds),
         **{f"{region}_ml": ml for region, ml in volumes_ml(result.labels).items()},
         **{f"{region}_dice": value for region, value in (dice or {}).items()},
+        "warnings": case_warnings(read),
     }

@@ -66,9 +66,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
     parser.add_argument(
-        "--threads", type=thread_counts, default=(1,), help="such as 1,2,4; default: 1"
+        "--threads",
+        type=thread_counts,
+        default=(1,),
+        help="numbers of threads to measure, such as 1,2,4; default: 1",
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="default: 60")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long to measure; default: 60"
+    )
     parser.add_argument("--max-ms", type=float, metavar="MS", help="fail if p99 of a slice is more")
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"

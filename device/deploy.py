@@ -65,7 +65,7 @@ class Action(Enum):
 
 
 class Effect(Enum):
-    """What it came to."""
+    """What the action did to a board."""
 
     INSTALLED = "installed"
     UNCHANGED = "unchanged"
@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--inventory", type=Path, metavar="FILE", help="a TOML file of boards")
     parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
     parser.add_argument("--port", help=f"the board's serial port; default: {PORT}")
-    parser.add_argument("--runtime", choices=RUNTIME_PINS, help=f"default: {RUNTIME}")
+    parser.add_argument(
+        "--runtime", choices=RUNTIME_PINS, help=f"the board's TFLite runtime; default: {RUNTIME}"
+    )
     parser.add_argument(
         "--ssh-option", action="append", default=[], metavar="NAME=VALUE", help="passed to ssh -o"
     )

@@ -294,7 +294,7 @@ def _check_tensor(model: Path, name: str, tensor: EngineTensor, shape: tuple[int
     if tensor.shape != shape or tensor.dtype not in (np.int8, np.float32):
         raise GliosliceError(
             f"{model}: its {name} is {tensor.dtype} {tensor.shape}, expected int8 or float32 "
-            f"{shape}; it is not a network of this kit"
+            f"{shape}; it is not a network of glioslice"
         )
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from device.engine import Engine
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, named_files, read_source
-from glioslice.cases import Case, CaseFiles, case_paths, phantom_case
+from glioslice.cases import Case, CaseFiles, input_paths, phantom_case
 from glioslice.cli import configure_malloc
 from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.errors import GliosliceError
@@ -107,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="default: demo/"
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="DIR",
+        help="folder of the masks; default: demo/",
     )
     parser.add_argument(
         "--raw", action="store_true", help="leave the masks as the network gives them"
@@ -122,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="overwrite existing files; with --part or --dask, repeat the cases that are done",
     )
-    parser.add_argument("--threads", type=cli.positive, default=1, help="default: 1")
+    parser.add_argument(
+        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
+    )
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
@@ -143,7 +149,7 @@ def segment_cases(arguments: argparse.Namespace) -> None:
     named = named_files(arguments)
     if named and given:
         raise GliosliceError("give a CASE, or its four files by modality, not both")
-    sources: list[CaseFiles | Path] = [*find_paths(given)]
+    sources: list[CaseFiles | Path] = [*find_paths(given, arguments.out)]
     sources += [named] if named else []
     check_folder(arguments.out)
     engine = Engine(
@@ -180,9 +186,9 @@ def segment_cases(arguments: argparse.Namespace) -> None:
         sys.exit(2)
 
 
-def find_paths(given: Sequence[Path]) -> list[Path]:
-    """Return the path of each case: files as they are, and those of each folder."""
-    return [one for path in given for one in (case_paths(path) if path.is_dir() else [path])]
+def find_paths(given: Sequence[Path], out: Path | None) -> list[Path]:
+    """Return the path of each case: files as they are, and those of each folder (`input_paths`)."""
+    return [one for path in given for one in (input_paths(path, out) if path.is_dir() else [path])]
 
 
 def describe_failure(source: CaseFiles | Path, error: Exception) -> str:

@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "glioslice selftest --json selftest.json",
     )
     parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
-    parser.add_argument("--threads", type=cli.positive, default=1, help="default: 1")
+    parser.add_argument(
+        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
+    )
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )

@@ -14,6 +14,7 @@ lost link and files that cannot be written end the batch. The exit code is 2 if 
 import argparse
 import csv
 import io
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, open_reporter, reporting_end
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice.case_options import read_source
-from glioslice.cases import Case, case_name, case_paths
+from glioslice.cases import Case, case_name, case_paths, input_paths
 from glioslice.cli import failure_line, one_line
 from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
@@ -38,6 +39,8 @@ from glioslice.wire.connection import Connection
 from glioslice.wire.link import LinkError
 from glioslice.wire.messages import BoardHello, Mode
 from glioslice.wire.ports import PortError
+
+logger = logging.getLogger(__name__)
 
 COMPLETE, BEFORE, FAILED, ENDED, WAITING = "complete", "done before", "failed", "ended", "waiting"
 """Done in this run; in an earlier one; failed; the batch ended in it; not reached."""
@@ -106,6 +109,7 @@ def stream_folder(arguments: argparse.Namespace, far_end: FarEnd) -> None:
         ):
             if waiting:
                 with run.connect_board(arguments, far_end) as (connection, hello):
+                    warn_of_other_models(plans, rows, hello)
                     observer = PageObserver(page)
                     _stream_all(waiting, rows, connection, hello, arguments, reporter, observer)
             failed = sum(row.state == FAILED for row in rows.values())
@@ -116,7 +120,8 @@ def stream_folder(arguments: argparse.Namespace, far_end: FarEnd) -> None:
 def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
     """Return the cases and where their outputs go.
 
-    Raises GliosliceError for options that are for one case, and for an unusable output folder.
+    Raises GliosliceError for options that are for one case, for an unusable output folder, and for
+    two cases of one name.
     """
     given = [name for name in SINGLE_CASE_OPTIONS if getattr(arguments, name)]
     if given:
@@ -126,14 +131,8 @@ def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
         )
     if folder.name.endswith(NIFTI_SUFFIXES) or folder.is_file():
         raise GliosliceError(f"{folder}: a folder of cases needs a folder as --output")
-    if folder.resolve() == arguments.case.resolve():
-        raise GliosliceError(
-            f"{folder}: masks in the folder of the cases would be taken for one; name another"
-        )
     plans: dict[str, CasePlan] = {}
-    for path in folder_cases(arguments.case) or []:
-        if path.resolve() == folder.resolve():
-            continue  # the output folder of an earlier run
+    for path in input_paths(arguments.case, folder):
         name = case_name(path)
         if name in plans:
             raise GliosliceError(
@@ -160,6 +159,22 @@ def previous_row(plan: CasePlan, force: bool) -> CaseRow:
     return case_row(plan.name, BEFORE, report)
 
 
+def warn_of_other_models(
+    plans: Iterable[CasePlan], rows: Mapping[str, CaseRow], hello: BoardHello
+) -> None:
+    """Warn if cases that were done before have masks of another model than the board's."""
+    others = 0
+    for plan in plans:
+        if rows[plan.name].state == BEFORE and plan.outputs.reports[0].exists():
+            model = read_json(plan.outputs.reports[0]).get("model")
+            others += isinstance(model, dict) and model.get("sha256") != hello.sha256
+    if others:
+        logger.warning(
+            "cases that were done before with another model than %s: %d; --force repeats them",
+            hello.model, others,
+        )  # fmt: skip
+
+
 def case_row(case: str, state: str, report: Mapping[str, Any]) -> CaseRow:
     """Return the row of a case from its report, which may be empty."""
     names = ("slices", "seconds", "volumes_ml", "dice")
@@ -179,7 +194,7 @@ def _stream_all(
     handshake.choose_mode(hello, play=False, has_case=True)
     handshake.make_host_hello(hello, Mode.SERVE, arguments.images)
     for number, plan in enumerate(waiting, 1):
-        interrupts.check()  # one that came while the files of the last case were written
+        interrupts.raise_requested()  # one that came while the files of the last case were written
         reporter.progress(f"{plan.name}: case {number} of {len(waiting)}")
         if number > 1:  # the last case stays on the page
             observer.release_run()
@@ -198,7 +213,7 @@ def _stream_all(
         else:
             rows[plan.name] = case_row(plan.name, COMPLETE, report)
         hello = replace(hello, kept=0, answered=0)  # only a session's first run can be resumed
-    interrupts.check()
+    interrupts.raise_requested()
 
 
 def _stream_one(
@@ -253,7 +268,7 @@ def table_at_the_end(rows: dict[str, CaseRow], folder: Path, reporter: Reporter)
                 reporter.result(f"table: {folder / TABLE}")
             except OSError as error:  # the error that ended the batch is raised
                 print(one_line(error), file=sys.stderr, flush=True)
-    interrupts.check()
+    interrupts.raise_requested()
 
 
 def format_cases(rows: Iterable[CaseRow]) -> list[str]:

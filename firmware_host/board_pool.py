@@ -120,7 +120,7 @@ class PoolBoard:
         done = slices = rate = link = None
         if status is not None:
             done, slices, seconds = status.done, status.masks.slice_count, status.masks.seconds
-            rate, link = (done / seconds if seconds else 0.0), status.link_numbers()["line"]
+            rate, link = (done / seconds if seconds else 0.0), status.link_numbers()["link"]
         elif self.seconds:
             rate = self.slices / self.seconds
         return BoardRow(
@@ -284,13 +284,13 @@ class BoardPool(Generic[Content]):
                 self._await_replies(threads)
                 queue.open(make_tasks(self.check_models()))
                 while not queue.wait_until_over(TICK) and any(t.is_alive() for t in threads):
-                    interrupts.check()
+                    interrupts.raise_requested()
                     self._reporter.event("boards", boards=[row.as_json() for row in self.rows()])
             finally:
                 left = queue.waiting
                 queue.stop()
                 self._end(threads)
-        interrupts.check()
+        interrupts.raise_requested()
         if self._failure is not None:
             raise self._failure
         if left:
@@ -340,7 +340,7 @@ class BoardPool(Generic[Content]):
     def _await_replies(self, threads: Sequence[threading.Thread]) -> None:
         for board, thread in zip(self.boards, threads, strict=True):
             while not board.tried.wait(TICK) and thread.is_alive():
-                interrupts.check()
+                interrupts.raise_requested()
         if self._failure is not None:
             raise self._failure
 

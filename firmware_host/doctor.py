@@ -49,11 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         "board replies.",
         "glioslice doctor --port /dev/ttyUSB0",
     )
-    parser.add_argument("--port", help="default: the only port, or the only one with a board")
+    parser.add_argument(
+        "--port", help="the port to examine; default: the only one, or the only one with a board"
+    )
     parser.add_argument(
         "--baud", type=cli.positive, help=f"baud rate of the board; default: {BAUD}"
     )
-    parser.add_argument("--model", help="sim://: nano, compact, a model folder or a file")
+    parser.add_argument(
+        "--model", help="of a simulated board: nano, compact, a model folder or a file"
+    )
     cli.run(
         lambda given: examine(given, lambda _: device_command(given.model, given.baud)),
         parser.parse_args(argv),

@@ -2,7 +2,7 @@
 
     with handled():               # the whole command: the first signal raises KeyboardInterrupt
         with deferred():          # here it only makes a note, so that no mask is lost half way
-            check()               # raises KeyboardInterrupt if a signal has come
+            raise_requested()     # raises KeyboardInterrupt if a signal has come
             with allowed():       # here, where the program waits for long, it raises at once
                 ...
 
@@ -78,13 +78,13 @@ def deferred() -> Iterator[None]:
 def allowed() -> Iterator[None]:
     """Let a signal, or one that was noted before, raise KeyboardInterrupt in this block."""
     if threading.current_thread() is not threading.main_thread():
-        check()
+        raise_requested()
         yield
         return
     before = _state.raising
     try:
         _state.raising = True
-        check()
+        raise_requested()
         yield
     finally:
         _state.raising = before
@@ -100,7 +100,7 @@ def requested_at() -> float:
     return _state.at
 
 
-def check() -> None:
+def raise_requested() -> None:
     """Raise KeyboardInterrupt if a signal has come."""
     if _state.requested:
         raise KeyboardInterrupt

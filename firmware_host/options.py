@@ -26,7 +26,9 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "Without CASE, receive what the board plays, or stream the phantom.",
         "glioslice stream CASE --port /dev/ttyUSB0",
     )
-    parser.add_argument("case", type=Path, nargs="?", metavar="CASE", help="a case or a folder")
+    parser.add_argument(
+        "case", type=Path, nargs="?", metavar="CASE", help="a case, or a folder of cases"
+    )
     parser.add_argument("--input", type=Path, metavar="CASE", help="the same as CASE")
     parser.add_argument(
         "--port", action="append", default=[],
@@ -38,17 +40,16 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--images", choices=CODECS, help="image codec; default: lossy")
     parser.add_argument(
-        "--allow-model",
-        type=_digest,
-        action="append",
-        default=[],
-        metavar="SHA256",
-        help="accept this model",
+        "--allow-model", type=_digest, action="append", default=[], metavar="SHA256",
+        help="accept a board with this model, which is not a shipped one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model",
+        help="of a simulated board: nano, compact, a model folder or a file; default: compact",
     )
     parser.add_argument(
-        "--model", help="sim://: nano, compact, a model folder or a file; default: compact"
+        "--play", action="store_true", help="with --port sim://: the board reads CASE itself"
     )
-    parser.add_argument("--play", action="store_true", help="sim://: the board reads CASE itself")
     add_missing_option(parser)
     add_case_options(parser)
     _add_boards(parser)
@@ -152,7 +153,9 @@ def _add_recordings(parser: argparse.ArgumentParser) -> None:
         "--replay", type=Path, metavar="FILE", help="take the masks from a recording, not a board"
     )
     group.add_argument(
-        "--at-once", action="store_true", help="--replay: as fast as possible, not in real time"
+        "--at-once",
+        action="store_true",
+        help="with --replay: as fast as possible, not in real time",
     )
 
 

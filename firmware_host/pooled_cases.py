@@ -338,10 +338,15 @@ def _stream_folder(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
         batch.table_at_the_end(rows, folder, reporter),
     ):
         if waiting:
-            tasks = [Task(plan.name, plan) for plan in waiting]
+
+            def make_tasks(hello: BoardHello) -> list[Task[CasePlan]]:
+                if not arguments.allow_mixed:
+                    batch.warn_of_other_models(plans, rows, hello)
+                return [Task(plan.name, plan) for plan in waiting]
+
             with CaseReader(waiting, arguments) as reader:
                 workload = FolderWorkload(arguments, rows, reporter, page, reader)
-                _run_pool(addresses, arguments, far_end, reporter, page, lambda _: tasks, workload)
+                _run_pool(addresses, arguments, far_end, reporter, page, make_tasks, workload)
         failed = sum(row.state == batch.FAILED for row in rows.values())
         if failed:
             raise GliosliceError(f"{failed} of {len(rows)} cases failed; see the table")
@@ -405,4 +410,4 @@ def _stream_shared(arguments: argparse.Namespace, far_end: FarEnd, reporter: Rep
         assert job is not None
         result = run.write_case_files(shared.links.counts, job, paths, reporter, observer)
         reporter.result(*result.lines, *run.result_lines(result))
-        interrupts.check()
+        interrupts.raise_requested()

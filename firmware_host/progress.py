@@ -9,9 +9,9 @@ Results go to stdout, progress to stderr; what happens on the link is logged. Wi
 carries one JSON object per line and nothing else:
 
     page      url
-    line      said: a log message of the link, or a warning
+    log       message: one of the link, or a warning
     begin     case, mode, port, model {name, sha256}, warnings (of the input), slices
-    progress  a report so far, line {baud, up, down, use}, failed, seconds_left; twice a second
+    progress  a report so far, link {baud, up, down, use}, failed, seconds_left; twice a second
     case      how a case ended: case, state (complete, failed, interrupted), error, files, report
     table     cases: the state of each case of a folder
     boards    boards: what each of several boards does, twice a second; their other events name
@@ -101,7 +101,7 @@ class LinkNumbers(Protocol):
 
     @property
     def name(self) -> str:
-        """The port."""
+        """The port's name, or what stands for several."""
 
     @property
     def rate(self) -> int | None:
@@ -109,7 +109,7 @@ class LinkNumbers(Protocol):
 
     @property
     def counts(self) -> Counts:
-        """What has crossed the line."""
+        """What has crossed the link."""
 
 
 class RunStatus:
@@ -133,7 +133,7 @@ class RunStatus:
 
     @property
     def title(self) -> str:
-        """What is being done."""
+        """What the run does, as a progress bar shows it."""
         return f"segmenting {self.case.name or 'the case on the board'}"
 
     @property
@@ -162,11 +162,11 @@ class RunStatus:
         return {**report, **self.link_numbers(), "seconds_left": seconds_left}
 
     def link_numbers(self) -> dict[str, Any]:
-        """Return line {baud, up, down, use}, and failed: the slices on which the board failed."""
+        """Return link {baud, up, down, use}, and failed: the slices on which the board failed."""
         with self._lock:
             baud = link_baud(self.connection.name, self._baud, self.connection.rate)
             use = self._utilisation.measure(baud)
-        return {"line": use, "failed": sorted(self.masks.failed)}
+        return {"link": use, "failed": sorted(self.masks.failed)}
 
 
 class Reporter:
@@ -250,7 +250,7 @@ class JsonReporter(Reporter):
 
     def progress(self, line: str) -> None:
         """Print a step as an event."""
-        self.event("line", said=line)
+        self.event("log", message=line)
 
     @contextmanager
     def show_run(self, status: RunStatus) -> Iterator[Update]:
@@ -277,7 +277,7 @@ class CallbackHandler(logging.Handler):
         self._callback = callback
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on."""
+        """Call the function with the text of a record."""
         self._callback(record.getMessage())
 
 
@@ -402,7 +402,7 @@ def device_and_link(numbers: dict[str, Any]) -> list[str]:
     """Return the device's latency, the use of the link, retransmissions and failed slices."""
     p50, p90 = numbers["device_ms"]["p50"], numbers["device_ms"]["p90"]
     device = "device -" if p50 is None else f"device {p50:.1f} ms per slice, 90 % under {p90:.1f}"
-    use, failed = numbers["line"], len(numbers["failed"])
+    use, failed = numbers["link"], len(numbers["failed"])
     link = f"link {(use['up'] + use['down']) / 1000:.1f} kB/s"
     if use["baud"]:
         link = f"link {use['baud']:,} baud, {use['use']:.0%} in use"

@@ -122,7 +122,7 @@ def stream_case(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             result = finish_stream(connection, job, paths, arguments.baud, reporter, observer)
             total = f"{time.monotonic() - started:.1f} s in all, from reading to writing"
             reporter.result(*result.lines, total, *result_lines(result))
-            interrupts.check()
+            interrupts.raise_requested()
 
 
 def choose_outputs(arguments: argparse.Namespace, name: str | None) -> OutputPaths:
@@ -212,7 +212,7 @@ def finish_stream(
     """Receive the masks of a run that has started, and write its files; `baud` is a fixed rate.
 
     Raises what `receive_case` and `write_case_files` raise. An interrupt during the last files is
-    left to the caller (`interrupts.check`).
+    left to the caller (`interrupts.raise_requested`).
     """
     with interrupts.deferred():
         receive_case(connection, job, paths, baud, reporter, observer)
@@ -234,7 +234,7 @@ def receive_case(
     """
     with interrupts.deferred():
         for warning in job.case.warnings:  # computed while slices are already being sent
-            logger.warning("%s", warning)
+            logger.warning("%s: %s", job.case.name, warning)
         status = RunStatus(job.masks, job.case, job.hello, connection, baud)
         observer.start_run(status)
         try:
@@ -370,7 +370,7 @@ def result_lines(result: StreamResult) -> list[str]:
     lines.append(
         f"{report['seconds']:.1f} s, {report['slices_per_second']:.1f} slices/s, "
         f"{report['bytes_up']:,} bytes up, {report['bytes_down']:,} down, "
-        f"{report['retransmits']} frames retransmitted"
+        f"frames retransmitted: {report['retransmits']}"
     )
     if changes := report["postprocessing"]:
         lines.append(f"post-processing: {changes['summary']}")
@@ -417,6 +417,8 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
     sources, link = load_study(arguments.case, given, arguments.study)
     prepared = prepare_case(sources, extraction, show_progress)
+    for warning in prepared.warnings:
+        logger.warning("%s", warning)
     write_case(case, prepared, force=arguments.force)
     arguments.case, arguments.output = case, mask
     vars(arguments).update(dict.fromkeys(MODALITIES))  # they named series; now CASE is named

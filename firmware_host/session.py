@@ -223,7 +223,7 @@ def next_message(
         interrupted = interrupts.requested()
         message = messages.receive(connection, 0.0 if interrupted else POLL)
         if message is None or time.monotonic() >= interrupts.requested_at() + DRAIN:
-            interrupts.check()
+            interrupts.raise_requested()
         if message is not None:
             return message
         if sender and sender.failure:

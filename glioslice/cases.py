@@ -162,6 +162,33 @@ def case_name(source: CaseFiles | Path) -> str:
         return safe_name(channel["case"] if channel else without_ending(path))
 
 
+def input_paths(folder: Path, out: Path | None) -> list[Path]:
+    """Return `case_paths` without the folder of the outputs, `out`, which may lie among the cases.
+
+    Raises GliosliceError if masks in `out` would be taken for a case afterwards.
+    """
+    paths = case_paths(folder)
+    if out is None or paths == [folder]:
+        return paths
+    inside = [path for path in paths if path.resolve() != out.resolve()]
+    if folder.resolve() == out.resolve() or (len(inside) < len(paths) and _holds_images(out)):
+        raise GliosliceError(
+            f"{out}: masks in a folder of cases would be taken for one; name another folder"
+        )
+    if not inside:
+        raise GliosliceError(f"{folder}: no case found but in {out}, the folder of the masks")
+    return inside
+
+
+def _holds_images(folder: Path) -> bool:
+    """Return whether a folder holds images of a case, and not only masks of an earlier run."""
+    try:
+        find_case(folder)
+    except GliosliceError:
+        return False
+    return True
+
+
 def _case_paths(folder: Path, depth: int) -> list[Path]:
     """Return the cases in `folder`; a link to a folder above it would show each of them again."""
     if (folder / "imagesTr").is_dir():
@@ -400,7 +427,7 @@ def _find_edition(files: CaseFiles, path: Path, found: set[int]) -> LabelScheme:
         if 4 in found:
             return BRATS_2024_CHILDREN
         raise GliosliceError(
-            f"{path}: is a child's, with the labels {list_values(found)}, which mean one thing in "
-            "BraTS 2023 and another in 2024; add --edition brats2023 or brats2024-children"
+            f"{path}: is of a child and has the labels {list_values(found)}, which mean one "
+            "thing in BraTS 2023 and another in 2024; add --edition brats2023 or brats2024-children"
         )
     return files.scheme

@@ -87,7 +87,10 @@ class ArchiveCase:
 
 @dataclass(frozen=True)
 class ArchiveRow:
-    """The row of a case: `values` by column, and the method that its outputs were made with."""
+    """The row of a case: `values` by column, and the method that its outputs were made with.
+
+    The value of the column `warnings` is a list of sentences.
+    """
 
     case: str
     state: str
@@ -146,7 +149,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("an archive of cases").add_mutually_exclusive_group()
     group.add_argument("--part", metavar="K/N", help="only part K of N, by a hash of the name")
     group.add_argument(
-        "--dask", nargs="?", const=LOCAL, metavar="SCHEDULER",
+        "--dask", nargs="?", const=LOCAL, metavar="SCHEDULER", type=_scheduler,
         help="share the cases among the workers of a Dask cluster, such as tcp://host:8786; "
         "without an address one process per core of this machine",
     )  # fmt: skip
@@ -156,9 +159,19 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _scheduler(text: str) -> str:
+    """Return an address; what follows may be a folder, and a variable of the shell may be empty."""
+    if not text or (text != LOCAL and Path(text).exists()):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not the address of a scheduler; end the command with --dask to use this "
+            "machine"
+        )
+    return text
+
+
 def wants_archive(arguments: argparse.Namespace) -> bool:
     """Return whether the options are those of an archive."""
-    return arguments.part is not None or bool(arguments.dask or arguments.summary)
+    return arguments.part is not None or arguments.dask is not None or arguments.summary
 
 
 def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
@@ -167,7 +180,8 @@ def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
     for name, path in named:
         if name in found:
             raise GliosliceError(
-                f"{path}: has the name of {found[name]}, whose outputs it would overwrite"
+                f"{path}: has the name of {found[name]}, whose outputs it would overwrite; rename "
+                "one"
             )
         found[name] = path
     return [ArchiveCase(name, found[name].absolute()) for name in sorted(found)]
@@ -184,11 +198,13 @@ def run_archive(archive: Archive, arguments: argparse.Namespace) -> None:
         cases = [case for case in cases if in_part(case.name, part)]
     check_folder(archive.out)
     waiting = [case for case in cases if arguments.force or not is_done(archive, case.name)]
-    print(f"{len(cases)} cases, {len(cases) - len(waiting)} done before", flush=True)
+    print(f"cases: {len(cases)}, done before: {len(cases) - len(waiting)}", flush=True)
     failed = 0
     for number, row in enumerate(_rows(archive, waiting, arguments.dask), 1):
         state = row.state if row.error is None else f"error: {row.error}"
         stream = sys.stdout if row.error is None else sys.stderr
+        for warning in row.values.get("warnings", []):
+            logger.warning("%s: %s", row.case, warning)
         print(f"{row.case}: {state} ({number} of {len(waiting)})", file=stream, flush=True)
         failed += row.state == FAILED
     if failed:
@@ -281,7 +297,8 @@ def format_table(rows: Iterable[ArchiveRow], columns: Sequence[str]) -> str:
     writer.writerow(["case", "state", *columns, "error"])
     for row in rows:
         values = (row.values.get(column) for column in columns)
-        writer.writerow([row.case, row.state, *values, row.error])
+        cells = (" ".join(value) if isinstance(value, list) else value for value in values)
+        writer.writerow([row.case, row.state, *cells, row.error])
     return file.getvalue()
 
 
@@ -396,7 +413,11 @@ def _connect(scheduler: str) -> Iterator[Any]:
                     )
                 )
             client = stack.enter_context(Client(address, timeout=CONNECT_TIMEOUT))
-        except (OSError, ValueError) as error:
+        except ValueError:
+            raise GliosliceError(
+                f"--dask {scheduler}: is not an address such as tcp://host:8786"
+            ) from None
+        except OSError as error:
             raise GliosliceError(
                 f"no Dask scheduler replies at {scheduler} ({type(error).__name__}); start one "
                 "with `dask scheduler`, or leave the address out"

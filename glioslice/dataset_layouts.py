@@ -156,7 +156,7 @@ def brats_case(folder: Path) -> CaseFiles:
         name, kind, scheme = recognised
         if len((schemes | {scheme}) - {None}) > 1:
             raise GliosliceError(
-                f"{folder}: mixes the file names of BraTS 2018-2021 and BraTS 2023; keep one's"
+                f"{folder}: mixes the file names of BraTS 2018-2021 and BraTS 2023; keep one kind"
             )
         if kind in files:
             raise GliosliceError(f"{path}: {kind} is present twice, also as {files[kind].name}")
@@ -252,7 +252,7 @@ def nnunet_case(path: Path) -> CaseFiles:
     """
     match = CHANNEL_NAME.fullmatch(path.name)
     if match is None:
-        raise GliosliceError(f"{path}: no channel of nnU-Net's, such as CASE_0000.nii.gz")
+        raise GliosliceError(f"{path}: not a channel of nnU-Net, such as CASE_0000.nii.gz")
     description = next(
         (p for p in (path.parent / "dataset.json", path.parent.parent / "dataset.json")
          if p.is_file()), None,
@@ -326,8 +326,8 @@ def _channel_order(description: Path, content: Mapping[str, Any]) -> tuple[str, 
     order = tuple(CHANNEL_TERMS.get(re.sub(r"[^a-z0-9]", "", t.lower()), "") for t in terms)
     if sorted(order) != sorted(MODALITIES):
         raise GliosliceError(
-            f"{description}: has the modalities {', '.join(terms)}; needed are FLAIR, T1w, T1gd "
-            "and T2w, each once"
+            f"{description}: has the modalities {', '.join(terms)}; FLAIR, T1w, T1gd and T2w are "
+            "needed, each once"
         )
     return order
 

@@ -13,6 +13,7 @@
     name = "ben"
     host = "pi@192.168.1.12"
     ssh_options = ["Port=2222"]
+    line = "/dev/serial/by-id/usb-ben-if00"
 
 `glioslice deploy --inventory boards.toml` needs `host`, `glioslice stream --boards boards.toml`
 needs `line`.

@@ -29,7 +29,7 @@ LISTED = 10
 class LabelScheme:
     """The values that one data set uses for core, edema and enhancing tumour.
 
-    `others` are further values of its expert masks, each with the label that it becomes here.
+    `others` are further values of its ground truths, each with the label that it becomes here.
     """
 
     edition: str
@@ -45,7 +45,7 @@ class LabelScheme:
 
     @property
     def readable(self) -> set[int]:
-        """All values that an expert mask may have, but 0."""
+        """All values that a ground truth may have, but 0."""
         return {*self.values, *(value for value, _ in self.others)}
 
 
@@ -74,7 +74,7 @@ EDITIONS: Mapping[str, LabelScheme] = {
 def whole_labels(voxels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the voxels of a mask, of any type, as whole numbers.
 
-    Raises GliosliceError if they are no labels: fractions, negative, or above 255.
+    Raises GliosliceError if they are not labels: fractions, negative, or above 255.
     """
     if voxels.dtype == np.uint8:
         return voxels

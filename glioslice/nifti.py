@@ -237,7 +237,7 @@ def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> N
     With `any_spacing` voxels need not be at 1 mm, and there may be four times as many.
 
     Raises GliosliceError, naming the file, if it is missing, not a NIfTI file, has other
-    dimensions, voxels that are no real numbers or not at 1 mm, or claims more than it can hold.
+    dimensions, voxels that are not real numbers or not at 1 mm, or claims more than it can hold.
     """
     header = _read_header(path)
     shape = tuple(int(n) for n in header.get_data_shape())

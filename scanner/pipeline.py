@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from scanner.brain_extraction import DEEPBET, HD_BET, Brain, brain_montage, extract_brain
+from scanner.brain_extraction import (
+    DEEPBET,
+    HD_BET,
+    Brain,
+    brain_montage,
+    brain_warnings,
+    extract_brain,
+)
 from scanner.quality_control import Quality, judge
 from scanner.registration import Registration, align_to_reference, make_target, register, within
 from scanner.volumes import (
@@ -54,7 +61,8 @@ class SourceSpace:
 class Prepared:
     """A case: images by modality on `grid` (LPS, 1 mm), 0 outside the brain.
 
-    `quality` holds a measure for each sequence that was registered; `montage` is a PNG file.
+    `quality` holds a measure for each sequence that was registered; `montage` is a PNG file. The
+    `warnings` are for whoever asked for the case.
     """
 
     images: Mapping[str, Voxels]
@@ -64,6 +72,7 @@ class Prepared:
     brain: NDArray[np.bool_]
     brain_method: str
     montage: bytes
+    warnings: tuple[str, ...] = ()
 
 
 def prepare_case(
@@ -99,7 +108,9 @@ def prepare_case(
     spaces = {m: SourceSpace(v.grid, matrices[m] @ to_t1ce) for m, v in sources.items()}
     images, uncut, box = resample_sources(sources, spaces, mask, grid)
     montage = brain_montage(uncut, mask[box])
-    return Prepared(images, grid, spaces, quality, mask, brain.method, montage)
+    return Prepared(
+        images, grid, spaces, quality, mask, brain.method, montage, brain_warnings(brain)
+    )
 
 
 def resample_sources(

@@ -12,6 +12,7 @@ refused. The case holds no name, date, identifier or UID.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from scanner.pipeline import Progress
     from scanner.volumes import Volume
 
+logger = logging.getLogger(__name__)
+
 OPTIONS = "--t1ce", "--flair", "--t1", "--t2"
 """Which series or file is which modality."""
 
@@ -44,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "study_folder", type=Path, nargs="?", metavar="SERIES_FOLDER",
         help="a folder of DICOM files, of any depth; with --part or --dask a folder of those",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="CASE", help="the case's folder")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="CASE",
+        help="the case's folder; with --part, --dask or --summary a folder of cases",
+    )  # fmt: skip
     for option in OPTIONS:
         parser.add_argument(
             option, metavar="SERIES|FILE",
@@ -91,6 +97,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     else:
         sources, link = load_files(given), None
     prepared = prepare_case(sources, arguments.brain_extraction, show_progress)
+    for warning in prepared.warnings:
+        logger.warning("%s", warning)
     write_case(
         arguments.out, prepared, link if arguments.keep_link else None, force=arguments.force
     )

@@ -106,7 +106,7 @@ def read_labels(path: Path, case: Path) -> NDArray[np.uint8]:
         if found <= set(scheme.values):
             return from_scheme(voxels[0].astype(np.uint8), scheme)
     raise GliosliceError(
-        f"{path}: is no mask of a prepared case; its labels are 1, 2, 4 or 1, 2, 3"
+        f"{path}: is not a mask of a prepared case; its labels are 1, 2, 4 or 1, 2, 3"
     )
 
 

@@ -1,7 +1,7 @@
 """The series of a folder of DICOM files: which is T1, T1ce, T2 and FLAIR, and why.
 
 Tags decide first: contrast agent, TE, TR, TI, sequence, image type; text only where they do not.
-Whatever is no original slice of a head is passed over, with the reason. Two candidates for one
+Whatever is not an original slice of a head is passed over, with the reason. Two candidates for one
 sequence are a question for the user. Nothing here prints or keeps a name, a date or a UID.
 """
 
@@ -219,7 +219,7 @@ def _along(header: pydicom.Dataset) -> float:
 
 
 def _not_wanted(header: pydicom.Dataset, text: str, frames: int) -> str:
-    """Return why a series is no original image of a head; '' if it may be one."""
+    """Return why a series is not an original image of a head; '' if it may be one."""
     kinds = _values(header, "ImageType")
     part = re.sub(r"[\s_/]", "", str(header.get("BodyPartExamined") or "")).upper()
     b_value = _number(header, "DiffusionBValue")

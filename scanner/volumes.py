@@ -79,7 +79,8 @@ def check_volume(volume: Volume, name: str) -> None:
     grid = volume.grid
     if min(grid.shape) < MIN_SIDE:
         raise GliosliceError(
-            f"{name}: {' x '.join(map(str, grid.shape))} voxels are no head; is it a localiser?"
+            f"{name}: {' x '.join(map(str, grid.shape))} voxels are too few for a head; is it a "
+            "localiser?"
         )
     axes = grid.affine[:3, :3] / grid.spacing
     if np.abs(axes.T @ axes - np.eye(3)).max() > MAX_SHEAR:

@@ -94,7 +94,7 @@ def gate_table() -> str:
                 how = gate[precision]
                 last = how["tried"][-1] if "tried" in how else how
                 rows.append([
-                    f"{report['name']} {precision}", how.get("rung", "-"),
+                    f"{report['name']} {precision}", how.get("strategy", "-"),
                     f"{len(judged['names'])} {judged['what']}",
                     f"{last[gate['by']]:.4f}", f"{gate['limit']:g}",
                 ])  # fmt: skip

@@ -34,7 +34,7 @@ VENDOR = ROOT / "firmware_host" / "viewer" / "vendor"
 NOTE = VENDOR / "niivue.json"
 
 PICTURE = ROOT / "docs" / "host.png"
-PORT = "sim://?baud=460800&loss=0.001"
+PORT = "sim://?baud=230400&loss=0.001"
 SIZE = {"width": 1440, "height": 900}
 WEBGL_IN_SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 

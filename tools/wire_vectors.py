@@ -373,7 +373,7 @@ def write_vectors(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
+    """Write the vectors of the protocol and of masks, or compare them with the files."""
     parser = cli.parser(
         "Write the test vectors of the serial protocol and of its mask codec.",
         "python tools/wire_vectors.py",

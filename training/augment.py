@@ -290,7 +290,7 @@ def resample_volume(volume: Tensor, resampling: Resampling) -> Tensor:
     _misregister(raw, resampling)
     if resampling.brain_first:
         mask = raw[:, 1].amax(0) > LEAST_COVERAGE
-    else:  # air was no part of the images, so it is taken out of the mean
+    else:  # air was not part of the images, so it is taken out of the mean
         mask = brain
         raw[:, 0] /= raw[:, 1].clamp(min=0.25)
     scores = torch.where(mask, (raw[:, 0] - RAW_ZERO).clamp(-CLIP, CLIP), 0.0)

@@ -109,7 +109,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         raise GliosliceError("no case given: add a case or a folder of cases")
     lesion_wise = lesion_wise_scorer() if arguments.lesion_wise else None
     file, network = load_network(arguments.model)
-    cases = find_paths(folders)
+    cases = find_paths(folders, arguments.masks)
     check_outputs(cases, arguments)
     rows, failed = [], []
     print(f"{'case':30} {'WT':>6} {'TC':>6} {'ET':>6} {'mean':>6}", flush=True)

@@ -11,6 +11,7 @@ they are labelled IGNORE.
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from glioslice.files import sha256
 from glioslice.labels import ENHANCING
 from glioslice.preprocessing import CLIP, WINDOW, extract_slices, find_crop
 from training.augment import warp
-from training.dataset import IGNORE, random_index
+from training.dataset import IGNORE, CaseSlices, random_index
 
 INT8_STEP = 0.08
 """Standard deviations of the brain per int8 step of the file."""
@@ -114,6 +115,19 @@ def read_lesion_patients(table: Path) -> dict[str, str]:
         raise GliosliceError(f"{table}: the column {error} is missing") from None
 
 
+def same_patients(table: Path | None, held_out: Sequence[CaseSlices]) -> set[str]:
+    """Return the names that held-out patients have among lesion cubes and single slices.
+
+    Raises GliosliceError if there is no table of their patients.
+    """
+    if table is None:
+        raise GliosliceError(
+            "--lesions and --slices need --patients CSV to leave out held-out patients"
+        )
+    name_of = read_lesion_patients(table)
+    return {name_of[case.case] for case in held_out if case.case in name_of}
+
+
 def make_canvases(
     lesions: LesionCubes, count: int, size: int, generator: Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -188,3 +202,13 @@ def load_single_slices(file: Path, left_out: set[str]) -> SingleSlices:
         tuple(str(grade[i[0]]) for i in indices),
         sha256(file),
     )
+
+
+def extra_entry(
+    extra: LesionCubes | SingleSlices | None, left_out: set[str]
+) -> dict[str, Any] | None:
+    """Return the entry of lesion cubes or single slices in the card."""
+    if extra is None:
+        return None
+    entry = {"patients": len(extra.patients), "left_out": sorted(left_out)}
+    return entry | {"sha256": extra.sha256}

@@ -48,10 +48,11 @@ from training.distillation import Ensemble, check_unseen, load_teachers, volume_
 from training.extra_images import (
     LesionCubes,
     SingleSlices,
+    extra_entry,
     load_lesion_cubes,
     load_single_slices,
     make_canvases,
-    read_lesion_patients,
+    same_patients,
 )
 from training.network import SIZES, Network, build_network, find_config
 from training.trainer import (
@@ -93,8 +94,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--epochs", type=int, default=TrainingConfig.epochs,
         help=f"default: {TrainingConfig.epochs}",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, default=TrainingConfig.steps, help="batches per epoch")
-    parser.add_argument("--batch", type=int, default=TrainingConfig.batch, help="crops per batch")
+    parser.add_argument(
+        "--steps", type=int, default=TrainingConfig.steps,
+        help=f"batches per epoch; default: {TrainingConfig.steps}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", type=int, default=TrainingConfig.batch,
+        help=f"crops per batch; default: {TrainingConfig.batch}",
+    )  # fmt: skip
     parser.add_argument(
         "--rate", type=float,
         help=f"peak learning rate; default: {TrainingConfig.rate:g}, or with --from "
@@ -203,7 +210,8 @@ def train_command(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.phantoms <= len(PHANTOMS):
         raise GliosliceError(f"--phantoms {arguments.phantoms}: must be from 0 to {len(PHANTOMS)}")
     phantoms = load_phantoms(arguments.phantoms, arguments.cache)
-    left_out = same_patients(arguments, held_out)
+    extras = arguments.lesions or arguments.slices
+    left_out = same_patients(arguments.patients, held_out) if extras else set()
     lesions = load_lesion_cubes(arguments.lesions, left_out) if arguments.lesions else None
     slices = load_single_slices(arguments.slices, left_out) if arguments.slices else None
     teachers = load_teachers(arguments.teacher, held_out, arguments.patients)
@@ -238,31 +246,6 @@ def earlier_training(card: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the settings of all trainings of a model, the oldest first, without their cases."""
     last = {key: value for key, value in card["training"].items() if key != "cases"}
     return [*card.get("earlier_training", []), last]
-
-
-def same_patients(arguments: argparse.Namespace, held_out: list[CaseSlices]) -> set[str]:
-    """Return the names that held-out patients have among lesion cubes and single slices.
-
-    Raises GliosliceError if there are cubes or slices but no table of their patients.
-    """
-    if not arguments.lesions and not arguments.slices:
-        return set()
-    if arguments.patients is None:
-        raise GliosliceError(
-            "--lesions and --slices need --patients CSV to leave out held-out patients"
-        )
-    name_of = read_lesion_patients(arguments.patients)
-    return {name_of[case.case] for case in held_out if case.case in name_of}
-
-
-def extra_entry(
-    extra: LesionCubes | SingleSlices | None, left_out: set[str]
-) -> dict[str, Any] | None:
-    """Return the entry of lesion cubes or single slices in the card."""
-    if extra is None:
-        return None
-    entry = {"patients": len(extra.patients), "left_out": sorted(left_out)}
-    return entry | {"sha256": extra.sha256}
 
 
 def start_run(

@@ -358,7 +358,7 @@ def compile_with(
         files = {path.name: path.read_bytes() for path in paths if path.is_file()}
     if len(files) != len(paths):
         last = " ".join(output.split())[-300:]
-        return {"compiled": False, "said": last, "lines": [], "all_mapped": False}, {}
+        return {"compiled": False, "output": last, "lines": [], "all_mapped": False}, {}
     log = files[f"{name}_edgetpu.log"].decode(errors="replace")
     rows = read_log(log)
     return {
@@ -384,7 +384,7 @@ def _describe_compilation(compiled: dict[str, Any] | None) -> str:
     if compiled is None:
         return "not on the PATH: not compiled"
     if not compiled["compiled"]:
-        return f"rejected the file: {compiled['said']}"
+        return f"rejected the file: {compiled['output']}"
     rows = [CompilerRow(**row) for row in compiled["lines"]]
     left = [f"{row.count} {row.op}: {row.status}" for row in rows if row.status != MAPPED]
     mapped = sum(row.count for row in rows if row.status == MAPPED)

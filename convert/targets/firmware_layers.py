@@ -185,7 +185,7 @@ class _Reader:
                 "RESIZE_BILINEAR": self.resize, "ADD": self.sum,
             }  # fmt: skip
             if op.kind not in readers:
-                raise _refuse(op.name, "an op that is not in networks of this kit")
+                raise _refuse(op.name, "an op that is not in networks of glioslice")
             self.add(readers[op.kind](op))
         if pads:
             raise _refuse(next(iter(pads.values()))[0].name, "its output is not read by CONV_2D")

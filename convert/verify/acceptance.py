@@ -104,7 +104,7 @@ def apply_gate(evaluation: Evaluation, fp32: Evaluation, limits: Limits) -> Gate
 
 
 def explain_rejection(name: str, attempts: Sequence[GateResult], layers: Sequence[Layer]) -> str:
-    """Return why an int8 file is no product, with the layers that cause most of the error."""
+    """Return why an int8 file is not a product, with the layers that cause most of the error."""
     best = min(attempts, key=lambda of: of.value if of.by == "drop" else -of.value)
     text = f"{name}: {best}, in the best of {len(attempts)} attempts"
     worst = sorted(layers, key=lambda layer: -layer.share)[:MAX_NAMED]

@@ -102,7 +102,7 @@ def _problem_with_node(model: Any, node: Any) -> str:
 def check_ops(fp32: bytes, names: Mapping[int, str]) -> None:
     """Check the ops of a float file; `names` holds the layers of its tensors.
 
-    Raises GliosliceError naming the layers before ops that this kit does not emit.
+    Raises GliosliceError naming the layers before ops that glioslice does not emit.
     """
     model = read_model(fp32)
     labels = label_tensors(model, names)
@@ -113,7 +113,7 @@ def check_ops(fp32: bytes, names: Mapping[int, str]) -> None:
     ]
     if foreign:
         raise GliosliceError(
-            f"ops that this kit does not emit: {', '.join(foreign)}; use only "
+            f"ops that glioslice does not emit: {', '.join(foreign)}; use only "
             f"{', '.join(sorted(EXPECTED))}"
         )
 
@@ -146,7 +146,7 @@ def read_graph(content: bytes) -> Graph:
 
 
 def check_graph(content: bytes, precision: str, window: tuple[int, int], channels: int) -> Graph:
-    """Return the graph of a file once it is known to be what this kit emits.
+    """Return the graph of a file once it is known to be what glioslice emits.
 
     Raises GliosliceError naming what differs: ops, the kind of a resize, shapes or types.
     """

@@ -1,9 +1,9 @@
 """Parity of the float file with the network, layer by layer, before anything is rounded.
 
 A converter that misreads an op silently computes something else, and an int8 file made of it agrees
-with it perfectly. So each layer of a network of this kit must be found again among the float file's
-tensors. Of an external network only the output must be found; its layers are matched to name them,
-since an activation that is no layer of its own leaves no tensor before it in the file.
+with it perfectly. So each layer of a network of glioslice must be found again among the float
+file's tensors. Of an external network only the output must be found; its layers are matched to name
+them, since an activation that is not a layer of its own leaves no tensor before it in the file.
 """
 
 from collections.abc import Iterable, Sequence

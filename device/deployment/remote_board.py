@@ -35,7 +35,7 @@ GLIBC = {"litert": (2, 28), "tflite": (2, 34), "coral": (2, 34)}
 """The oldest glibc that a runtime's wheels support."""
 
 PYTHONS = {"litert": ((3, 11), (3, 13)), "tflite": ((3, 11), (3, 11)), "coral": ((3, 11), (3, 11))}
-"""The first and last Python for which this kit and a runtime have wheels."""
+"""The first and last Python for which glioslice and a runtime have wheels."""
 
 DISABLE_BLUETOOTH = "add dtoverlay=disable-bt to /boot/firmware/config.txt and restart"
 

@@ -25,7 +25,7 @@ from firmware_host.viewer.server import Scene
 from firmware_host.volumetry import Volumetry, outside_brain_warning
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, chosen_source
-from glioslice.cases import Case, CaseFiles, case_name, phantom_case, read_case
+from glioslice.cases import Case, CaseFiles, phantom_case, read_case
 from glioslice.cli import configure_malloc
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json
@@ -110,10 +110,10 @@ def show(mask: Path, case: Path | None, arguments: argparse.Namespace, port: int
             page.add(index, None, labels)
         counts = {"slices": len(slices), "masks": len(slices)}
         sizes = {"volumes_ml": volumetry.volumes_ml(), "diameters_mm": volumetry.diameters_mm()}
-        told: dict[str, Any] = {"warnings": details["warnings"]}
+        shown: dict[str, Any] = {"warnings": details["warnings"]}
         if case_read is not None and case_read.labels is not None:
-            told["dice"] = region_dice(found.labels, case_read.labels)
-        page.set_numbers(lambda: {**counts, **found.report, **sizes, **told})
+            shown["dice"] = region_dice(found.labels, case_read.labels)
+        page.set_numbers(lambda: {**counts, **found.report, **sizes, **shown})
 
 
 def read_finished(
@@ -182,10 +182,10 @@ def check_report(
     if shape != space.shape or not same:
         raise GliosliceError(f"{path}: was made in another space, {advice}")
     for region, found in volumes_ml(labels).items():
-        told = report["volumes_ml"].get(region)
-        if not isinstance(told, int | float) or abs(told - found) > VOLUME_TOLERANCE:
+        reported = report["volumes_ml"].get(region)
+        if not isinstance(reported, int | float) or abs(reported - found) > VOLUME_TOLERANCE:
             raise GliosliceError(
-                f"{path}: {region} has {told} mL, the mask {found:.3f} mL, {advice}"
+                f"{path}: {region} has {reported} mL, the mask {found:.3f} mL, {advice}"
             )
 
 
@@ -202,11 +202,10 @@ def check_names(
         raise GliosliceError(f"{report}: is the report of {reported}, not of {case.name}")
     if path and (mask.resolve().parent == path.resolve() or reported):
         return
-    names = {case.name, case_name(path)} if case and path else {case.name} if case else {reported}
-    if named and names != {None} and named not in names:
-        shown = case.name if case else reported
+    expected = case.name if case else reported
+    if named and expected and named != expected:
         raise GliosliceError(
-            f"{mask}: is by its name the mask of {named}, not of {shown}; rename it if it is not"
+            f"{mask}: is by its name the mask of {named}, not of {expected}; rename it if it is not"
         )
 
 

@@ -244,7 +244,7 @@ const KEYS = {
   "-": () => fade(Number($("opacity").value) - 10),
   m: toggleMasks,
   o: () => $("outline").click(),
-  e: () => { if (!$("truth").hidden) $("truth").firstElementChild.click(); },
+  g: () => { if (!$("truth").hidden) $("truth").firstElementChild.click(); },
   n: nextToLookAt,
   "[": () => contrast(Number($("window").value) + 24),
   "]": () => contrast(Number($("window").value) - 24),

@@ -100,10 +100,10 @@ export function showNumbers(numbers) {
 }
 
 // The current rate of bytes; once the run is over, its average.
-function linkUse({ state, line, bytes_up: up, bytes_down: down, seconds }) {
-  if (state === "running" || !seconds) return line;
+function linkUse({ state, link, bytes_up: up, bytes_down: down, seconds }) {
+  if (state === "running" || !seconds) return link;
   const mean = { up: up / seconds, down: down / seconds };
-  return { ...mean, use: line?.baud ? Math.min(1, (10 * Math.max(mean.up, mean.down)) / line.baud) : null };
+  return { ...mean, use: link?.baud ? Math.min(1, (10 * Math.max(mean.up, mean.down)) / link.baud) : null };
 }
 
 function left({ state, slices, masks, slices_per_second: rate }) {

@@ -295,7 +295,7 @@ class Connection:
             if self._link.state is not State.OPEN:
                 raise self._not_open()
             self._joined = True
-        logger.info("%s: session opened", self.name)
+        logger.info("%s: session %08x opened", self.name, self._link.session)
 
     def send(self, message: bytes) -> None:
         """Queue a message; waits while 64 kB are in flight.

@@ -202,7 +202,7 @@ def dump_port(name: str, baud: int | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command."""
+    """Print the recording or the link that the command line names."""
     parser = cli.parser(
         "Print a recorded session, or one that crosses a serial link now, one line per frame.",
         "glioslice dump session.rec",

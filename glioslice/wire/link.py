@@ -277,11 +277,14 @@ class Link:
                 packet, active = packets.from_bytes(body)
             except PacketError as error:
                 self._counts.bad_packets += 1
-                logger.debug("received no packet: %s", error)
+                logger.debug("%08x received no packet: %s", self.session, error)
                 continue
             if self._log_frames:
                 echo = "echo of " if active == self.active else ""
-                logger.debug("received %s%s (%d bytes)", echo, describe_packet(packet), len(body))
+                logger.debug(
+                    "%08x received %s%s (%d bytes)",
+                    self.session, echo, describe_packet(packet), len(body),
+                )  # fmt: skip
             if active == self.active:
                 self._counts.echoes += 1
                 continue
@@ -322,7 +325,10 @@ class Link:
         self._last_sent = now
         if self._log_frames:
             again = ", retransmitted" if self.sender.retransmits > retransmits else ""
-            logger.debug("sent %s%s (%d bytes)", describe_packet(packet), again, len(body))
+            logger.debug(
+                "%08x sent %s%s (%d bytes)",
+                self.session, describe_packet(packet), again, len(body),
+            )  # fmt: skip
         return frame
 
     def next_time(self) -> float:

@@ -182,7 +182,7 @@ def test_options_that_do_not_go_together(error_of: ErrorOf, net: Path, array: Pa
     both = error_of("--onnx", net, "--module", f"{HERE}:skips", "--calibration", array)
     assert "give one of them" in both
     assert "--calibration FILE.npy" in error_of("--onnx", net)
-    assert "--data is for networks of this kit" in error_of("--onnx", net, "--data", ".")
+    assert "--data is for networks of glioslice" in error_of("--onnx", net, "--data", ".")
     assert "--calibration is for external networks" in error_of("nano", "--calibration", array)
     line = error_of("--onnx", net, "--calibration", array, "--target", "pi", "--precision", "fp16")
     assert "add int8 to --precision" in line

@@ -87,3 +87,29 @@ def run_isolated(*command: object, cwd: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def spoil_case(folder: Path, name: str, how: str) -> str:
+    """Make a case unusable; return what its error must contain."""
+    case = folder / name
+    t2 = next(case.glob("*t2*.nii.gz"))
+    match how:
+        case "missing":
+            next(path for path in case.iterdir() if "t1c" in path.name).unlink()
+            return "T1ce is missing"
+        case "shape":
+            save(t2, np.ones((28, 36, 19), np.float32), LPS)
+            return "shape (28, 36, 19), but"
+        case "damaged":
+            t2.write_bytes(t2.read_bytes()[:500])
+            return "cut short or damaged"
+        case "empty":
+            for path in case.glob("*.nii.gz"):
+                save(path, np.zeros((28, 36, 20), np.float32), LPS)
+            return "no brain found"
+        case "large":
+            for path in case.glob("*.nii.gz"):
+                ones = np.ones((60, 60, 20), np.float32) * ("seg" not in path.name)
+                save(path, ones, LPS)
+            return "larger than the window"
+    raise AssertionError(how)

@@ -1,4 +1,4 @@
-"""The command, connected in memory to a scripted board."""
+"""The command, connected in memory to a scripted board, and a folder of cases."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +13,11 @@ from firmware_host import stream
 from glioslice.errors import GliosliceError
 from glioslice.wire.connection import Connection
 from glioslice.wire.transport import MemoryPort, pair
+from tests.conftest import BRATS_2023, Write
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
+
+NAMES = ("Ada", "Ben", "Cleo")
+"""The cases of `folder`."""
 
 SILENCE = 1.6
 """Seconds; a live peer sends something every second."""
@@ -101,3 +105,16 @@ def listing(tmp_path: Path) -> Callable[[], list[str]]:
     """Return a function that lists all files in `tmp_path/out`, hidden ones too."""
     folder = tmp_path / "out"
     return lambda: sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+
+@pytest.fixture
+def folder(write_case: Write, tmp_path: Path) -> Path:
+    """Three cases, the second of another edition, and other files."""
+    cases = tmp_path / "cases"
+    for name in NAMES:
+        edition = {"suffixes": BRATS_2023, "enhancing": 3} if name == "Ben" else {}
+        write_case(name, folder=cases, **edition)
+    (cases / "notes").mkdir()
+    (cases / ".hidden").mkdir()
+    (cases / "readme.txt").write_text("three patients")
+    return cases

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +16,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from firmware_host import batch, outputs
+from firmware_host import outputs
 from firmware_host import run as run_module
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
-from tests.conftest import BRATS_2023, LPS, ROOT, Write, save
-from tests.firmware_host.commands import STREAM, left_behind, restore_signals, stream
-from tests.firmware_host.conftest import Host
+from tests.firmware_host.commands import (
+    STREAM,
+    left_behind,
+    restore_signals,
+    spoil_case,
+    stream,
+)
+from tests.firmware_host.conftest import NAMES, Host
 from tests.firmware_host.scripted import HELLO, ScriptedBoard
 
-NAMES = ("Ada", "Ben", "Cleo")
 FILES = ["-mask.nii.gz", "-mask.png", "-report.html", "-report.json"]
 
 
@@ -42,19 +45,6 @@ def receive_choice(board: ScriptedBoard) -> HostHello:
     message = board.receive()
     assert isinstance(message, HostHello)
     return message
-
-
-@pytest.fixture
-def folder(write_case: Write, tmp_path: Path) -> Path:
-    """Three cases, the second of another edition, and other files."""
-    cases = tmp_path / "cases"
-    for name in NAMES:
-        edition = {"suffixes": BRATS_2023, "enhancing": 3} if name == "Ben" else {}
-        write_case(name, folder=cases, **edition)
-    (cases / "notes").mkdir()
-    (cases / ".hidden").mkdir()
-    (cases / "readme.txt").write_text("three patients")
-    return cases
 
 
 StreamFolder = Callable[..., Any]
@@ -172,32 +162,6 @@ def test_force_does_all_again(stream_folder: StreamFolder, tmp_path: Path) -> No
     assert set(states(tmp_path / "out").values()) == {"complete"}
 
 
-def spoil(folder: Path, name: str, how: str) -> str:
-    """Make a case unusable; return what its error must contain."""
-    case = folder / name
-    t2 = next(case.glob("*t2*.nii.gz"))
-    match how:
-        case "missing":
-            next(path for path in case.iterdir() if "t1c" in path.name).unlink()
-            return "T1ce is missing"
-        case "shape":
-            save(t2, np.ones((28, 36, 19), np.float32), LPS)
-            return "shape (28, 36, 19), but"
-        case "damaged":
-            t2.write_bytes(t2.read_bytes()[:500])
-            return "cut short or damaged"
-        case "empty":
-            for path in case.glob("*.nii.gz"):
-                save(path, np.zeros((28, 36, 20), np.float32), LPS)
-            return "no brain found"
-        case "large":
-            for path in case.glob("*.nii.gz"):
-                ones = np.ones((60, 60, 20), np.float32) * ("seg" not in path.name)
-                save(path, ones, LPS)
-            return "larger than the window"
-    raise AssertionError(how)
-
-
 @pytest.mark.parametrize("how", ["missing", "shape", "damaged", "empty", "large"])
 def test_a_bad_case_is_reported_and_the_others_are_streamed(
     how: str,
@@ -206,7 +170,7 @@ def test_a_bad_case_is_reported_and_the_others_are_streamed(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected = spoil(folder, "Ada", how)  # the first one
+    expected = spoil_case(folder, "Ada", how)  # the first one
     assert stream_folder().code == 2
     printed = capsys.readouterr()
     lines = printed.err.splitlines()
@@ -216,24 +180,6 @@ def test_a_bad_case_is_reported_and_the_others_are_streamed(
     assert "Ada" not in made(tmp_path / "out")
     assert re.search(r"^Ada +failed +- +- ", printed.out, re.M)
     assert "Traceback" not in printed.err
-
-
-@pytest.mark.parametrize("how", ["missing", "shape"])
-def test_a_bad_case_by_itself(
-    how: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """It is refused before the port is opened."""
-    expected = spoil(folder, "Ada", how)
-    from firmware_host import stream as command
-
-    given = ["--port", "/dev/ttyNONE0", "--input", str(folder / "Ada")]
-    with pytest.raises(SystemExit) as end:
-        command.main([*given, "--output", str(tmp_path / "m.nii.gz")])
-    printed = capsys.readouterr()
-    assert end.value.code == 2
-    assert (printed.out, len(printed.err.splitlines())) == ("", 1) and expected in printed.err
-    assert not (tmp_path / "m.nii.gz").exists()
 
 
 @pytest.mark.slow
@@ -295,7 +241,7 @@ def test_only_the_first_run_of_a_session_can_be_resumed(
     stream_folder: StreamFolder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A case that cannot be read does not start a run."""
-    spoil(folder, "Ada", "missing")
+    spoil_case(folder, "Ada", "missing")
     hello, start, resumable = replace(HELLO, kept=7, answered=3), run_module.start_stream, []
 
     def noted(line: Any, hello: BoardHello, *options: Any) -> run_module.StreamJob:
@@ -314,19 +260,6 @@ def test_masks_that_cannot_be_trusted_leave_nothing_of_that_case(
     assert states(tmp_path / "out") == dict.fromkeys(NAMES, "failed")
     assert made(tmp_path / "out") == {"summary": [".csv"]}
     assert capsys.readouterr().err.count("their digest differs") == 3
-
-
-def test_names_that_are_not_utf8_are_written(
-    stream_folder: StreamFolder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    odd = os.fsdecode(b"M\xfcller")
-    (folder / "Cleo").rename(folder / odd)
-    assert stream_folder().code == 0, capsys.readouterr().err
-    out = tmp_path / "out"
-    for ending in FILES:
-        assert (out / f"{odd}{ending}").is_file()
-    assert states(out) == {"Ada": "complete", "Ben": "complete", "M\\udcfcller": "complete"}
-    assert json.loads((out / f"{odd}-report.json").read_text())["case"] == odd
 
 
 def test_outputs_that_cannot_be_made_do_not_end_the_batch(
@@ -399,60 +332,6 @@ def test_an_unknown_model_is_refused_before_the_first_case(
     assert "--allow-model" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (("--output", "m.nii.gz"), "needs a folder as --output"),
-        (("--output", "file"), "needs a folder as --output"),
-        (("--output", "cases"), "would be taken for one"),
-        (("--report", "r.json"), "--report is for one case"),
-        (("--montage", "m.png", "--record", "f"), "--montage, --record is for one case"),
-        (("--output", "/proc/masks"), "/proc: no file can be written here"),
-    ],
-)
-def test_options_for_one_case(
-    options: tuple[str, ...], expected: str, folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    from firmware_host import stream as command
-
-    (tmp_path / "file").write_text("")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as end:
-        command.main(["--port", "/dev/ttyNONE0", "--input", "cases", *options])
-    assert end.value.code == 2
-    assert expected in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases", "file"]
-
-
-@pytest.mark.slow
-def test_two_cases_of_one_name_are_refused_before_the_first(
-    write_case: Write, tmp_path: Path
-) -> None:
-    """The second one's mask would be written over that of the first."""
-    for grade in ("HGG", "LGG"):
-        write_case("a", folder=tmp_path / "data" / grade)
-    refused = stream(tmp_path / "data", "--port", "sim://", "--output", tmp_path / "out")
-    assert refused.returncode == 2
-    assert str(Path("LGG", "a")) in refused.stderr
-    assert str(Path("HGG", "a")) in refused.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_cases_of_bids_keep_their_names(
-    stream_folder: StreamFolder, folder: Path, tmp_path: Path
-) -> None:
-    """Their folders have all the same name."""
-    for path in sorted(folder.iterdir()):
-        (shutil.rmtree if path.is_dir() else os.unlink)(path)
-    image = np.pad(np.ones((20, 26, 14), np.float32), 3)
-    for name in ("sub-1", "sub-2"):
-        for kind in ("FLAIR", "T1w", "ce-gd_T1w", "T2w"):
-            save(folder / name / "anat" / f"{name}_{kind}.nii.gz", image)
-    assert stream_folder().code == 0
-    assert {"sub-1-mask.nii.gz", "sub-2-mask.nii.gz"} <= set(os.listdir(tmp_path / "out"))
-
-
 @pytest.mark.slow
 def test_an_output_folder_among_the_cases_is_not_a_case(
     stream_folder: StreamFolder, host: Host, folder: Path
@@ -463,26 +342,10 @@ def test_an_output_folder_among_the_cases_is_not_a_case(
     assert states(folder / "masks") == dict.fromkeys(NAMES, "complete")
 
 
-def test_which_folder_holds_several(folder: Path, tmp_path: Path) -> None:
-    found = batch.folder_cases(folder)
-    assert found is not None and [path.name for path in found] == list(NAMES)
-    assert batch.folder_cases(folder / "Ada") is None
-    assert batch.folder_cases(folder / "notes") is None  # it is refused as a case
-    assert batch.folder_cases(tmp_path / "nowhere") is None
-    assert batch.folder_cases(None) is None
-    task = tmp_path / "Task01"
-    for name in ("A.nii.gz", "B.c.nii"):
-        save(task / "imagesTr" / name, np.ones((3, 3, 3, 4), np.float32))
-    several = batch.folder_cases(task)
-    assert several is not None and [path.name for path in several] == ["A.nii.gz", "B.c.nii"]
-    (task / "imagesTr" / "B.c.nii").unlink()
-    assert batch.folder_cases(task) is None
-
-
 def test_json_events_of_every_case(
     stream_folder: StreamFolder, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spoil(folder, "Ada", "missing")
+    spoil_case(folder, "Ada", "missing")
     assert stream_folder("--json").code == 2
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     cases = {event["case"]: event["state"] for event in events if event["event"] == "case"}
@@ -535,7 +398,14 @@ def test_an_interrupted_batch_continues(
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
 
 
-def test_the_command_starts_from_a_checkout() -> None:
-    script = [sys.executable, str(ROOT / "firmware_host" / "stream.py"), "--help"]
-    done = subprocess.run(script, cwd="/", capture_output=True, text=True, check=True)
-    assert "a folder of cases" in done.stdout
+def test_names_that_are_not_utf8_are_written(
+    stream_folder: StreamFolder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"M\xfcller")
+    (folder / "Cleo").rename(folder / odd)
+    assert stream_folder().code == 0, capsys.readouterr().err
+    out = tmp_path / "out"
+    for ending in FILES:
+        assert (out / f"{odd}{ending}").is_file()
+    assert states(out) == {"Ada": "complete", "Ben": "complete", "M\\udcfcller": "complete"}
+    assert json.loads((out / f"{odd}-report.json").read_text())["case"] == odd

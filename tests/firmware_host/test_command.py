@@ -173,3 +173,9 @@ def test_no_pty_or_termios_is_imported_by_the_command_itself() -> None:
     assert done.stdout.strip() == "False False", done.stderr
     for path in (ROOT / "firmware_host").glob("*.py"):
         assert not re.search(r"import (pty|tty|termios|fcntl)\b", path.read_text())
+
+
+def test_the_command_starts_from_a_checkout() -> None:
+    script = [sys.executable, str(ROOT / "firmware_host" / "stream.py"), "--help"]
+    done = subprocess.run(script, cwd="/", capture_output=True, text=True, check=True)
+    assert "a folder of cases" in done.stdout

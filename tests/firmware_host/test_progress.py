@@ -26,7 +26,7 @@ NUMBERS: dict[str, Any] = {
     "slices": 140, "slices_per_second": 12.345, "seconds_left": 65.4, "retransmits": 3,
     "volumes_ml": {"WT": 12.34, "TC": 5.6, "ET": 0.07},
     "device_ms": {"p50": 5.12, "p90": 6.5, "p99": 9.0},
-    "line": {"baud": 921600, "up": 30000, "down": 900, "use": 0.33}, "failed": [],
+    "link": {"baud": 921600, "up": 30000, "down": 900, "use": 0.33}, "failed": [],
 }  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def test_the_display() -> None:
 
 def test_the_display_before_the_first_mask_without_a_rate() -> None:
     nothing = dict.fromkeys(("p50", "p90", "p99"))
-    line = {"baud": None, "up": 3000, "down": 90, "use": None}
-    first, second, _ = rendered(0, seconds_left=None, device_ms=nothing, line=line, failed=[3, 4])
+    link = {"baud": None, "up": 3000, "down": 90, "use": None}
+    first, second, _ = rendered(0, seconds_left=None, device_ms=nothing, link=link, failed=[3, 4])
     assert "-:-- left" in first
     assert "device -   link 3.1 kB/s   retransmitted 3   failed 2" in second
 
@@ -195,7 +195,7 @@ def test_json_events_and_nothing_else(
     options = ("--output", out, "--report", tmp_path / "r.json", "--json")
     assert host("slow", serve, "--input", write_case(), *options).code == 0
     events, errors = events_and_errors(capsys)
-    events = [event for event in events if event["event"] != "line"]
+    events = [event for event in events if event["event"] != "log"]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "begin" and kinds[-2:] == ["case", "end"]
     assert set(kinds[1:-2]) == {"progress"}
@@ -204,7 +204,7 @@ def test_json_events_and_nothing_else(
     assert events[0]["model"] == {"name": "rule", "sha256": SHA256}
     masks = [event["masks"] for event in events if event["event"] == "progress"]
     assert masks == sorted(masks) and masks[-1] == 14
-    for key in ("slices_per_second", "device_ms", "line", "retransmits", "volumes_ml",
+    for key in ("slices_per_second", "device_ms", "link", "retransmits", "volumes_ml",
                 "seconds_left"):  # fmt: skip
         assert key in events[1]
     last = events[-2]
@@ -225,7 +225,7 @@ def test_warnings_are_json_events_too(
     assert host("restart", serve, *options, "--log-file", log).code == 0
     assert "the board has restarted" in log.read_text()
     events, errors = events_and_errors(capsys)
-    lines = [event["said"] for event in events if event["event"] == "line"]
+    lines = [event["message"] for event in events if event["event"] == "log"]
     assert len(lines) < 6  # the unusual input and the restart, but no debug records
     assert any("the board has restarted" in line for line in lines)
     assert errors == ""

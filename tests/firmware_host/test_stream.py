@@ -14,6 +14,7 @@ from firmware_host import inputs, stream
 from glioslice.cases import MODALITIES, read_case
 from glioslice.wire.messages import VERSION, HostHello, Mode, Slice, Start
 from tests.conftest import BRATS_2023, LPS, Write
+from tests.firmware_host.commands import spoil_case
 from tests.firmware_host.conftest import Host
 from tests.firmware_host.scripted import HELLO, SHA256, serve
 
@@ -295,8 +296,23 @@ def test_four_files_of_an_orientation_that_only_the_options_tell(
     for wrong, reason in (
         (options[:4], "name also --t1ce, --t2"),
         ([*options, "--input", write_case()], "not both"),
-        ([*options, "--orientation", "LRS"], "no orientation"),
+        ([*options, "--orientation", "LRS"], "not an orientation"),
     ):
         with pytest.raises(SystemExit, match="2"):
             stream.main([*usual, *map(str, wrong)])
         assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["missing", "shape"])
+def test_a_bad_case_is_refused_before_the_port_is_opened(
+    how: str, write_case: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = write_case("Ada")
+    expected = spoil_case(case.parent, "Ada", how)
+    given = ["--port", "/dev/ttyNONE0", "--input", str(case)]
+    with pytest.raises(SystemExit) as end:
+        stream.main([*given, "--output", str(tmp_path / "m.nii.gz")])
+    printed = capsys.readouterr()
+    assert end.value.code == 2
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1) and expected in printed.err
+    assert not (tmp_path / "m.nii.gz").exists()

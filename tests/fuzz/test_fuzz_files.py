@@ -35,8 +35,8 @@ target.main(sys.argv[1:])
 def test_file_readers_raise_nothing_but_our_own_errors(
     name: str, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    asked = int(pytestconfig.getoption("--fuzz-inputs"))
-    inputs = asked // SHARE if asked <= DEFAULT else asked
+    wanted = int(pytestconfig.getoption("--fuzz-inputs"))
+    inputs = wanted // SHARE if wanted <= DEFAULT else wanted
     first = READERS[name].first_inputs()
     fuzz(name, first, inputs, tmp_path, memory_mb=MEMORY_MB, longest=LONGEST_INPUT)
 

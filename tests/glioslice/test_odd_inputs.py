@@ -108,7 +108,7 @@ def test_no_orientation(write_case: Write, volumes: Volumes, tmp_path: Path) -> 
     source = nib.Nifti1Image.from_filename(folder / "Case_1_seg.nii.gz")
     np.testing.assert_array_equal(written.affine, source.affine)  # the mask lies on the image
     for wrong in ("LPX", "LLS", "LP", ""):
-        with pytest.raises(GliosliceError, match="no orientation"):
+        with pytest.raises(GliosliceError, match="is not an orientation"):
             read_case(folder, orientation=wrong or "?")
 
 
@@ -129,9 +129,9 @@ def test_labels_of_2024_after_treatment(write_case: Write, volumes: Volumes) -> 
     case = read_case(folder)
     assert case.labels is None
     assert "brats2024 or brats2024-children would fit" in str(case.mask_problem)
-    told = read_case(folder, labels="brats2024")
-    assert told.labels is not None
-    np.testing.assert_array_equal(told.labels, volumes[1])
+    named = read_case(folder, labels="brats2024")
+    assert named.labels is not None
+    np.testing.assert_array_equal(named.labels, volumes[1])
 
 
 def test_labels_of_2024_of_children(write_case: Write, volumes: Volumes) -> None:
@@ -143,9 +143,9 @@ def test_labels_of_2024_of_children(write_case: Write, volumes: Volumes) -> None
     no_edema = np.where(volumes[1] == 2, np.uint8(0), CHILDREN[volumes[1]])
     save(folder / f"{folder.name}-seg.nii.gz", no_edema)
     assert "brats2024-children" in str(read_case(folder).mask_problem)
-    told = read_case(folder, labels="brats2024-children")
-    assert told.labels is not None
-    np.testing.assert_array_equal(told.labels, np.where(volumes[1] == 2, 0, volumes[1]))
+    named = read_case(folder, labels="brats2024-children")
+    assert named.labels is not None
+    np.testing.assert_array_equal(named.labels, np.where(volumes[1] == 2, 0, volumes[1]))
 
 
 @pytest.mark.parametrize("kind", ["rgb", "complex"])

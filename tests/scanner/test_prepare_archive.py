@@ -16,6 +16,7 @@ from benchmarks.scale_runs import scheduler
 from glioslice.cases import read_case
 from glioslice.files import FOLDER_PREFIX
 from scanner import prepare
+from scanner.archive import PrepareOptions
 from scanner.case_files import write_case
 from scanner.pipeline import Prepared
 from scanner.volumes import Grid, Volume
@@ -68,7 +69,7 @@ def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
     command = [*PREPARE, str(archive), "--out", str(parts), *OPTIONS, "--part", "1/1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "2 cases, 0 done before\n"
+        assert process.stdout.readline() == "cases: 2, done before: 0\n"
         process.kill()  # while it prepares the first one
     run_here(archive, parts, "--part", "1/1", code=2)  # one of the two is no study
     printed = capsys.readouterr()
@@ -89,10 +90,14 @@ def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
         }  # fmt: skip
     first, second = (np.asarray(read_case(out / STUDY).images) for out in (parts, dask))
     assert first.shape == (4, 240, 240, 155)
-    # The registration's threads sum in any order: last digits differ.
-    np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-3 * first.max())
+    assert np.array_equal(first, second)
     run_here(archive, parts, "--part", "1/1", code=2)
-    assert "2 cases, 1 done before" in capsys.readouterr().out
+    assert "cases: 2, done before: 1" in capsys.readouterr().out
+
+
+def test_a_case_without_its_link_is_not_done_with_one(tmp_path: Path) -> None:
+    without, with_link = (PrepareOptions(tmp_path, keep_link=keep) for keep in (False, True))
+    assert without.method != with_link.method
 
 
 @pytest.mark.slow
@@ -130,6 +135,22 @@ def test_what_is_refused_before_any_study(
     [line] = capsys.readouterr().err.splitlines()
     assert end.value.code == 2 and line.startswith("error: ") and expected in line
     assert not (tmp_path / "out").exists()
+
+
+def test_cases_never_take_the_place_of_studies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "studies" / STUDY).mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        prepare.main([str(tmp_path / "studies"), "--out", str(tmp_path / "studies"), "--dask"])
+    assert "is the folder of the studies" in capsys.readouterr().err
+    (tmp_path / "out" / STUDY).mkdir(parents=True)
+    (tmp_path / "out" / STUDY / "mine.txt").write_text("kept")
+    with pytest.raises(SystemExit):
+        prepare.main([str(tmp_path / "studies"), "--out", str(tmp_path / "out"), "--part", "1/1"])
+    printed = capsys.readouterr()
+    assert "holds other files" in printed.err and "1 of 1 cases failed" in printed.err
+    assert (tmp_path / "out" / STUDY / "mine.txt").exists()
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def test_a_healthy_network_passes_in_the_first_attempt(broken: Broken, cases: Pa
     convert(run, run.parent / "out", data=cases)
     report = read_json(run.parent / "out" / "report.json")
     assert report["gate"]["by"] == "drop"
-    assert report["gate"]["int8"]["rung"] == "usual calibration"
-    assert report["gate"]["fp16"]["held"]
+    assert report["gate"]["int8"]["strategy"] == "usual calibration"
+    assert report["gate"]["fp16"]["passed"]
     assert report["files"][0]["dice"]["WT"] > 0.9  # otherwise the test would prove nothing
     names = [entry["name"] for entry in report["layers"]]
     assert names[:3] == ["input", "encoder.0.0", "encoder.0.1"]
@@ -121,8 +121,8 @@ def test_a_skip_with_a_channel_too_wide_is_repaired(broken: Broken, cases: Path)
     convert(run, run.parent / "out", data=cases)
     report = read_json(run.parent / "out" / "report.json")
     tried = report["gate"]["int8"]["tried"]
-    assert [one["held"] for one in tried] == [False, False, False, True]
-    assert report["gate"]["int8"]["rung"] == "equalised channels"
+    assert [one["passed"] for one in tried] == [False, False, False, True]
+    assert report["gate"]["int8"]["strategy"] == "equalised channels"
     int8, _, fp32 = report["files"]
     assert fp32["dice"]["mean"] - int8["dice"]["mean"] <= 0.005
 
@@ -152,7 +152,7 @@ def test_only_fp16_is_written_where_int8_was_not_requested(broken: Broken, cases
     assert "compare/tiny-int8.tflite" in files_in(out)
     assert set(read_json(out / CARD)["files"]) == {"tiny.safetensors", "tiny-fp16.tflite"}
     gate = read_json(out / "report.json")["gate"]
-    assert gate["int8"]["rung"] is None
+    assert gate["int8"]["strategy"] is None
     assert "encoder.0.1" in gate["int8"]["refused"]
 
 
@@ -219,7 +219,7 @@ def test_without_masks_agreement_is_gated_and_reported(
     convert(run, tmp_path / "out", data=unmasked)
     report = read_json(tmp_path / "out" / "report.json")
     assert (report["gate"]["by"], report["gate"]["limit"]) == ("agreement", 0.995)
-    assert report["gate"]["int8"]["rung"] == "usual calibration"
+    assert report["gate"]["int8"]["strategy"] == "usual calibration"
     assert not report["judged_on"]["masks"]
     run = broken(handmade_unet("cancelling"))
     expect_error(run, "--data", unmasked, "--out", tmp_path / "no", "--precision", "int8")
@@ -240,7 +240,7 @@ def test_prelu_is_named_before_any_work(
     assert files_in(run.parent / "out") == []
 
 
-def test_an_op_that_this_kit_does_not_emit_is_named(
+def test_an_op_that_glioslice_does_not_emit_is_named(
     broken: Broken, cases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where a converter puts in an op of its own, the network is still computed."""
@@ -248,7 +248,7 @@ def test_an_op_that_this_kit_does_not_emit_is_named(
     monkeypatch.setattr(own_model, "export_float_files", with_an_op_of_its_own)
     expect_error(run, "--data", cases, "--out", run.parent / "out")
     output = capsys.readouterr().err
-    assert "ops that this kit does not emit: ABS after head" in output
+    assert "ops that glioslice does not emit: ABS after head" in output
     assert files_in(run.parent / "out") == []
 
 

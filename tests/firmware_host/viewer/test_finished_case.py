@@ -48,7 +48,7 @@ def test_what_belongs_together_is_shown(write_case: Write, tmp_path: Path) -> No
         found = read_finished(mask, folder, [report], None)
         assert found.name == "Case_1" and found.case is not None
         assert page_warnings(found) == []
-    # The ground truth, by its place and by its name, without a report.
+    # The ground truth itself, by its place and by its name, without a report.
     truth = folder / "Case_1_seg.nii.gz"
     assert read_finished(truth, folder, [], None).case is not None
     assert read_finished(truth, None, [], None).name == "Case_1"

@@ -270,7 +270,7 @@ def test_outlines_the_ground_truth_and_contrast(
     assert set(np.unique(true[drawn > 0])) == {1, 2, 3}
     assert 0 < np.count_nonzero(drawn) < np.count_nonzero(true)  # its surfaces alone
     assert page.ask("glioslice.viewer.truth.opacity") == 0
-    page.page.keyboard.press("e")
+    page.page.keyboard.press("g")
     page.until("glioslice.viewer.truth.opacity === 1")
     filled = page.voxels
     page.page.keyboard.press("+")  # redraws the masks, above which the ground truth stays

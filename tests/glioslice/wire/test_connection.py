@@ -281,7 +281,7 @@ def test_sessions_and_silence_are_logged(
         with board._lock:  # the board hangs
             host.receive(1.5)
     logged = [(record.levelname, record.message) for record in caplog.records]
-    assert logged.count(("INFO", "memory:host: session opened")) == 1
+    assert logged.count(("INFO", f"memory:host: session {host._link.session:08x} opened")) == 1
     warnings = [message for level, message in logged if level == "WARNING"]
     assert len(warnings) == 1 and "nothing received" in warnings[0]
 

@@ -207,7 +207,9 @@ def test_each_frame_is_a_debug_line(caplog: pytest.LogCaptureFixture) -> None:
     exchange(joined, [bytes(20_000)], [b"reply"], 20.0)
     lines = [record.message for record in caplog.records if record.name == "glioslice.wire.link"]
     host, board = joined.host.link.counts, joined.board.link.counts
-    sent = [line for line in lines if line.startswith("sent ")]
+    sent = [line for line in lines if line.split()[1] == "sent"]
+    own = [line for line in sent if line.startswith(f"{joined.host.link.session:08x} ")]
+    assert len(own) == host.frames_sent
     assert len(sent) == host.frames_sent + board.frames_sent
     assert len(lines) == len(sent) + host.frames_received + board.frames_received
     repeated = [line for line in sent if "retransmitted" in line]
