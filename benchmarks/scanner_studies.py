@@ -123,7 +123,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_command(arguments: argparse.Namespace) -> None:
     """Measure the patients, if any are named, and write the page."""
     if arguments.time:
-        write_table("times", TIME_FIELDS, measure_times(arguments.mm))
+        others = [row for row in _read("times") if int(row["mm"]) not in arguments.mm]
+        rows = sorted([*others, *measure_times(arguments.mm)], key=lambda row: int(str(row["mm"])))
+        write_table("times", TIME_FIELDS, rows)
     if bool(arguments.patients) != bool(arguments.data):
         raise GliosliceError("name --data and the patients in it, or neither")
     if arguments.patients:

@@ -401,7 +401,7 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     from scanner.case_files import check_free, write_case
     from scanner.pipeline import prepare_case
     from scanner.prepare import load_study, show_progress
-    from scanner.restore import restore_case
+    from scanner.restore import SHOWN, output_files, restore_case
 
     folder = arguments.dicom_out
     if folder is None:
@@ -414,6 +414,8 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     check_free(case, force=arguments.force)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)
+    output_files(folder, SHOWN, dicom=True, force=arguments.force)
+    arguments.port = check_port(arguments)
     given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
     sources, link = load_study(arguments.case, given, arguments.study)
     prepared = prepare_case(sources, extraction, show_progress)
@@ -425,6 +427,17 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     files = restore_case(labels, case, folder, link, force=arguments.force)
     with open_reporter(arguments) as reporter:
         reporter.result(*(f"mask on the source: {path}" for path in files), NOTICE)
+
+
+def check_port(arguments: argparse.Namespace) -> str:
+    """Return the port that the options name; raises GliosliceError if it cannot be opened now.
+
+    Preparing a case takes half a minute, after which nobody wants to hear of a missing cable.
+    """
+    port = discovery.resolve_port(arguments.port, arguments.baud)
+    if not handshake.is_simulated(port):
+        open_port(port, arguments.baud).close()
+    return port
 
 
 def _is_dicom(path: Path) -> bool:

@@ -106,7 +106,7 @@ def check_free(folder: Path, *, force: bool) -> None:
     if RECORD not in present:
         raise GliosliceError(f"{folder}: holds other files; name a new folder for the case")
     if not force:
-        raise GliosliceError(f"{folder}: already exists; name another --out, or add --force")
+        raise GliosliceError(f"{folder}: already exists; name another folder, or add --force")
     own = {RECORD, LINK, MONTAGE, *(f"{folder.resolve().name}_{m}.nii.gz" for m in MODALITIES)}
     others = sorted(set(present) - own)
     if others:
