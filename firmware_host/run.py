@@ -33,7 +33,7 @@ from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting_end
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
-from glioslice import cli
+from glioslice import NOTICE, cli
 from glioslice.cases import Case
 from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
@@ -394,7 +394,7 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             f"{arguments.case}: holds DICOM series, which need a checkout of glioslice with the "
             "extra scanner; here only a prepared case can be streamed"
         )
-    from scanner import NOTICE, check_installed
+    from scanner import check_installed
 
     check_installed()
     from scanner.brain_extraction import DEEPBET, check_method

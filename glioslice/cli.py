@@ -24,7 +24,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
-from glioslice import __version__
+from glioslice import NOTICE, __version__
 from glioslice.errors import GliosliceError
 
 GROUP = "glioslice.commands"
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="glioslice",
         usage="glioslice COMMAND [options]      glioslice COMMAND --help",
         description="Brain tumour segmentation in under 60,000 bytes, for boards without a GPU.",
-        epilog="Research software, not a medical device.",
+        epilog=NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
@@ -119,7 +119,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     """
     result = argparse.ArgumentParser(
         description=description,
-        epilog=f"example:\n  {example}\n\nResearch software, not a medical device.",
+        epilog=f"example:\n  {example}\n\n{NOTICE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--version", action="version", version=f"glioslice {__version__}")

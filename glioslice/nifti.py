@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from glioslice import NOTICE
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path
 
@@ -322,8 +323,8 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8], space: Space) -> None:
 
     `mask` is (X, Y, Z), or (X, Y, Z, 3) for binary regions. The file is written atomically, and
     equal masks give equal bytes: zlib always compresses it. The header is a new one with the
-    geometry alone: no text of the source file gets into the mask, and a space that was sent over
-    the serial link gives the same bytes as the source file.
+    geometry and NOTICE alone: no text of the source file gets into the mask, and a space that was
+    sent over the serial link gives the same bytes as the source file.
 
     Raises GliosliceError if `path` does not end in .nii or .nii.gz.
     """
@@ -338,6 +339,7 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8], space: Space) -> None:
 def _mask_header(space: Space, extra_axes: tuple[int, ...]) -> nib.Nifti1Header:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
+    header["descrip"] = NOTICE.encode()
     header.set_data_shape((*space.shape, *extra_axes))
     header.set_xyzt_units("mm")
     header.set_zooms(
@@ -392,6 +394,8 @@ def _read_header(path: Path) -> nib.Nifti1Header:
             content = file.read(NIFTI2_BYTES)
     except FileNotFoundError:
         raise GliosliceError(f"{path}: no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise GliosliceError(f"{path}: cannot be read ({error.strerror})") from None
     except GZIP_ERRORS as error:
         raise GliosliceError(f"{path}: the file is cut short or damaged ({error})") from None
     size = content[:4]

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from glioslice import NOTICE
 from glioslice.cases import MAX_BRAIN_ML
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.sanity_checks import measure_shape
-from scanner import NOTICE
 from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
 
 logger = logging.getLogger(__name__)

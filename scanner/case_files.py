@@ -21,12 +21,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from glioslice import __version__
+from glioslice import NOTICE, __version__
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import FOLDER_PREFIX, read_json, write_json
 from glioslice.nifti import SCANNER, Space
-from scanner import NOTICE
 from scanner.pipeline import Prepared, SourceSpace
 from scanner.volumes import Grid, Voxels
 
@@ -189,7 +188,7 @@ def _write_image(path: Path, image: Voxels, space: Space) -> None:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_xyzt_units("mm")
-    header["descrip"] = NOTICE.encode()[:79]
+    header["descrip"] = NOTICE.encode()
     image_file = nib.Nifti1Image(image, space.affine, header)
     image_file.set_qform(space.affine, SCANNER)
     image_file.set_sform(space.affine, SCANNER)

@@ -18,12 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glioslice import cli
+from glioslice import NOTICE, cli
 from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
 from glioslice.files import check_folder
-from scanner import NOTICE, check_installed
+from scanner import check_installed
 
 if TYPE_CHECKING:
     from scanner.case_files import StudyLink

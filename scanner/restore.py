@@ -19,13 +19,13 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
-from glioslice import cli
+from glioslice import NOTICE, cli
 from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
 from glioslice.files import atomic_path, check_folder
 from glioslice.labels import SCHEMES, from_scheme, to_labels, to_regions, to_scheme
 from glioslice.nifti import SCANNER, Space, read_nifti, same_space, write_mask
-from scanner import NOTICE, check_installed
+from scanner import check_installed
 
 if TYPE_CHECKING:
     from scanner.case_files import StudyLink
@@ -221,7 +221,8 @@ def find_sources(link: "StudyLink", spaces: "Mapping[str, SourceSpace]") -> "dic
 
     found = find_series(link.folder, link.study or None)
     wanted = {m: number for m, number in link.series.items() if m in SHOWN}
-    relevant = [s for s in found if s.role in (None, *SHOWN)]  # two T1 are no question here
+    named = wanted.values()  # whatever the tags say; but two T1 are no question here
+    relevant = [s for s in found if s.role in (None, *SHOWN) or s.number in named]
     chosen = choose_series(relevant, wanted, link.folder)
     missing = [m for m in SHOWN if m in spaces and m not in chosen]
     if missing:

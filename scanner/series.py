@@ -135,7 +135,7 @@ def _key(groups: Mapping[tuple[str, str], object], chosen: int) -> tuple[str, st
 
 def _choose_study(folder: Path, keys: list[tuple[str, str]], study: int | None) -> int:
     if study is not None and not 1 <= study <= len(keys):
-        raise GliosliceError(f"{folder}: has {len(keys)} studies, there is no --study {study}")
+        raise GliosliceError(f"{folder}: there is no --study {study}, the last is {len(keys)}")
     if study is None and len(keys) > 1:
         people = len({person for person, _ in keys})
         raise GliosliceError(
@@ -380,7 +380,8 @@ def convert_series(series: Series, title: str) -> Volume:
         volumes = sorted(target.glob("*.nii"))
         if done.returncode or len(volumes) != 1:
             syntax = instances[0].file_meta.TransferSyntaxUID
-            hint = f"it is {syntax.name}: export it uncompressed, or " * syntax.is_compressed
+            compressed = syntax.is_encapsulated or syntax.is_deflated
+            hint = f"it is {syntax.name}: export it uncompressed, or " if compressed else ""
             raise GliosliceError(
                 f"{name}: dcm2niix made {len(volumes)} volumes of it (code {done.returncode}); "
                 f"{hint}name another series"

@@ -34,6 +34,9 @@ SAME_PLACE = 0.5
 MIN_SIDE = 8
 """Fewest voxels along each axis of a volume that can be registered."""
 
+MAX_SIDE = 600.0
+"""Longest side in mm; copies in cubes of 1 mm are made, and a damaged header would fill memory."""
+
 INTERPOLATORS = {
     "nearest": sitk.sitkNearestNeighbor,
     "linear": sitk.sitkLinear,
@@ -72,7 +75,7 @@ def read_volume(path: Path) -> Volume:
     """Read a NIfTI file of any geometry.
 
     Raises GliosliceError, naming the file, if it is unusable: see `read_any_geometry`. It is also
-    unusable if it is too small for a head, constant, or its axes are not perpendicular.
+    unusable if it has not the size of a head, is constant, or its axes are not perpendicular.
     """
     voxels, space = read_any_geometry(path)
     for problem in placement_problems(space):
@@ -102,6 +105,8 @@ def check_volume(volume: Volume, name: str) -> None:
         raise GliosliceError(
             f"{name}: {' x '.join(map(str, grid.shape))} voxels are no head; is it a localiser?"
         )
+    if (sides := grid.spacing * grid.shape).max() > MAX_SIDE:
+        raise GliosliceError(f"{name}: {sides.max():,.0f} mm along one side are no head")
     axes = grid.affine[:3, :3] / grid.spacing
     if np.abs(axes.T @ axes - np.eye(3)).max() > MAX_SHEAR:
         raise GliosliceError(f"{name}: its axes are not perpendicular; resample it first")

@@ -23,10 +23,11 @@ from glioslice.cases import read_case
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.labels import EDEMA, ENHANCING, SCHEMES, from_scheme, to_regions
 from glioslice.metrics import dice
-from glioslice.nifti import Space, read_nifti, write_mask
+from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
 from scanner import prepare, restore
-from scanner.case_files import read_spaces
-from scanner.restore import SHOWN, restore_labels
+from scanner.case_files import StudyLink, read_spaces
+from scanner.pipeline import SourceSpace
+from scanner.restore import SHOWN, find_sources, restore_labels
 from scanner.series import find_series, read_instances, series_grid
 from scanner.volumes import TO_LPS, Grid, Volume, region_on_grid, rotation_angle
 from tests.conftest import ROOT
@@ -90,6 +91,11 @@ def files(folder: Path) -> Iterator[tuple[Path, bytes]]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         content = path.read_bytes()
         yield path, gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def case_space(grid: Grid) -> Space:
+    """The space of a mask of a case."""
+    return Space.from_affine(grid.shape, grid.affine, (SCANNER, SCANNER))
 
 
 def to_head(scan: Acquisition, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,7 +178,7 @@ def test_the_mask_lies_on_the_tumour_of_each_source(
         np.linalg.inv(to_head(scans[1]["t1ce"], spaces["t1ce"].matrix)),
     )  # fmt: skip
     out = result.parent / "restored"
-    write_mask(result.parent / "truth.nii.gz", truth, Space.lps(grid.shape))
+    write_mask(result.parent / "truth.nii.gz", truth, case_space(grid))
     restore.main([
         str(result.parent / "truth.nii.gz"), str(result / "case"), "--out", str(out),
         "--dicom", str(scans[0]),
@@ -252,6 +258,111 @@ def test_a_restored_mask_is_not_put_on_another_study(
     assert ended.value.code == 2
     assert "is not the one that the case was made of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The error with which restore ends."""
+    with pytest.raises(SystemExit) as ended:
+        restore.main(options)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_mask_is_not_put_on_another_patient_at_the_same_place(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study has the geometry of the case's own, to the last digit."""
+    for protocol in protocols():
+        if protocol.modality in SHOWN:
+            write_study(tmp_path / "other", phantom_head(1), [protocol])
+    out = tmp_path / "out"
+    error = refused(
+        [str(result / "mask.nii.gz"), str(result / "case"), "--out", str(out),
+         "--dicom", str(tmp_path / "other")],
+        capsys,
+    )  # fmt: skip
+    assert "T1ce" in error and "another brain" in error
+    assert not out.exists()
+
+
+def test_a_mask_of_another_case_is_refused_and_one_in_other_axes_is_not(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, _ = read_spaces(result / "case")
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[100:120, 90:110, 70:90] = 1
+    other = grid.affine.copy()
+    other[:3, 3] += 0.1  # the heads of two patients never lie at the same place
+    write_mask(tmp_path / "other.nii.gz", labels, case_space(Grid(grid.shape, other)))
+    options = [str(result / "case"), "--out", str(tmp_path / "out")]
+    error = refused([str(tmp_path / "other.nii.gz"), *options], capsys)
+    assert "is it its mask?" in error
+    assert not (tmp_path / "out").exists()
+    turned = nib.as_closest_canonical(
+        nib.Nifti1Image(labels, grid.affine)
+    )  # an annotation tool may write the axes as it likes
+    nib.save(turned, tmp_path / "ras.nii.gz")
+    restore.main([str(tmp_path / "ras.nii.gz"), *options])
+    assert nib.load(tmp_path / "out" / "mask-on-t1ce.nii.gz").get_fdata().any()
+
+
+def test_the_grid_of_a_case_lies_where_its_head_does(result: Path) -> None:
+    grid, spaces = read_spaces(result / "case")
+    middle = [*grid.centre, 1]
+    np.testing.assert_allclose(spaces["t1ce"].matrix @ middle, middle, atol=1e-6)
+    assert np.abs(grid.centre).max() > 0.1
+
+
+def test_options_of_a_study_need_one(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(result / "mask.nii.gz"), str(result / "case"), "--out", str(tmp_path / "out")]
+    assert "--dicom" in refused([*options, "--t1ce", "5"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_series_that_was_named_against_its_tags_is_found_again(study: Path) -> None:
+    write_headers(study, T1)
+    write_headers(study, T1, number=12)
+    write_headers(study, FLAIR)
+    space = SourceSpace(small_volume().grid, np.eye(4))
+    link = StudyLink(study, 1, {"t1": "2", "t1ce": "12", "flair": "4"})
+    sources = find_sources(link, {"t1ce": space, "flair": space})
+    assert {m: s.number for m, s in sources.items()} == {"t1ce": "12", "flair": "4"}
+
+
+def test_a_missing_port_and_existing_files_are_reported_before_a_case_is_prepared(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_headers(study, T1CE)
+    write_headers(study, FLAIR)
+    out = tmp_path / "out"
+    options = [str(study), "--dicom-out", str(out), "--port"]
+    for port, prepared, message in (("/dev/none", None, "no such port"), ("sim://", out, "exists")):
+        if prepared:
+            prepared.mkdir()
+            (prepared / "mask-on-flair.dcm").touch()
+        with pytest.raises(SystemExit) as ended:
+            stream.main([*options, port])
+        assert ended.value.code == 2
+        shown = capsys.readouterr().err
+        assert message in shown and "converting" not in shown
+
+
+def test_every_mask_says_what_it_is_not(result: Path) -> None:
+    for name in ("mask.nii.gz", "mask-on-t1ce.nii.gz", "case/case_t1ce.nii.gz"):
+        header = nib.load(result / name).header
+        assert b"not a medical device" in bytes(header["descrip"]), name
+
+
+def test_one_image_for_two_sequences_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, copy = (save(tmp_path / f"{n}.nii.gz", small_volume()) for n in "ab")
+    with pytest.raises(SystemExit) as ended:
+        prepare.main(["--t1ce", one, "--flair", copy, "--out", str(tmp_path / "Case")])
+    assert ended.value.code == 2
+    assert "are the same image" in capsys.readouterr().err
 
 
 def save(path: Path, volume: Volume) -> str:
