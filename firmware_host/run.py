@@ -33,11 +33,11 @@ from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting_end
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
-from glioslice import NOTICE, cli
+from glioslice import cli
 from glioslice.cases import Case
 from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
-from glioslice.files import sha256
+from glioslice.files import NOTICE, sha256
 from glioslice.metrics import format_dice, region_dice, summary_lines
 from glioslice.model_card import CARD, find_model, read_card
 from glioslice.postprocessing import NO_RULES, PostprocessingRules

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-NOTICE = "Research software, not a medical device."
-"""What every command, mask and report says."""
-
 __all__ = [
     "MODALITIES",
     "REGIONS",

@@ -24,8 +24,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
-from glioslice import NOTICE, __version__
+from glioslice import __version__
 from glioslice.errors import GliosliceError
+from glioslice.files import NOTICE
 
 GROUP = "glioslice.commands"
 """Entry points of the commands, in pyproject.toml."""

@@ -14,9 +14,8 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice import NOTICE
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path
+from glioslice.files import NOTICE, atomic_path
 
 # nibabel imports pydicom where it is installed, for NIfTI extensions that nobody needs here. That
 # takes as long as reading a case, and 19 MB.

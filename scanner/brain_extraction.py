@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from glioslice import NOTICE
 from glioslice.cases import MAX_BRAIN_ML
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
+from glioslice.files import NOTICE
 from glioslice.sanity_checks import measure_shape
 from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
 

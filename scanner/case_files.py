@@ -21,10 +21,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from glioslice import NOTICE, __version__
+from glioslice import __version__
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
-from glioslice.files import FOLDER_PREFIX, read_json, write_json
+from glioslice.files import FOLDER_PREFIX, NOTICE, read_json, write_json
 from glioslice.nifti import SCANNER, Space
 from scanner.pipeline import Prepared, SourceSpace
 from scanner.volumes import Grid, Voxels

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-from glioslice import NOTICE, __version__
+from glioslice import __version__
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path
+from glioslice.files import NOTICE, atomic_path
 from glioslice.labels import CORE, EDEMA, ENHANCING, to_regions
 
 CLASSIC, LABELMAP = "classic", "labelmap"

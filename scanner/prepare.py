@@ -18,11 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glioslice import NOTICE, cli
+from glioslice import cli
 from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder
+from glioslice.files import NOTICE, check_folder
 from scanner import check_installed
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
-from glioslice import NOTICE, cli
+from glioslice import cli
 from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path, check_folder
+from glioslice.files import NOTICE, atomic_path, check_folder
 from glioslice.labels import SCHEMES, from_scheme, to_labels, to_regions, to_scheme
 from glioslice.nifti import SCANNER, Space, read_nifti, same_space, write_mask
 from scanner import check_installed

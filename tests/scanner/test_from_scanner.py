@@ -17,7 +17,8 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.scanner_studies import Acquisition, random_pose, registration_error
+from benchmarks.acquisition import Acquisition, random_pose, rigid
+from benchmarks.scanner_studies import registration_error
 from firmware_host import stream
 from glioslice.cases import read_case
 from glioslice.dataset_layouts import MODALITIES
@@ -529,7 +530,6 @@ def test_regions_stay_nested_in_thick_slices(head: Head) -> None:
 
 def test_errors_are_measured_as_they_are_made() -> None:
     """The benchmark's error of a registration that is 3 degrees off is 3 degrees."""
-    from benchmarks.scanner_studies import rigid
     from scanner.pipeline import Prepared, SourceSpace
 
     rng = np.random.default_rng(0)
