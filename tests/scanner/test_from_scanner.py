@@ -22,6 +22,7 @@ from benchmarks.scanner_studies import registration_error
 from firmware_host import stream
 from glioslice.cases import read_case
 from glioslice.dataset_layouts import MODALITIES
+from glioslice.errors import GliosliceError
 from glioslice.labels import EDEMA, ENHANCING, SCHEMES, from_scheme, to_regions
 from glioslice.metrics import dice
 from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
@@ -30,7 +31,7 @@ from scanner.case_files import StudyLink, read_spaces
 from scanner.pipeline import SourceSpace
 from scanner.restore import SHOWN, find_sources, restore_labels
 from scanner.series import find_series, read_instances, series_grid
-from scanner.volumes import TO_LPS, Grid, Volume, region_on_grid, rotation_angle
+from scanner.volumes import TO_LPS, Grid, Volume, read_volume, region_on_grid, rotation_angle
 from tests.conftest import ROOT
 from tests.scanner.simulated_scanner import (
     FLAIR,
@@ -447,6 +448,40 @@ def test_the_one_command_takes_what_the_tags_do_not_decide(
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("forms", "shift", "warning"),
+    [((0, 0), 0, "states no orientation"), ((1, 1), 30, "differ by 30.0 mm"), ((1, 2), 0, "")],
+)
+def test_a_file_that_leaves_its_place_open_is_reported(
+    forms: tuple[int, int], shift: float, warning: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    volume = small_volume()
+    image = nib.Nifti1Image(volume.voxels, volume.grid.affine)
+    moved = volume.grid.affine.copy()
+    moved[0, 3] += shift
+    image.set_qform(volume.grid.affine, forms[0])
+    image.set_sform(moved, forms[1])
+    nib.save(image, tmp_path / "t1ce.nii")
+    grid = read_volume(tmp_path / "t1ce.nii").grid
+    assert warning in caplog.text and bool(warning) == bool(caplog.records)
+    if forms[1]:
+        np.testing.assert_allclose(grid.affine, moved)
+
+
+def test_a_header_that_claims_half_a_kilometre_is_refused(tmp_path: Path) -> None:
+    volume = small_volume()
+    wide = volume.grid.affine @ np.diag([100.0, 1, 1, 1])
+    save(tmp_path / "t1ce.nii", Volume(volume.voxels, Grid(volume.grid.shape, wide)))
+    with pytest.raises(GliosliceError, match="20,000 mm along one side"):
+        read_volume(tmp_path / "t1ce.nii")
+
+
+def test_a_folder_is_no_volume(tmp_path: Path) -> None:
+    with pytest.raises(GliosliceError, match="Is a directory"):
+        read_volume(tmp_path)
 
 
 def test_a_perfusion_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
