@@ -149,10 +149,10 @@ def align_to_reference(t1ce: Volume, brain: NDArray[np.bool_]) -> tuple[Matrix, 
     level = _level(reference, near, *LEVELS[0])
     best = _optimise(level, _coarse(stripped, level.voxel), best)
     middle = best[:3, 3].copy()
-    affine = TO_LPS @ np.asarray(Space.lps(CASE_SHAPE).affine, np.float64)
-    affine[:3, 3] += middle
+    affine = np.asarray(Space.lps(CASE_SHAPE).affine, np.float64)
+    affine[:3, 3] += TO_LPS[:3, :3] @ middle
     best[:3, 3] -= best[:3, :3] @ middle
-    return best, Grid(CASE_SHAPE, TO_LPS @ affine)
+    return best, Grid(CASE_SHAPE, affine)
 
 
 def within(region: NDArray[np.bool_], grid: Grid, distance: float) -> NDArray[np.bool_]:

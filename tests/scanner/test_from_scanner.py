@@ -300,12 +300,16 @@ def test_a_mask_of_another_case_is_refused_and_one_in_other_axes_is_not(
     error = refused([str(tmp_path / "other.nii.gz"), *options], capsys)
     assert "is it its mask?" in error
     assert not (tmp_path / "out").exists()
-    turned = nib.as_closest_canonical(
-        nib.Nifti1Image(labels, grid.affine)
-    )  # an annotation tool may write the axes as it likes
+    # An annotation tool may write the axes as it likes.
+    turned = nib.as_closest_canonical(nib.Nifti1Image(labels, grid.affine))
     nib.save(turned, tmp_path / "ras.nii.gz")
-    restore.main([str(tmp_path / "ras.nii.gz"), *options])
-    assert nib.load(tmp_path / "out" / "mask-on-t1ce.nii.gz").get_fdata().any()
+    write_mask(tmp_path / "own.nii.gz", labels, case_space(grid))
+    masks = []
+    for name in ("own", "ras"):
+        out = tmp_path / name
+        restore.main([str(tmp_path / f"{name}.nii.gz"), options[0], "--out", str(out)])
+        masks.append((out / "mask-on-t1ce.nii.gz").read_bytes())
+    assert masks[0] == masks[1]
 
 
 def test_the_grid_of_a_case_lies_where_its_head_does(result: Path) -> None:
@@ -353,8 +357,9 @@ def test_a_missing_port_and_existing_files_are_reported_before_a_case_is_prepare
 
 def test_every_mask_says_what_it_is_not(result: Path) -> None:
     for name in ("mask.nii.gz", "mask-on-t1ce.nii.gz", "case/case_t1ce.nii.gz"):
-        header = nib.load(result / name).header
-        assert b"not a medical device" in bytes(header["descrip"]), name
+        image = nib.load(result / name)
+        assert isinstance(image, nib.Nifti1Image)
+        assert b"not a medical device" in bytes(image.header["descrip"]), name
 
 
 def test_one_image_for_two_sequences_is_refused(
