@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
@@ -38,16 +38,29 @@ MAX_GAP = 1.2
 HEADS = {"", "HEAD", "BRAIN", "SKULL", "HEADNECK", "NEURO", "SCHAEDEL", "KOPF", "HIRN", "WHOLEBODY"}
 """Body parts that may hold a brain, without spaces."""
 
-GEOMETRY = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
+GEOMETRY = {
+    "ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1,
+    "Columns": 1,
+}  # fmt: skip
 """Tags that place a slice, and how many numbers each holds."""
+
+PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+TAGS = (
+    *GEOMETRY, *PIXEL_DATA, "Modality", "SOPClassUID", "PatientID", "PatientName",
+    "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber", "SeriesDescription",
+    "ProtocolName", "SequenceName", "ImagesInAcquisition", "ImageType", "BodyPartExamined",
+    "DiffusionBValue", "AngioFlag", "EchoTime", "RepetitionTime", "InversionTime",
+    "ScanningSequence", "ContrastBolusAgent",
+)  # fmt: skip
+"""Tags that are read; a damaged one counts as missing."""
 
 READ_ERRORS = (
     EOFError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OverflowError,
-    struct.error, zlib.error,
+    BytesLengthException, struct.error, zlib.error,
 )  # fmt: skip
 """What pydicom raises of a damaged file."""
 
-PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -158,7 +171,17 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
         raise GliosliceError(
             f"{path}: the DICOM file is damaged ({error}); copy it again"
         ) from None
+    _forget_damaged(header)
     return header if header.get("Modality") == "MR" else None
+
+
+def _forget_damaged(header: pydicom.Dataset) -> None:
+    """Delete the tags of TAGS whose values pydicom, which decodes on use, cannot decode."""
+    for keyword in TAGS:
+        try:
+            header.get(keyword)
+        except READ_ERRORS:
+            del header[keyword]
 
 
 def _number(header: pydicom.Dataset, keyword: str) -> float | None:
@@ -169,7 +192,7 @@ def _number(header: pydicom.Dataset, keyword: str) -> float | None:
 def _numbers(header: pydicom.Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
     """Return the numbers of a tag; None unless it holds `count` finite ones."""
     try:
-        values = np.atleast_1d(np.array(header.get(keyword), np.float64))
+        values = np.atleast_1d(np.array(header.get(keyword), np.float64))  # None becomes NaN
     except (TypeError, ValueError, OverflowError):
         return None
     return values if values.shape == (count,) and np.isfinite(values).all() else None
@@ -184,7 +207,8 @@ def _describe(files: Sequence[_File], study: int) -> Series:
     role, reason = None, problem or _not_wanted(header, text, len(files))
     if not reason:
         role, reason = classify(header)
-    shown = " ".join(str(header.get("SeriesDescription", "")).split())
+    words = " ".join(str(header.get("SeriesDescription", "")).split())
+    shown = "".join(character for character in words if character.isprintable())
     return Series(number, shown, study, tuple(f.path for f in ordered), role, reason)
 
 
@@ -234,11 +258,10 @@ def _geometry_problem(headers: Sequence[pydicom.Dataset]) -> str:
     turns = {tuple(_placed(header, "ImageOrientationPatient").round(3)) for header in headers}
     if len(turns) > 1:
         return f"slices of {len(turns)} orientations, a localiser"
-    spacings = {tuple(_placed(header, "PixelSpacing").round(4)) for header in headers}
-    sizes = {(header.get("Rows"), header.get("Columns")) for header in headers}
-    if len(spacings) > 1 or len(sizes) > 1:
-        return f"slices of {max(len(spacings), len(sizes))} sizes"
-    return "" if min(min(spacings)) > 0 else "its PixelSpacing is unusable"
+    sizes = {(*_placed(h, "PixelSpacing").round(4), int(h.Rows), int(h.Columns)) for h in headers}
+    if len(sizes) > 1:
+        return f"slices of {len(sizes)} sizes"
+    return "" if min(min(sizes)) > 0 else "its PixelSpacing is unusable"
 
 
 def _placed(header: pydicom.Dataset, keyword: str) -> NDArray[np.float64]:
@@ -316,7 +339,8 @@ def _without_copies(found: list[Series]) -> Iterator[Series]:
         if series.role:
             middle = _read_instance(series.files[len(series.files) // 2])
             data = next((middle[key].value for key in PIXEL_DATA if key in middle), b"")
-            digest = hashlib.sha256(data + repr(middle.ImagePositionPatient).encode()).hexdigest()
+            content = repr((data, middle.get("ImagePositionPatient")))
+            digest = hashlib.sha256(content.encode()).hexdigest()
             if digest in digests:
                 reason = f"a copy of series {digests[digest]}"
                 yield Series(series.number, series.text, series.study, series.files, None, reason)
@@ -376,7 +400,7 @@ def convert_series(series: Series, title: str) -> Volume:
         for index, path in enumerate(series.files):
             (source / f"{index:05d}.dcm").symlink_to(path.resolve())
         command = [dcm2niix.bin, "-z", "n", "-b", "n", "-f", "s", "-o", target, source]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
         volumes = sorted(target.glob("*.nii"))
         if done.returncode or len(volumes) != 1:
             syntax = instances[0].file_meta.TransferSyntaxUID
@@ -425,7 +449,9 @@ def read_instances(series: Series, title: str) -> list[pydicom.Dataset]:
 def _read_instance(path: Path) -> pydicom.Dataset:
     """Return a file with its pixels; raises GliosliceError if it is damaged."""
     try:
-        return pydicom.dcmread(path)
+        instance = pydicom.dcmread(path)
+        _forget_damaged(instance)
+        return instance
     except (*READ_ERRORS, InvalidDicomError) as error:
         raise GliosliceError(f"{path}: is cut short or damaged ({error}); copy it again") from None
 
