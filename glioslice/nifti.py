@@ -48,6 +48,9 @@ with suppress(ImportError):  # the same, three times as fast
 MAX_VOXELS = 25_000_000
 """Voxels of a volume, 320 x 320 x 240; a head at 1 mm has 9 million in BraTS. Bounds the memory."""
 
+MAX_SOURCE_VOXELS = 4 * MAX_VOXELS
+"""Voxels of a volume of any spacing, as scanners give it."""
+
 DEFLATE_RATIO = 1032
 """The highest compression ratio of Deflate (zlib's technical note)."""
 
@@ -256,7 +259,7 @@ def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> N
         raise GliosliceError(f"{path}: its header is damaged ({error})") from None
     claimed = offset + stored.itemsize * int(np.prod(shape, dtype=np.float64))
     capacity = path.stat().st_size * (DEFLATE_RATIO if _is_gzip(path) else 1)
-    most = 4 * MAX_VOXELS if any_spacing else MAX_VOXELS
+    most = MAX_SOURCE_VOXELS if any_spacing else MAX_VOXELS
     if min(shape) < 1 or np.prod(shape[:3], dtype=np.float64) > most or claimed > capacity:
         raise GliosliceError(
             f"{path}: the header claims {shape} voxels, {claimed:,} bytes, more than the "

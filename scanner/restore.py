@@ -256,8 +256,9 @@ def check_source(modality: str, series: "Series", space: "SourceSpace", case: Pa
         grid = Grid((x, y, z), place.lps_affine @ np.diag([EVERY, EVERY, EVERY, 1.0]))
         inside = few > 0
         pair = few[inside], resample(volume, grid, space.matrix)[inside]
-        if not inside.any() or not np.corrcoef(*pair)[0, 1] >= MIN_CORRELATION:
-            problem = "it shows another brain"
+        with np.errstate(invalid="ignore", divide="ignore"):  # an image may be constant
+            is_same = inside.any() and np.corrcoef(*pair)[0, 1] >= MIN_CORRELATION
+        problem = "" if is_same else "it shows another brain"
     if problem:
         raise GliosliceError(
             f"the series of {title} is not the one that the case was made of: {problem}; name "

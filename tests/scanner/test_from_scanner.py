@@ -27,7 +27,7 @@ from glioslice.labels import EDEMA, ENHANCING, SCHEMES, from_scheme, to_regions
 from glioslice.metrics import dice
 from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
 from scanner import prepare, restore
-from scanner.case_files import StudyLink, read_spaces
+from scanner.case_files import RECORD, StudyLink, read_spaces
 from scanner.pipeline import SourceSpace
 from scanner.restore import SHOWN, find_sources, restore_labels
 from scanner.series import find_series, read_instances, series_grid
@@ -317,6 +317,32 @@ def test_the_grid_of_a_case_lies_where_its_head_does(result: Path) -> None:
     middle = [*grid.centre, 1]
     np.testing.assert_allclose(spaces["t1ce"].matrix @ middle, middle, atol=1e-6)
     assert np.abs(grid.centre).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("sequences",), []),
+        (("sequences",), {}),
+        (("sequences", "t1ce", "case_to_source"), [[1, 0], [0, 1]]),
+        (("sequences", "t1ce", "case_to_source"), [[0] * 4] * 4),
+        (("sequences", "flair", "affine"), [[float("nan")] * 4] * 4),
+        (("sequences", "flair", "shape"), [100_000, 100_000, 1000]),
+        (("case", "shape"), [-240, 240, 155]),
+    ],
+)
+def test_a_damaged_record_of_a_case_is_refused(
+    path: tuple[str, ...], value: object, result: Path, tmp_path: Path
+) -> None:
+    record = json.loads((result / "case" / RECORD).read_text())
+    entry = record
+    for key in path[:-1]:
+        entry = entry[key]
+    assert path[-1] in entry
+    entry[path[-1]] = value
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    with pytest.raises(GliosliceError, match="is damaged"):
+        read_spaces(tmp_path)
 
 
 def test_options_of_a_study_need_one(
