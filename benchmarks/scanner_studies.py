@@ -18,7 +18,6 @@ of brain extraction that is installed. Nothing else should run on the machine: s
 """
 
 import argparse
-import csv
 import resource
 import sys
 import tempfile
@@ -33,14 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import ROOT
-from benchmarks.pages import fill, processor, table
+from benchmarks.acquisition import Acquisition, acquire, limb, random_pose, rigid
+from benchmarks.pages import fill, processor, read_csv, table, write_csv
 from benchmarks.scale_runs import timed
 from device.engine import Engine
 from device.segment import segment
 from glioslice import cli
 from glioslice.cases import MODALITIES, Case, read_case
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path
 from glioslice.labels import REGIONS
 from glioslice.metrics import dice, region_dice
 from glioslice.model_card import find_model
@@ -56,12 +55,10 @@ from scanner.restore import restore_labels
 from scanner.volumes import (
     TO_LPS,
     Grid,
-    Matrix,
     Volume,
     Voxels,
     displacement,
     region_on_grid,
-    resample,
     rotation_angle,
 )
 
@@ -75,9 +72,6 @@ FAULTS_AT = 5
 """mm of the slices of which registrations are broken on purpose."""
 
 SEQUENCES = {"four": MODALITIES, "T1ce and FLAIR": ("flair", "t1ce")}
-MAX_TURN, MAX_MOVE = 8.0, 8.0
-"""Degrees and mm by which the patient moves at most before each sequence."""
-
 PROBES = np.array([[60, 0, 0], [-60, 0, 0], [0, 70, 0], [0, -70, 0], [0, 0, 50], [0, 0, -50]])
 """Points of the brain's surface relative to its centre, in mm, where errors are measured."""
 
@@ -92,14 +86,6 @@ QUALITY_FIELDS = (
 TIME_FIELDS = (
     "machine", "mm", "extraction", "wall_seconds", "cpu_seconds", "peak_mb", "brain_dice"
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """A series as a volume; `pose` maps points of the series to points of the head."""
-
-    volume: Volume
-    pose: Matrix
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_command(arguments: argparse.Namespace) -> None:
     """Measure the patients, if any are named, and write the page."""
     if arguments.time:
-        write_table("times", TIME_FIELDS, measure_times(arguments.mm))
+        write_table("times", TIME_FIELDS, merge_times(measure_times(arguments.mm)))
     if bool(arguments.patients) != bool(arguments.data):
         raise GliosliceError("name --data and the patients in it, or neither")
     if arguments.patients:
@@ -171,12 +157,12 @@ def measure(paths: Sequence[Path], thickness_mm: Sequence[int] = THICKNESS) -> N
 def has_study(case: str, thickness: int) -> bool:
     """Return whether a study has its rows."""
     wanted = (case, str(thickness))
-    return any((row["case"], row["mm"]) == wanted for row in _read("studies"))
+    return any((row["case"], row["mm"]) == wanted for row in read_table("studies"))
 
 
 def without(name: str, case: str, thickness: int) -> list[dict[str, str]]:
     """Return the rows of a table but those of one study."""
-    return [row for row in _read(name) if (row["case"], row["mm"]) != (case, str(thickness))]
+    return [row for row in read_table(name) if (row["case"], row["mm"]) != (case, str(thickness))]
 
 
 @dataclass(frozen=True)
@@ -225,64 +211,6 @@ def segment_with(
     for modality, image in zip(wanted, chosen, strict=True):
         volume[MODALITIES.index(modality)] = image
     return segment(volume, engine).labels
-
-
-def random_pose(rng: np.random.Generator, turn: float = MAX_TURN, move: float = MAX_MOVE) -> Matrix:
-    """Return a rigid transform of at most `turn` degrees and `move` mm."""
-    axis, direction = rng.standard_normal((2, 3))
-    return rigid(axis, rng.uniform(0.3, 1) * turn, direction, rng.uniform(0.3, 1) * move)
-
-
-def rigid(
-    axis: NDArray[np.float64], degrees: float, direction: NDArray[np.float64], mm: float
-) -> Matrix:
-    """Return the turn about `axis` by `degrees`, then the shift along `direction` by `mm`."""
-    x, y, z = axis / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.radians(degrees)
-    matrix = np.eye(4)
-    matrix[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    matrix[:3, 3] = mm * direction / np.linalg.norm(direction)
-    return matrix
-
-
-def acquire(
-    head: Volume,
-    pose: Matrix,
-    thickness: float,
-    *,
-    in_plane: float = 1.0,
-    gap: float = 0.0,
-    field: tuple[int, int] = (240, 240),
-    oblique: Matrix | None = None,
-) -> Acquisition:
-    """Return what a scanner gives of a head that lies at `pose`: slices of `thickness` mm.
-
-    Each slice is the mean of the tissue in it; between two slices lies a gap. `field` is the number
-    of columns and rows, `oblique` turns the planes, which are axial without it.
-    """
-    length = head.grid.shape[2] * head.grid.spacing[2]
-    step = thickness + gap
-    count = int(length // step)
-    affine = np.diag([-in_plane, -in_plane, step, 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array([*field, count]) - 1) / 2)
-    if oblique is not None:
-        affine = oblique @ affine
-    grid = Grid((*field, count), affine)
-    parts = max(1, round(thickness))
-    # Samples of the slice alone: what lies in the gap between two slices is not measured.
-    slab = [
-        resample(head, Grid(grid.shape, grid.affine @ _shift(offset / step)), pose)
-        for offset in (np.arange(parts) + 0.5) / parts * thickness - thickness / 2
-    ]
-    return Acquisition(Volume(np.mean(slab, axis=0, dtype=np.float32), grid), pose)
-
-
-def _shift(voxels: float) -> Matrix:
-    """Return the shift along the slice axis."""
-    shift = np.eye(4)
-    shift[2, 3] = voxels
-    return shift
 
 
 def measure_study(
@@ -404,21 +332,6 @@ def broken(
         yield "another patient", foreign, register(target, foreign)
 
 
-def limb(like: Volume) -> Voxels:
-    """Return a limb in cross-section: skin, fat, muscle and two bones along the slice axis."""
-    x, y, z = like.grid.shape
-    across, front = np.meshgrid(np.arange(x) - x / 2, np.arange(y) - y / 2, indexing="ij")
-    radius = np.hypot(across, front * 1.15)
-    plane = np.where(radius < 62, 900.0, 5.0)
-    plane[radius < 52] = 420.0
-    for centre in (-14, 18):
-        bone = np.hypot(across - centre, front - centre / 3)
-        plane[bone < 14] = 40.0
-        plane[bone < 10] = 750.0
-    noise = np.random.default_rng(0).normal(0, 12, (x, y, z))
-    return np.asarray(np.maximum(plane[..., None] + noise, 0), np.float32)
-
-
 def quality_row(
     case: str, thickness: int, modality: str, fault: str, quality: Quality
 ) -> dict[str, object]:
@@ -429,7 +342,7 @@ def quality_row(
 
 def study_table() -> str:
     """Return the table of studies for docs/from-scanner.md: means by thickness and sequences."""
-    rows = _read("studies")
+    rows = read_table("studies")
     head = (
         "slices", "sequences", "patients", "registration error", "Dice of the brain mask",
         "direct: WT, TC, ET", "through the scanner: WT, TC, ET", "mean Dice lost", "CPU time",
@@ -458,7 +371,7 @@ def study_table() -> str:
 
 def pose_table() -> str:
     """Return what the alignment to the reference is worth, for docs/from-scanner.md."""
-    rows = [row for row in _read("studies") if row["centred_wt"]]
+    rows = [row for row in read_table("studies") if row["centred_wt"]]
     head = ("slices", "patients", "aligned: WT, TC, ET", "centred: WT, TC, ET", "mean Dice gained")
     lines = []
     for thickness in sorted(THICKNESS):
@@ -507,9 +420,16 @@ def measure_times(thickness_mm: Sequence[int]) -> list[dict[str, object]]:
     return rows
 
 
+def merge_times(measured: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Return the rows of `times` with those of the thicknesses that were measured now replaced."""
+    done = {str(row["mm"]) for row in measured}
+    others = [row for row in read_table("times") if row["mm"] not in done]
+    return sorted([*others, *measured], key=lambda row: int(str(row["mm"])))
+
+
 def time_table() -> str:
     """Return time and memory of a study for docs/from-scanner.md."""
-    rows = _read("times")
+    rows = read_table("times")
     if not rows:
         return "Not measured yet: `python benchmarks/scanner_studies.py --time` writes the table."
     head = (
@@ -543,7 +463,7 @@ def _mean_dice(rows: Sequence[Mapping[str, str]], way: str) -> list[float]:
 
 def quality_table() -> str:
     """Return the table of what quality control flagged, for docs/from-scanner.md."""
-    rows = _read("quality")
+    rows = read_table("quality")
     lines = []
     for fault in dict.fromkeys(row["fault"] for row in rows):
         group = [row for row in rows if row["fault"] == fault]
@@ -555,20 +475,16 @@ def quality_table() -> str:
 
 def write_table(name: str, fields: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Write one of the tables atomically."""
-    with atomic_path(FOLDER / f"{name}.csv") as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            cells = {k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow(cells)
+    cells = [
+        [f"{v:.4f}" if isinstance(v, float) else v for v in (row.get(f, "") for f in fields)]
+        for row in rows
+    ]
+    write_csv(FOLDER / f"{name}.csv", fields, cells)
 
 
-def _read(name: str) -> list[dict[str, str]]:
-    path = FOLDER / f"{name}.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def read_table(name: str) -> list[dict[str, str]]:
+    """Return the rows of one of the tables."""
+    return read_csv(FOLDER / f"{name}.csv")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from glioslice import cli
 from glioslice.cases import Case, case_name
 from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
-from glioslice.files import sha256
+from glioslice.files import NOTICE, sha256
 from glioslice.metrics import format_dice, region_dice, summary_lines
 from glioslice.model_card import CARD, find_model, read_card
 from glioslice.postprocessing import NO_RULES, PostprocessingRules
@@ -394,14 +394,14 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
             f"{arguments.case}: holds DICOM series, which need a checkout of glioslice with the "
             "extra scanner; here only a prepared case can be streamed"
         )
-    from scanner import NOTICE, check_installed
+    from scanner import check_installed
 
     check_installed()
     from scanner.brain_extraction import DEEPBET, check_method
     from scanner.case_files import check_free, write_case
     from scanner.pipeline import prepare_case
     from scanner.prepare import load_study, show_progress
-    from scanner.restore import restore_case
+    from scanner.restore import SHOWN, output_files, restore_case
 
     folder = arguments.dicom_out
     if folder is None:
@@ -414,6 +414,8 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     check_free(case, force=arguments.force)
     paths = outputs.output_paths(mask, arguments.montage, arguments.report, arguments.labels)
     outputs.check_writable(paths, arguments.force)
+    output_files(folder, SHOWN, dicom=True, force=arguments.force)
+    arguments.port = check_port(arguments)
     given = {m: str(getattr(arguments, m)) for m in MODALITIES if getattr(arguments, m)}
     sources, link = load_study(arguments.case, given, arguments.study)
     prepared = prepare_case(sources, extraction, show_progress)
@@ -427,6 +429,17 @@ def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
     files = restore_case(labels, case, folder, link, force=arguments.force)
     with open_reporter(arguments) as reporter:
         reporter.result(*(f"mask on the source: {path}" for path in files), NOTICE)
+
+
+def check_port(arguments: argparse.Namespace) -> str:
+    """Return the port that the options name; raises GliosliceError if it cannot be opened now.
+
+    Preparing a case takes half a minute, after which nobody wants to hear of a missing cable.
+    """
+    port = discovery.resolve_port(arguments.port, arguments.baud)
+    if not handshake.is_simulated(port):
+        open_port(port, arguments.baud).close()
+    return port
 
 
 def _is_dicom(path: Path) -> bool:

@@ -28,6 +28,7 @@ from typing import NoReturn, TextIO, TypeVar
 
 from glioslice import __version__
 from glioslice.errors import GliosliceError
+from glioslice.files import NOTICE
 
 GROUP = "glioslice.commands"
 """Entry points of the commands, in pyproject.toml."""
@@ -83,7 +84,7 @@ def dispatch(arguments: list[str]) -> None:
         prog="glioslice",
         usage="glioslice COMMAND [options]      glioslice COMMAND --help",
         description="Brain tumour segmentation in under 60,000 bytes, for boards without a GPU.",
-        epilog="Research software, not a medical device.",
+        epilog=NOTICE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
@@ -129,7 +130,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     """
     result = argparse.ArgumentParser(
         description=description,
-        epilog=f"example:\n  {example}\n\nResearch software, not a medical device.",
+        epilog=f"example:\n  {example}\n\n{NOTICE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--version", action="version", version=f"glioslice {__version__}")

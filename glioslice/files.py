@@ -15,6 +15,9 @@ from glioslice.errors import GliosliceError
 
 _UMASK = threading.Lock()
 
+NOTICE = "Research software, not a medical device."
+"""What every file with images or masks says of itself, and every command."""
+
 FOLDER_PREFIX = ".prepare-"
 """How the name of a folder begins that is renamed when it is complete."""
 

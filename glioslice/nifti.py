@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path
+from glioslice.files import NOTICE, atomic_path
 
 # nibabel imports pydicom where it is installed, for NIfTI extensions that nobody needs here. That
 # takes as long as reading a case, and 19 MB.
@@ -48,6 +48,9 @@ with suppress(ImportError):  # the same, three times as fast
 
 MAX_VOXELS = 25_000_000
 """Voxels of a volume, 320 x 320 x 240; a head at 1 mm has 9 million in BraTS. Bounds the memory."""
+
+MAX_SOURCE_VOXELS = 4 * MAX_VOXELS
+"""Voxels of a volume of any spacing, as scanners give it."""
 
 DEFLATE_RATIO = 1032
 """The highest compression ratio of Deflate (zlib's technical note)."""
@@ -264,7 +267,7 @@ def open_nifti(path: Path, channels: int = 1, *, any_spacing: bool = False) -> N
         ) from None
     claimed = offset + stored.itemsize * int(np.prod(shape, dtype=np.float64))
     capacity = path.stat().st_size * (DEFLATE_RATIO if _is_gzip(path) else 1)
-    most = 4 * MAX_VOXELS if any_spacing else MAX_VOXELS
+    most = MAX_SOURCE_VOXELS if any_spacing else MAX_VOXELS
     if min(shape) < 1 or np.prod(shape[:3], dtype=np.float64) > most or claimed > capacity:
         raise GliosliceError(
             f"{path}: the header claims {shape} voxels, {claimed:,} bytes, more than the "
@@ -332,8 +335,8 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8], space: Space) -> None:
 
     `mask` is (X, Y, Z), or (X, Y, Z, 3) for binary regions. The file is written atomically, and
     equal masks give equal bytes: zlib always compresses it. The header is a new one with the
-    geometry alone: no text of the source file gets into the mask, and a space that was sent over
-    the serial link gives the same bytes as the source file.
+    geometry and NOTICE alone: no text of the source file gets into the mask, and a space that was
+    sent over the serial link gives the same bytes as the source file.
 
     Raises GliosliceError if `path` does not end in .nii or .nii.gz.
     """
@@ -348,6 +351,7 @@ def write_mask(path: str | Path, mask: NDArray[np.uint8], space: Space) -> None:
 def _mask_header(space: Space, extra_axes: tuple[int, ...]) -> nib.Nifti1Header:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.uint8)
+    header["descrip"] = NOTICE.encode()
     header.set_data_shape((*space.shape, *extra_axes))
     header.set_xyzt_units("mm")
     header.set_zooms(

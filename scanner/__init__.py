@@ -7,8 +7,6 @@ from glioslice.errors import GliosliceError
 REQUIRED = ("SimpleITK", "scipy", "pydicom", "highdicom", "dcm2niix")
 """Modules of the extra `scanner`; `brain_extraction` asks for its own when it needs them."""
 
-NOTICE = "Research software, not a medical device."
-
 
 def check_installed() -> None:
     """Raise GliosliceError if the extra `scanner` is not installed."""

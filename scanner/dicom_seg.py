@@ -21,9 +21,9 @@ from pydicom.uid import generate_uid
 
 from glioslice import __version__
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path
+from glioslice.files import NOTICE, atomic_path
 from glioslice.labels import CORE, EDEMA, ENHANCING, to_regions
-from scanner import NOTICE
+from scanner.series import READ_ERRORS
 
 CLASSIC, LABELMAP = "classic", "labelmap"
 FORMS = (CLASSIC, LABELMAP)
@@ -87,7 +87,7 @@ def write_segmentation(
             content_description="Research use only",
             omit_empty_frames=bool(labels.any()),
         )
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except READ_ERRORS as error:
         raise GliosliceError(
             f"no DICOM SEG can be made of series {first.get('SeriesNumber') or '?'} ({error})"
         ) from None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,7 @@ def prepare_case(
     is refused.
     """
     check_sequences(sources)
+    check_copies(sources)
     t1ce = sources["t1ce"]
     progress(f"extracting the brain{SLOW if extraction == HD_BET else ''}")
     brain = extract_brain(t1ce, extraction)
@@ -162,6 +164,16 @@ def check_sequences(sources: Mapping[str, object]) -> None:
             f"{' and '.join(missing)} is missing (found: {found}); T1ce and FLAIR are needed, "
             "name their series or files with --t1ce and --flair"
         )
+
+
+def check_copies(sources: Mapping[str, Volume]) -> None:
+    """Raise GliosliceError if two sequences are the same image."""
+    for one, other in combinations(sources, 2):
+        if np.array_equal(sources[one].voxels, sources[other].voxels):
+            raise GliosliceError(
+                f"{MODALITY_TITLES[one]} and {MODALITY_TITLES[other]} are the same image; "
+                f"name another series or file with --{one} or --{other}"
+            )
 
 
 def check_registration(

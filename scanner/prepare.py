@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 from glioslice import cli
 from glioslice.cluster import add_cluster_options, wants_archive
-from glioslice.dataset_layouts import MODALITIES
+from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from glioslice.files import check_folder
-from scanner import NOTICE, check_installed
+from glioslice.files import NOTICE, check_folder
+from scanner import check_installed
 
 if TYPE_CHECKING:
     from scanner.case_files import StudyLink
@@ -141,7 +141,7 @@ def load_study(
     volumes = {}
     for modality, series in chosen.items():
         progress(f"converting series {series.number}")
-        volumes[modality] = convert_series(series, modality)
+        volumes[modality] = convert_series(series, MODALITY_TITLES[modality])
     numbers = {modality: series.number for modality, series in chosen.items()}
     return volumes, StudyLink(folder, next(iter(chosen.values())).study, numbers)
 

@@ -137,7 +137,8 @@ def align_to_reference(t1ce: Volume, brain: NDArray[np.bool_]) -> tuple[Matrix, 
     """Return the transform from the case's grid to T1ce, and the case's grid.
 
     The reference is the phantom's healthy head in a neutral pose: its coordinates were measured on
-    the training cases, so the axial planes of the case are those that the network knows.
+    the training cases, so the axial planes of the case are those that the network knows. The middle
+    of the grid keeps its place in T1ce, so that the grids of two patients differ.
     """
     reference = reference_volume()
     stripped = Volume(np.where(brain, t1ce.voxels, np.float32(0)), t1ce.grid)
@@ -147,8 +148,11 @@ def align_to_reference(t1ce: Volume, brain: NDArray[np.bool_]) -> tuple[Matrix, 
     best[:3, 3] = _middle(brain, t1ce.grid) - _middle(inside, reference.grid)
     level = _level(reference, near, *LEVELS[0])
     best = _optimise(level, _coarse(stripped, level.voxel), best)
-    space = Space.lps(CASE_SHAPE)
-    return best, Grid(space.shape, np.asarray(space.affine, np.float64))
+    middle = best[:3, 3].copy()
+    affine = np.asarray(Space.lps(CASE_SHAPE).affine, np.float64)
+    affine[:3, 3] += TO_LPS[:3, :3] @ middle
+    best[:3, 3] -= best[:3, :3] @ middle
+    return best, Grid(CASE_SHAPE, affine)
 
 
 def within(region: NDArray[np.bool_], grid: Grid, distance: float) -> NDArray[np.bool_]:

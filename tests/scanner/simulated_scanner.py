@@ -23,7 +23,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from benchmarks.scanner_studies import Acquisition, acquire
+from benchmarks.acquisition import Acquisition, acquire
 from glioslice.nifti import Space
 from glioslice.phantom.head import make_phantom
 from glioslice.phantom.skull import add_skull

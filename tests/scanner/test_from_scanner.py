@@ -17,18 +17,21 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.scanner_studies import Acquisition, random_pose, registration_error
+from benchmarks.acquisition import Acquisition, random_pose, rigid
+from benchmarks.scanner_studies import registration_error
 from firmware_host import stream
 from glioslice.cases import read_case
 from glioslice.dataset_layouts import MODALITIES
+from glioslice.errors import GliosliceError
 from glioslice.labels import EDEMA, ENHANCING, SCHEMES, from_scheme, to_regions
 from glioslice.metrics import dice
-from glioslice.nifti import Space, read_nifti, write_mask
+from glioslice.nifti import SCANNER, Space, read_nifti, write_mask
 from scanner import prepare, restore
-from scanner.case_files import read_spaces
-from scanner.restore import SHOWN, restore_labels
+from scanner.case_files import RECORD, StudyLink, read_spaces
+from scanner.pipeline import SourceSpace
+from scanner.restore import SHOWN, find_sources, restore_labels
 from scanner.series import find_series, read_instances, series_grid
-from scanner.volumes import TO_LPS, Grid, Volume, region_on_grid, rotation_angle
+from scanner.volumes import TO_LPS, Grid, Volume, read_volume, region_on_grid, rotation_angle
 from tests.conftest import ROOT
 from tests.scanner.simulated_scanner import (
     FLAIR,
@@ -90,6 +93,11 @@ def files(folder: Path) -> Iterator[tuple[Path, bytes]]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         content = path.read_bytes()
         yield path, gzip.decompress(content) if path.suffix == ".gz" else content
+
+
+def case_space(grid: Grid) -> Space:
+    """The space of a mask of a case."""
+    return Space.from_affine(grid.shape, grid.affine, (SCANNER, SCANNER))
 
 
 def to_head(scan: Acquisition, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,7 +180,7 @@ def test_the_mask_lies_on_the_tumour_of_each_source(
         np.linalg.inv(to_head(scans[1]["t1ce"], spaces["t1ce"].matrix)),
     )  # fmt: skip
     out = result.parent / "restored"
-    write_mask(result.parent / "truth.nii.gz", truth, Space.lps(grid.shape))
+    write_mask(result.parent / "truth.nii.gz", truth, case_space(grid))
     restore.main([
         str(result.parent / "truth.nii.gz"), str(result / "case"), "--out", str(out),
         "--dicom", str(scans[0]),
@@ -252,6 +260,142 @@ def test_a_restored_mask_is_not_put_on_another_study(
     assert ended.value.code == 2
     assert "is not the one that the case was made of" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The error with which restore ends."""
+    with pytest.raises(SystemExit) as ended:
+        restore.main(options)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_mask_is_not_put_on_another_patient_at_the_same_place(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study has the geometry of the case's own, to the last digit."""
+    for protocol in protocols():
+        if protocol.modality in SHOWN:
+            write_study(tmp_path / "other", phantom_head(1), [protocol])
+    out = tmp_path / "out"
+    error = refused(
+        [str(result / "mask.nii.gz"), str(result / "case"), "--out", str(out),
+         "--dicom", str(tmp_path / "other")],
+        capsys,
+    )  # fmt: skip
+    assert "T1ce" in error and "another brain" in error
+    assert not out.exists()
+
+
+def test_a_mask_of_another_case_is_refused_and_one_in_other_axes_is_not(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid, _ = read_spaces(result / "case")
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[100:120, 90:110, 70:90] = 1
+    other = grid.affine.copy()
+    other[:3, 3] += 0.1  # the heads of two patients never lie at the same place
+    write_mask(tmp_path / "other.nii.gz", labels, case_space(Grid(grid.shape, other)))
+    options = [str(result / "case"), "--out", str(tmp_path / "out")]
+    error = refused([str(tmp_path / "other.nii.gz"), *options], capsys)
+    assert "is it its mask?" in error
+    assert not (tmp_path / "out").exists()
+    # An annotation tool may write the axes as it likes.
+    turned = nib.as_closest_canonical(nib.Nifti1Image(labels, grid.affine))
+    nib.save(turned, tmp_path / "ras.nii.gz")
+    write_mask(tmp_path / "own.nii.gz", labels, case_space(grid))
+    masks = []
+    for name in ("own", "ras"):
+        out = tmp_path / name
+        restore.main([str(tmp_path / f"{name}.nii.gz"), options[0], "--out", str(out)])
+        masks.append((out / "mask-on-t1ce.nii.gz").read_bytes())
+    assert masks[0] == masks[1]
+
+
+def test_the_grid_of_a_case_lies_where_its_head_does(result: Path) -> None:
+    grid, spaces = read_spaces(result / "case")
+    middle = [*grid.centre, 1]
+    np.testing.assert_allclose(spaces["t1ce"].matrix @ middle, middle, atol=1e-6)
+    assert np.abs(grid.centre).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("sequences",), []),
+        (("sequences",), {}),
+        (("sequences", "t1ce", "case_to_source"), [[1, 0], [0, 1]]),
+        (("sequences", "t1ce", "case_to_source"), [[0] * 4] * 4),
+        (("sequences", "flair", "affine"), [[float("nan")] * 4] * 4),
+        (("sequences", "flair", "shape"), [100_000, 100_000, 1000]),
+        (("case", "shape"), [-240, 240, 155]),
+    ],
+)
+def test_a_damaged_record_of_a_case_is_refused(
+    path: tuple[str, ...], value: object, result: Path, tmp_path: Path
+) -> None:
+    record = json.loads((result / "case" / RECORD).read_text())
+    entry = record
+    for key in path[:-1]:
+        entry = entry[key]
+    assert path[-1] in entry
+    entry[path[-1]] = value
+    (tmp_path / RECORD).write_text(json.dumps(record))
+    with pytest.raises(GliosliceError, match="is damaged"):
+        read_spaces(tmp_path)
+
+
+def test_options_of_a_study_need_one(
+    result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [str(result / "mask.nii.gz"), str(result / "case"), "--out", str(tmp_path / "out")]
+    assert "--dicom" in refused([*options, "--t1ce", "5"], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_series_that_was_named_against_its_tags_is_found_again(study: Path) -> None:
+    write_headers(study, T1)
+    write_headers(study, T1, number=12)
+    write_headers(study, FLAIR)
+    space = SourceSpace(small_volume().grid, np.eye(4))
+    link = StudyLink(study, 1, {"t1": "2", "t1ce": "12", "flair": "4"})
+    sources = find_sources(link, {"t1ce": space, "flair": space})
+    assert {m: s.number for m, s in sources.items()} == {"t1ce": "12", "flair": "4"}
+
+
+def test_a_missing_port_and_existing_files_are_reported_before_a_case_is_prepared(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_headers(study, T1CE)
+    write_headers(study, FLAIR)
+    out = tmp_path / "out"
+    options = [str(study), "--dicom-out", str(out), "--port"]
+    for port, prepared, message in (("/dev/none", None, "no such port"), ("sim://", out, "exists")):
+        if prepared:
+            prepared.mkdir()
+            (prepared / "mask-on-flair.dcm").touch()
+        with pytest.raises(SystemExit) as ended:
+            stream.main([*options, port])
+        assert ended.value.code == 2
+        shown = capsys.readouterr().err
+        assert message in shown and "converting" not in shown
+
+
+def test_every_mask_says_what_it_is_not(result: Path) -> None:
+    for name in ("mask.nii.gz", "mask-on-t1ce.nii.gz", "case/case_t1ce.nii.gz"):
+        image = nib.load(result / name)
+        assert isinstance(image, nib.Nifti1Image)
+        assert b"not a medical device" in bytes(image.header["descrip"]), name
+
+
+def test_one_image_for_two_sequences_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, copy = (save(tmp_path / f"{n}.nii.gz", small_volume()) for n in "ab")
+    with pytest.raises(SystemExit) as ended:
+        prepare.main(["--t1ce", one, "--flair", copy, "--out", str(tmp_path / "Case")])
+    assert ended.value.code == 2
+    assert "are the same image" in capsys.readouterr().err
 
 
 def save(path: Path, volume: Volume) -> str:
@@ -337,6 +481,40 @@ def test_the_one_command_takes_what_the_tags_do_not_decide(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("forms", "shift", "warning"),
+    [((0, 0), 0, "states no orientation"), ((1, 1), 30, "differ by 30.0 mm"), ((1, 2), 0, "")],
+)
+def test_a_file_that_leaves_its_place_open_is_reported(
+    forms: tuple[int, int], shift: float, warning: str, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    volume = small_volume()
+    image = nib.Nifti1Image(volume.voxels, volume.grid.affine)
+    moved = volume.grid.affine.copy()
+    moved[0, 3] += shift
+    image.set_qform(volume.grid.affine, forms[0])
+    image.set_sform(moved, forms[1])
+    nib.save(image, tmp_path / "t1ce.nii")
+    grid = read_volume(tmp_path / "t1ce.nii").grid
+    assert warning in caplog.text and bool(warning) == bool(caplog.records)
+    if forms[1]:
+        np.testing.assert_allclose(grid.affine, moved)
+
+
+def test_a_header_that_claims_half_a_kilometre_is_refused(tmp_path: Path) -> None:
+    volume = small_volume()
+    wide = volume.grid.affine @ np.diag([100.0, 1, 1, 1])
+    save(tmp_path / "t1ce.nii", Volume(volume.voxels, Grid(volume.grid.shape, wide)))
+    with pytest.raises(GliosliceError, match="20,000 mm along one side"):
+        read_volume(tmp_path / "t1ce.nii")
+
+
+def test_a_folder_is_no_volume(tmp_path: Path) -> None:
+    with pytest.raises(GliosliceError, match="Is a directory"):
+        read_volume(tmp_path)
+
+
 def test_a_perfusion_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0).uniform(1, 900, (40, 40, 20, 5)).astype(np.float32)
     nib.save(nib.Nifti1Image(noise, np.diag([-5, -5, 5, 1.0])), tmp_path / "perfusion.nii")
@@ -418,7 +596,6 @@ def test_regions_stay_nested_in_thick_slices(head: Head) -> None:
 
 def test_errors_are_measured_as_they_are_made() -> None:
     """The benchmark's error of a registration that is 3 degrees off is 3 degrees."""
-    from benchmarks.scanner_studies import rigid
     from scanner.pipeline import Prepared, SourceSpace
 
     rng = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.scanner_studies import Acquisition, limb, random_pose, rigid
+from benchmarks.acquisition import Acquisition, limb, random_pose, rigid
 from scanner.quality_control import Quality, edge_agreement, judge
 from scanner.registration import Registration, make_target, register, within
 from scanner.volumes import (

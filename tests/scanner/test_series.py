@@ -1,11 +1,17 @@
 """Which series of a folder is which, and what is passed over by name."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from glioslice.errors import GliosliceError
 from scanner.series import (
@@ -17,6 +23,7 @@ from scanner.series import (
     series_grid,
 )
 from scanner.volumes import Grid
+from tests.conftest import ROOT
 from tests.scanner.simulated_scanner import (
     FLAIR,
     PRIVATE_TEXTS,
@@ -171,6 +178,116 @@ def test_a_truncated_instance_is_refused(study: Path) -> None:
     with pytest.raises(GliosliceError, match="cut short") as caught:
         read_instances(series, "t2")
     assert str(paths[4]) in str(caught.value)
+
+
+def write_tag(paths: list[Path], keyword: str, value: bytes | None) -> None:
+    """Put bytes that pydicom would not write into instances; None deletes the tag."""
+    tag = Tag(keyword)
+    for path in paths:
+        instance = read(path)
+        if value is None:
+            del instance[tag]
+        else:
+            raw = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
+            instance._dict[tag] = raw
+        instance.save_as(path)
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("ImagePositionPatient", None),
+        ("ImagePositionPatient", b""),
+        ("ImagePositionPatient", b"nan\\0\\0 "),
+        ("ImagePositionPatient", b"1\\2 "),
+        ("ImageOrientationPatient", b"1\\0\\0\\0\\x\\0 "),
+        ("ImageOrientationPatient", b""),
+        ("PixelSpacing", None),
+        ("PixelSpacing", b"0\\0 "),
+        ("Rows", b"\x20"),  # half a number
+        ("Rows", None),
+    ],
+)
+def test_a_series_that_its_tags_do_not_place_is_passed_over_and_cannot_be_named(
+    keyword: str, value: bytes | None, count: int, study: Path
+) -> None:
+    write_tag(write_headers(study, T2)[-count:], keyword, value)
+    [series] = find_series(study)
+    assert series.role is None
+    assert "is unusable" in series.reason or "slices of 2 sizes" in series.reason
+    with pytest.raises(GliosliceError, match=r"T2, series 3|instance of T2"):
+        convert_series(series, "T2")
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("PixelSpacing", b"2\\2 "), ("Rows", b"\x20\x00")])
+def test_slices_of_two_sizes_are_no_series(keyword: str, value: bytes, study: Path) -> None:
+    write_tag(write_headers(study, T2)[4:5], keyword, value)
+    [series] = find_series(study)
+    assert (series.role, series.reason) == (None, "slices of 2 sizes")
+
+
+def test_a_damaged_tag_counts_as_missing(study: Path) -> None:
+    """Of a value representation that does not exist, pydicom reads nothing."""
+    paths = write_headers(study, T2, description="flair")
+    for path in paths:
+        content = path.read_bytes()
+        at = content.index(b"\x18\x00\x80\x00DS")  # the repetition time
+        path.write_bytes(content[: at + 4] + b"D\xff" + content[at + 6 :])
+    [series] = find_series(study)
+    assert (series.role, series.reason) == ("flair", "by its description")
+
+
+def test_what_a_terminal_would_obey_is_not_printed(study: Path) -> None:
+    paths = write_headers(study, T2)
+    write_tag(paths, "SeriesDescription", b"t2 \x1b[2J\x07tra")
+    [series] = find_series(study)
+    assert series.text == "t2 [2Jtra"
+
+
+def test_what_pydicom_warns_of_is_not_shown(study: Path) -> None:
+    """Its warnings hold values of the study."""
+    paths = write_headers(study, T2)
+    write_tag(paths, "SpecificCharacterSet", b"NONSENSE")
+    write_tag(paths, "PatientName", b"\xff\xfe\x1b$B^Secret")
+    code = "import sys; from pathlib import Path; from scanner.series import find_series\n"
+    code += "print([s.role for s in find_series(Path(sys.argv[1]))])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, study], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("['t2']\n", "")
+
+
+@pytest.mark.parametrize("index", [4, 10])
+def test_a_damaged_instance_is_named(index: int, study: Path) -> None:
+    """The middle one is read for its pixels, the others for their headers alone."""
+    paths = write_headers(study, T2)
+    for path in paths:
+        instance = read(path)
+        instance.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        instance.save_as(path)
+    content = paths[index].read_bytes()
+    paths[index].write_bytes(content[:-900] + bytes(900))
+    with pytest.raises(GliosliceError, match=r"is damaged|cut short") as caught:
+        read_instances(find_series(study)[0], "T2")
+    assert str(paths[index]) in str(caught.value)
+
+
+def test_a_truncated_middle_instance_is_refused(study: Path) -> None:
+    paths = write_headers(study, T2)
+    paths[10].write_bytes(paths[10].read_bytes()[:-200])
+    with pytest.raises(GliosliceError, match="cut short") as caught:
+        read_instances(find_series(study)[0], "T2")
+    assert str(paths[10]) in str(caught.value)
+
+
+def test_a_transfer_syntax_that_dcm2niix_cannot_read_is_named(study: Path) -> None:
+    for path in write_headers(study, T2):
+        instance = read(path)
+        instance.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        instance.save_as(path)
+    with pytest.raises(GliosliceError, match=r"T2, series 3: .*Deflated.*uncompressed"):
+        convert_series(find_series(study)[0], "T2")
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
