@@ -495,7 +495,7 @@ def test_an_interrupted_batch_continues(
         if line.startswith("segmenting Ben: "):
             break
     process.send_signal(number)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert re.search(r"^interrupted; \d+ of 14 masks are kept in .*Ben-mask\.partial", errors, re.M)
     assert "Traceback" not in errors

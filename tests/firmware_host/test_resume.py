@@ -121,7 +121,7 @@ class Relay:
 
     def close(self) -> None:
         self.board.terminate()
-        self.board.wait(10.0)
+        self.board.wait(60.0)
         self.server.close()
         self.line.close()
 
