@@ -121,7 +121,7 @@ def test_nano_is_refused_with_the_reason(flags: str, why: str, tmp_path: Path) -
     tables = bench.make_tables(tmp_path / "tables", shipped_folder("nano"))
     command = ["make", "-s", f"BOARD={MAIN}", f"OUT={tmp_path}", f"TABLES={tables}"]
     done = subprocess.run(
-        [*command, f"EXTRA={flags}"], cwd=FIRMWARE, capture_output=True, text=True, timeout=60
+        [*command, f"EXTRA={flags}"], cwd=FIRMWARE, capture_output=True, text=True, timeout=600
     )
     assert done.returncode != 0 and why in done.stderr
 

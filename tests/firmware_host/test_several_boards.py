@@ -380,7 +380,7 @@ def test_a_held_ctrl_c_keeps_what_arrived_and_the_pool_continues(
     few: Path, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    options = ["--port", "sim://?baud=57600", "--boards", "2", "--output", str(out)]
+    options = ["--port", "sim://?baud=19200", "--boards", "2", "--output", str(out)]
     process = subprocess.Popen(
         [*STREAM, str(few), *options],
         stderr=subprocess.PIPE, text=True, preexec_fn=restore_signals,
