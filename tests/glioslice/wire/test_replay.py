@@ -67,7 +67,7 @@ class Session:
 
 def receive_all(host: Connection, count: int) -> list[Message]:
     """So many messages, and those that come in the moment after them."""
-    received = []
+    received: list[Message] = []
     while (message := host.receive(60.0 if len(received) < count else 0.3)) is not None:
         received.append(parse(message))
     return received
