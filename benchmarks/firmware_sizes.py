@@ -237,8 +237,8 @@ def used_stack(elf: Path, monitor: Path) -> int:
     return int(4 * (len(words) - used[0]))
 
 
-def command_monitor(monitor: Path, command: str) -> None:
-    """Let QEMU execute a command of its monitor."""
+def command_monitor(monitor: Path, command: str) -> str:
+    """Let QEMU execute a command of its monitor; return what the monitor printed."""
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(30.0)
         line.connect(str(monitor))
@@ -247,6 +247,7 @@ def command_monitor(monitor: Path, command: str) -> None:
             received = b""
             while not received.endswith(PROMPT):
                 received += line.recv(4096)
+    return received.decode(errors="replace")
 
 
 def run_program(*command: str) -> str:

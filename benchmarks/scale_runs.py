@@ -43,6 +43,7 @@ and whole ones."""
 KILLED_BOARDS = 4
 PARTS = 4
 WORKERS = 3
+START_SECONDS = 120
 SEED = 24
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -428,14 +429,14 @@ def completed(
     return done
 
 
-def _written_address(file: Path, seconds: float = 60) -> str:
+def _written_address(file: Path) -> str:
     """Return the address in a scheduler's file, once all of it is written."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + START_SECONDS
     while True:
         with suppress(GliosliceError):
             return str(read_json(file)["address"])
         if time.monotonic() > deadline:
-            raise GliosliceError(f"the Dask scheduler did not start within {seconds:.0f} s")
+            raise GliosliceError(f"the Dask scheduler did not start within {START_SECONDS} s")
         time.sleep(0.1)
 
 
@@ -443,8 +444,10 @@ def _written_address(file: Path, seconds: float = 60) -> str:
 def scheduler(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """Yield the address of a Dask scheduler and the processes: the scheduler, then its workers.
 
-    A worker has one thread. Their files are in `folder`.
+    A worker has one thread. Their files are in `folder`. All of them have connected.
     """
+    from distributed import Client
+
     file = folder / "scheduler.json"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -462,4 +465,7 @@ def scheduler(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess
         processes = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
         options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
         processes += [start("worker", *options) for _ in range(workers)]
-        yield _written_address(file), processes
+        address = _written_address(file)
+        with Client(address, timeout=START_SECONDS) as client:  # a busy machine starts them slowly
+            client.wait_for_workers(workers, timeout=START_SECONDS)
+        yield address, processes

@@ -116,9 +116,10 @@ def _names(folder: Path) -> list[str]:
     """Return what is in a folder, which other processes may be replacing; nothing if it is gone."""
     with suppress(FileNotFoundError):
         while True:
-            listed = folder.stat().st_ino
+            before = folder.stat()
             names = [path.name for path in folder.iterdir()]
-            if folder.stat().st_ino == listed:  # else it was listed while it was deleted
+            after = folder.stat()  # a folder that was deleted may leave its inode to the next
+            if (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns):
                 return names
     return []
 

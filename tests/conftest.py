@@ -3,12 +3,14 @@
 import gc
 import os
 import re
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from glioslice import cli
@@ -25,6 +27,10 @@ PATIENTS = {"a": ("high", 1), "b": ("low", 2), "c": ("unknown", 3), "d": ("high"
 """Grade and fold of the patients of `folds_folder`."""
 
 Write = Callable[..., Path]
+
+# The same inputs in every run, and no clock: the machine may be busy.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 ALLOWED_SKIPS = {
     "no board: --device": "Only a person can connect a board.",
@@ -122,6 +128,17 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 def no_deployment(state_folder: None) -> None:
     """Forget what an earlier test deployed: the doctor's advice depends on it."""
     note_path().unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def usual_signals() -> None:
+    """Set the signals that end a program as Python does, whatever a shell or a test has set.
+
+    A shell's `&` lets a program ignore Ctrl-C; after an interrupt a command's own handlers stay.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,10 @@ class DistributedContext:
 def distributed_context() -> Iterator[DistributedContext]:
     """Yield the context of this process; join torchrun's process group if there is one.
 
-    Mixed precision is used where the device computes bfloat16 natively.
+    Mixed precision is used where the device computes bfloat16 natively. gloo's threads end with the
+    last reference to the group, such as that of a DistributedDataParallel, so none may be left
+    afterwards. A thread releases Python objects of an all-reduce after it, and if the interpreter
+    is ending by then, the process aborts.
     """
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if torch.cuda.is_available():
@@ -79,9 +84,15 @@ def distributed_context() -> Iterator[DistributedContext]:
         device = torch.device("cpu")
         mixed_precision = torch.cpu._is_avx512_bf16_supported()
     if world_size > 1:
+        # Defaults of its functions' parameters are the group that exists when it is imported, which
+        # DistributedDataParallel does.
+        import_module("torch.distributed.nn.functional")
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield DistributedContext(rank, world_size, device, mixed_precision)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # where a DistributedDataParallel may be
+        raise
     finally:
         if world_size > 1:
             distributed.destroy_process_group()

@@ -389,10 +389,12 @@ class Connection:
     def _check(self, waiting: bool = False) -> None:
         """Raise LinkError or LineLost unless the session is open.
 
-        `waiting` checks also that the peer is not silent.
+        A peer that has closed the session may have closed the port by now, too: it is PeerClosed
+        however soon that is seen. `waiting` checks also that the peer is not silent.
         """
         if self._link.state is not State.OPEN or self._pump.failure or self._pump.ending:
-            self._check_port()
+            if self._link.state is not State.CLOSED or self._pump.ending:
+                self._check_port()
             raise self._not_open()
         if not waiting:
             return

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from benchmarks import board_baseline, mobilenet_baseline
 from device.deployment.remote_board import Remote
 from glioslice.model_card import shipped_folder
-from tests.board.sshd import PROGRAM, make_server
+from tests.board.sshd import PROGRAM, make_server, wait_until_listening
 from tests.conftest import ROOT
 
 NANO = shipped_folder("nano") / "nano-int8.tflite"
@@ -26,7 +25,7 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, li
         pytest.skip("no ssh server's program on this machine")
     server = make_server(tmp_path_factory.mktemp("ssh"))
     with subprocess.Popen(server.command) as process:
-        time.sleep(1.0)
+        wait_until_listening(server, process)
         yield f"ssh://127.0.0.1:{server.port}", list(server.options)
         process.terminate()
 

@@ -68,7 +68,7 @@ class Pi:
         self._process = subprocess.Popen(
             self.board.namespace_command("sh", "-c", script, alone=True)
         )
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300  # the services start first
         while True:
             try:
                 self.remote.run("true")

@@ -85,7 +85,7 @@ def stop(unit: str) -> None:
     if not pid:
         return
     os.kill(pid, signal.SIGTERM)
-    for _ in range(100):
+    for _ in range(600):
         if not pid_of(unit):
             return
         time.sleep(0.1)

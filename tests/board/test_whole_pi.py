@@ -110,7 +110,7 @@ def machine(installed: Pi) -> Iterator[VirtualMachine]:
         stdout=file, stderr=file,
     ) as process:  # fmt: skip
         try:
-            wait(lambda: "redirected to" in qemu_log.read_text(), 30)
+            wait(lambda: "(label" in qemu_log.read_text(), 120)  # the port is before it
             port = qemu_log.read_text().partition("redirected to ")[2].split()[0]
             yield VirtualMachine(port, console)
         finally:

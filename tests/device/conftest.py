@@ -46,6 +46,8 @@ from tests.conftest import save
 MODEL = "nano-int8.tflite"
 RUNNER = [sys.executable, "-m", "device", "--model", str(shipped_folder("nano") / MODEL)]
 ROTATED = np.array([[0, 0, 1.0, -7], [0, 1.004, 0, 30], [0.996, 0, 0, 5], [0, 0, 0, 1]])
+PATIENCE = 30.0
+"""Seconds; far more than anything takes, even on a busy machine, unless it waits in vain."""
 
 
 class Host:
@@ -67,7 +69,7 @@ class Host:
         self.connection.close()
 
     def connect(self) -> BoardHello:
-        self.connection.open(5.0)
+        self.connection.open(PATIENCE)
         hello = self.receive()
         assert isinstance(hello, BoardHello)
         return hello
@@ -80,7 +82,7 @@ class Host:
 
     def receive(self) -> Message:
         if not self._received:
-            message = receive(self.connection, 5.0)
+            message = receive(self.connection, PATIENCE)
             assert message is not None, "no message from the board"
             if isinstance(message, BoardHello):
                 self.hello = message
@@ -143,7 +145,7 @@ class LogOfThread(logging.Handler):
 class BoardThread:
     """A board that serves in a thread; `log` holds its messages, `port` is the host's end."""
 
-    def __init__(self, board: Board, silence: float = 5.0) -> None:
+    def __init__(self, board: Board, silence: float = PATIENCE) -> None:
         self.port, far = pair()
         self.log: list[str] = []
         self.lost: LineLost | None = None
@@ -169,7 +171,7 @@ class BoardThread:
 
     def logged(self, text: str) -> str:
         """The first message of the log that contains `text`, as soon as it is there."""
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             for line in list(self.log):
                 if text in line:
@@ -177,8 +179,8 @@ class BoardThread:
             time.sleep(0.01)
         raise AssertionError(f"'{text}' is not in {self.log}")
 
-    def ended(self, seconds: float = 5.0) -> bool:
-        self.thread.join(seconds)
+    def ended(self) -> bool:
+        self.thread.join(PATIENCE)
         return not self.thread.is_alive()
 
 
@@ -270,7 +272,7 @@ def start(engine: Engine) -> Iterator[StartBoard]:
     """Start a board, by default with the nano model; it stops at the end of the test."""
     boards: list[BoardThread] = []
 
-    def begin(board: Board | None = None, silence: float = 5.0) -> BoardThread:
+    def begin(board: Board | None = None, silence: float = PATIENCE) -> BoardThread:
         nano = board or make_board(engine, shipped_folder("nano") / MODEL)
         boards.append(BoardThread(nano, silence))
         return boards[-1]

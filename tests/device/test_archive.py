@@ -380,7 +380,7 @@ def test_ctrl_c_reaches_the_workers_of_this_machine_too(
         assert process.stdout is not None and process.stderr is not None
         next(line for line in process.stdout if ": complete" in line)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        printed, errors = process.communicate(timeout=60)
+        printed, errors = process.communicate(timeout=300)
     assert process.returncode == 130 and beside_warnings(errors) == ["interrupted"]
     assert "(40 of 40)" not in printed and not list(tmp_path.glob(".*"))
     segment(cases, "--out", tmp_path, "--part", "1/1")

@@ -32,7 +32,7 @@ from glioslice.wire.messages import (
 )
 from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
-from tests.device.conftest import MODEL, BoardThread, Host, StartBoard, decoded, digest
+from tests.device.conftest import MODEL, PATIENCE, BoardThread, Host, StartBoard, decoded, digest
 
 SERVE = HostHello(Mode.SERVE, 2, 3)
 KEY = 77
@@ -58,7 +58,7 @@ class ScriptedEngine:
         monkeypatch.setattr(self.engine, "logits", self.invoke)
 
     def invoke(self, _prepared: NDArray[Any]) -> NDArray[np.int8]:
-        assert self.gate.wait(5.0)
+        assert self.gate.wait(PATIENCE)
         self.done += 1
         if self.done - 1 in self._broken:
             raise RuntimeError("a slice that fails")
@@ -129,13 +129,6 @@ def played(
         return board, scripted, host
 
     return begin
-
-
-def wait_for(scripted: ScriptedEngine, slices: int) -> None:
-    deadline = time.monotonic() + 5.0
-    while scripted.done < slices and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -12,11 +12,9 @@ from device.board import make_board
 from device.engine import Engine
 from glioslice.model_card import shipped_folder
 from glioslice.wire.messages import Empty, End, HostHello, Mask, Mode, Slice, Start
-from tests.device.conftest import MODEL, BoardThread, Host, Slab
+from tests.device.conftest import MODEL, PATIENCE, BoardThread, Host, Slab
 
 SLICES = 8
-PATIENCE = 5.0
-"""Seconds; far more than both need, unless they wait for the network."""
 
 
 class ReceivedMasks(threading.Thread):

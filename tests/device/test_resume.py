@@ -1,6 +1,5 @@
 """Resuming a run after the host or the board restarted."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from device.board import load_played_case, make_board
 from device.engine import Engine
 from glioslice.model_card import shipped_folder
 from glioslice.wire.messages import Error, ErrorCode, HostHello, Mask, Mode, Start
-from tests.device.conftest import MODEL, BoardThread, Host, Slab, StartBoard, digest, play
+from tests.device.conftest import MODEL, PATIENCE, BoardThread, Host, Slab, StartBoard, digest, play
 
 SERVE = HostHello(Mode.SERVE, 2, 3)
 KEY = 0x1234567890ABCDEF
@@ -45,7 +44,7 @@ def begin_and_kill(board: BoardThread, patient: Slab, received: int, key: int = 
     host.send(SERVE, Start(len(slices), key=key), *slices[: received + 2])
     for index in range(received):
         assert isinstance(mask := host.receive(), Mask) and mask.index == index
-    host.connection.flush(5.0)
+    host.connection.flush(PATIENCE)
     host.kill()
 
 
@@ -96,7 +95,7 @@ def test_an_ended_run_is_remembered_until_the_host_closes_the_session(
         host.send(SERVE, Start(len(slices), key=KEY), *slices[hello.answered :])
         masks, _, _ = host.receive_run()
         assert len(masks) == len(slices) == counting.slices
-        host.connection.flush(5.0)
+        host.connection.flush(PATIENCE)
         if closes:
             host.connection.close()
         else:
@@ -174,4 +173,3 @@ def test_a_played_case_is_resumed_for_a_returning_host(
     assert end.digest == digest(masks, again.hello.window)
     np.testing.assert_array_equal(patient.volume(masks), patient.labels)
     assert counting.slices == len(masks)
-    time.sleep(0.1)

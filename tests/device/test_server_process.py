@@ -21,7 +21,7 @@ from glioslice.wire.ports import LineLost, open_port
 from glioslice.wire.simulator import port as sim
 from glioslice.wire.simulator.port import SimPort
 from tests.conftest import ROOT
-from tests.device.conftest import MODEL, RUNNER, Host, SharedPort, Slab, play, serve
+from tests.device.conftest import MODEL, PATIENCE, RUNNER, Host, SharedPort, Slab, play, serve
 
 pytestmark = pytest.mark.slow  # every test starts a process
 
@@ -43,12 +43,18 @@ def start_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartServer]:
         yield open_link
 
 
+def cpu_seconds(process: int) -> float:
+    """Return what a process has used of the processor: a busy machine does not change it."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_server_is_ready_soon_and_stops_at_once(number: signal.Signals) -> None:
     near, far = pty.openpty()
     tty.setraw(far)
     name = os.ttyname(far)
-    started = time.monotonic()
     with subprocess.Popen(
         [*RUNNER, "--port", name], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -56,11 +62,11 @@ def test_the_server_is_ready_soon_and_stops_at_once(number: signal.Signals) -> N
         assert process.stdout is not None and process.stderr is not None
         digits = sha256(shipped_folder("nano") / MODEL)[:12]
         assert process.stdout.readline() == f"READY nano {digits} on {name}\n"
-        ready = time.monotonic() - started
+        ready = cpu_seconds(process.pid)
         process.send_signal(number)
-        assert process.wait(5.0) == 0
+        assert process.wait(PATIENCE) == 0
         assert "error" not in process.stderr.read()
-    assert ready < 10.0, "three seconds on an idle machine"
+    assert ready < 6.0, "processor's seconds; two are usual"
     os.close(near)
     os.close(far)
 
@@ -78,9 +84,9 @@ def test_a_run_over_a_link_and_sigterm_within_the_next(
     error, end = host.receive(), host.receive()
     assert isinstance(error, Error) and error.code is ErrorCode.STOPPED
     assert isinstance(end, End) and end.masks == 2
-    assert line._process.wait(5.0) == 0
+    assert line._process.wait(PATIENCE) == 0
     with pytest.raises(LineLost, match="exit code 0"):
-        line.read(5.0) or line.read(5.0)
+        line.read(PATIENCE) or line.read(PATIENCE)
 
 
 @pytest.mark.parametrize("options", [(), ("--input",)])
@@ -111,18 +117,20 @@ def test_a_hang_up_ends_the_process(
         host.send(HostHello(Mode.SERVE, 2, 3), Start(len(slices)), *slices[:2])
         assert isinstance(host.receive(), Mask)
     monkeypatch.setattr(sim, "GRACE", 0.01)
+    monkeypatch.setattr(sim, "TERM", PATIENCE)  # it is not killed, however busy the machine is
     monkeypatch.setattr(line._process, "terminate", lambda: None)  # no request, the link drops
     started = time.monotonic()
     line.close()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < PATIENCE / 2
     assert line._process.returncode == 2
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("error: /dev/")
 
 
 def test_a_closed_link_ends_the_server_without_an_error(
-    start_server: StartServer, patient: Slab, capfd: pytest.CaptureFixture[str]
+    start_server: StartServer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sim, "GRACE", PATIENCE)  # the link is not cut before it has ended
     line = start_server()
     host = Host(SharedPort(line))
     host.connect()

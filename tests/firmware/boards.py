@@ -62,13 +62,13 @@ def connect(board: str, elf: Path, line: str = "sim://", *more: str) -> Connecti
 
 
 def next_message(connection: Connection) -> Message:
-    message = receive(connection, 60.0)
+    message = receive(connection, 120.0)
     assert message is not None
     return message
 
 
 def open_session(connection: Connection, images: int, masks: int) -> BoardHello:
-    connection.open(20.0)
+    connection.open(120.0)
     hello = next_message(connection)
     assert isinstance(hello, BoardHello)
     send(connection, HostHello(Mode.SERVE, images, masks))

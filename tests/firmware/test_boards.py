@@ -67,11 +67,11 @@ def test_echo_returns_messages_of_every_length(board: str, line: str, tmp_path: 
     chance = random.Random(1)
     messages = [chance.randbytes(size) for size in (1, 127, 128, 3000, 17)]
     with connect(board, build(tmp_path, board, "echo"), line) as connection:
-        connection.open(20.0)
+        connection.open(120.0)
         for message in messages:
             connection.send(message)
         for message in messages:
-            assert connection.receive(60.0) == message
+            assert connection.receive(120.0) == message
 
 
 def slices(count: int) -> NDArray[np.int8]:

@@ -46,7 +46,7 @@ def list_processes() -> list[str]:
     return listed.stdout.splitlines()
 
 
-def left_behind(tag: Path, timeout: float = 10.0) -> list[str]:
+def left_behind(tag: Path, timeout: float = 60.0) -> list[str]:
     """Return the processes that still have `tag` in their command line after `timeout`."""
     deadline = time.monotonic() + timeout
     while True:

@@ -11,6 +11,7 @@ import pytest
 from firmware_host import run as run_module
 from firmware_host import stream
 from glioslice.errors import GliosliceError
+from glioslice.wire import connection as connection_module
 from glioslice.wire.connection import Connection
 from glioslice.wire.transport import MemoryPort, pair
 from tests.conftest import BRATS_2023, Write
@@ -19,8 +20,8 @@ from tests.firmware_host.scripted import SHA256, ScriptedBoard
 NAMES = ("Ada", "Ben", "Cleo")
 """The cases of `folder`."""
 
-SILENCE = 1.6
-"""Seconds; a live peer sends something every second."""
+SILENCE = 3.0
+"""Seconds until a board that has fallen silent is given up; a live one sends every second."""
 
 Script = Callable[[ScriptedBoard], None]
 
@@ -63,7 +64,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     def run(behaviour: str, script: Script, *options: object, allow: bool = True) -> Ended:
         near, far = pair()
         host_port, board_port = Mutable(near), Mutable(far)
-        connection = Connection(board_port, active=False, silence=SILENCE)
+        silence = SILENCE if behaviour == "silent" else connection_module.SILENCE
+        connection = Connection(board_port, active=False, silence=silence)
         board = ScriptedBoard(connection, behaviour, board_port.mute)
         troubles: list[BaseException] = []
 
@@ -83,21 +85,21 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         threads.append(thread)
         thread.start()
         monkeypatch.setattr(run_module, "open_port", lambda *_, **__: host_port)
-        monkeypatch.setattr(run_module, "Connection", partial(Connection, silence=SILENCE))
+        monkeypatch.setattr(run_module, "Connection", partial(Connection, silence=silence))
         allowed = ("--allow-model", SHA256.upper()) if allow else ()
         code = 0
         try:
             stream.main([str(w) for w in ("--port", "memory", *allowed, *options)])
         except SystemExit as end:
             code = int(end.code or 0)
-        thread.join(15.0)
+        thread.join(60.0)
         assert not thread.is_alive()
         assert not troubles
         return Ended(code, board, bytes(host_port.written))
 
     yield run
     for thread in threads:
-        thread.join(15.0)
+        thread.join(60.0)
 
 
 @pytest.fixture

@@ -82,15 +82,15 @@ class ScriptedBoard:
         self.sent = self.failed = 0
 
     def receive(self) -> Message:
-        message = receive(self.connection, 20.0)
+        message = receive(self.connection, 60.0)
         assert message is not None
         self.received.append(message)
         return message
 
     def open(self, hello: BoardHello = HELLO) -> HostHello:
-        self.connection.open(20.0)
+        self.connection.open(60.0)
         if self.behaviour == "mute":
-            time.sleep(3.0)
+            self.connection.receive(120.0)  # until the host closes the session
         if self.behaviour == "version":
             data = bytearray(hello.to_bytes())
             data[1] = VERSION + 1

@@ -50,10 +50,10 @@ def test_an_interrupted_run_keeps_what_arrived(
     number: signal.Signals, write_case: Write, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = start("slow", write_case(), out)
+    process = start(f"gate:{tmp_path / 'never'}", write_case(), out)
     wait_for(process, ": 3 of 14")
     process.send_signal(number)
-    _, printed = process.communicate(timeout=30)
+    _, printed = process.communicate(timeout=120)
     assert process.returncode == 130, printed
     match = re.search(
         r"^interrupted; (\d+) of 14 masks are kept in .*m\.partial\.nii\.gz$", printed, re.M
@@ -72,7 +72,7 @@ def test_an_interrupted_run_keeps_what_arrived(
 @pytest.mark.slow
 def test_a_board_that_dies_in_the_middle(write_case: Write, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    _, printed = (process := start("exit", write_case(), out)).communicate(timeout=30)
+    _, printed = (process := start("exit", write_case(), out)).communicate(timeout=120)
     assert process.returncode == 2
     last = printed.splitlines()[-1]
     assert "the process at the far end has ended (exit code 7)" in last
@@ -147,7 +147,7 @@ class Slow:
     def find_spec(self, name, *rest):
         if name == "firmware_host.run":
             print("loading", flush=True)
-            time.sleep(20)
+            time.sleep(300)
 sys.meta_path.insert(0, Slow())
 stream.main(["--port", "sim://"])
 """
@@ -161,7 +161,7 @@ def test_ctrl_c_while_modules_load_ends_with_one_line() -> None:
     assert process.stdout
     assert process.stdout.readline() == "loading\n"
     process.send_signal(signal.SIGTERM)
-    printed = process.communicate(timeout=20)[1]
+    printed = process.communicate(timeout=120)[1]
     assert (process.returncode, printed) == (130, "interrupted\n")
 
 

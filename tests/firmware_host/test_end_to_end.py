@@ -149,7 +149,7 @@ def test_a_real_patient_as_lossy_slices(real_cases: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_the_device_is_found_healthy() -> None:
-    done = stream("--doctor", "--port", "sim://", seconds=60)
+    done = stream("--doctor", "--port", "sim://")
     assert done.returncode == 0
     assert "healthy: sim://: a board replies" in done.stdout
     assert "(known here)" in done.stdout
@@ -175,8 +175,22 @@ class Fall:
     files: list[str]
 
 
+def wait_for_moment(draw: random.Random, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a random moment: while the programs start, or within or after the run.
+
+    The log tells how far the run is, however fast the machine is.
+    """
+    if draw.random() < 0.3:
+        time.sleep(draw.uniform(0.0, 1.5))
+        return
+    wanted = draw.choice([" of 14", ": 6 of 14", ": 12 of 14", "mask: "])
+    while wanted not in log.read_text() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(draw.uniform(0.0, 0.2))
+
+
 def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
-    """Start a run and kill one of its ends after a while."""
+    """Start a run and kill one of its ends at a random moment."""
     shutil.rmtree(out, ignore_errors=True)
     options = ["--port", "sim://?baud=115200", "--input", case, "--model", folder / MODEL]
     options += ["--output", out / "m.nii.gz", "--report", out / "r.json"]
@@ -189,14 +203,14 @@ def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
             stderr=log,
             preexec_fn=restore_signals,
         )
-    time.sleep(draw.uniform(0.0, 3.0))
+    wait_for_moment(draw, process, folder / "log")
     number = draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
     victim = draw.choice(("host", "board"))
     pid = process.pid if victim == "host" else board_of(folder)
     if pid is not None and process.poll() is None:
         with suppress(ProcessLookupError):  # it has just ended by itself
             os.kill(pid, number)
-    code = process.wait(timeout=40)
+    code = process.wait(timeout=300)
     assert left_behind(folder) == []
     files = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     return Fall(victim, number, code, (folder / "log").read_text().splitlines(), files)
@@ -230,7 +244,7 @@ def check_fall(fall: Fall, out: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killing_either_end_at_any_moment(write_case: Write, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

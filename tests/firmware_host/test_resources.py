@@ -57,7 +57,7 @@ def test_files_that_do_not_fit(behaviour: str, write_case: Write, tmp_path: Path
     options += ["--output", out / "m.nii.gz", "--report", out / "r.json"]
     done = subprocess.run(
         [sys.executable, "-c", STREAM_TO_SCRIPTED_BOARD, behaviour, str(out), *map(str, options)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, preexec_fn=small_disk, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, preexec_fn=small_disk, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
@@ -116,7 +116,7 @@ def peak_while_looked_at(tmp_path: Path, *options: object) -> list[str]:
         if "stays open until Ctrl-C" in line:
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0, printed
     peak = 1024 * int((tmp_path / "peak").read_text().split()[1])
     print(f"{peak / 1e6:.0f} MB")

@@ -101,17 +101,17 @@ class Relay:
                 self.host = None
 
     def _down(self) -> None:
-        while data := self._received(self.line):
+        while data := self._received(self.line, 256):
             self.crossed += data
-            time.sleep(len(data) / 20_000)  # slow enough to be killed within a run
+            time.sleep(len(data) / 5000)  # slow enough to be killed within a run
             host = self.host
             if host is not None:
                 with suppress(OSError):
                     host.sendall(data)
 
-    def _received(self, end: socket.socket) -> bytes:
+    def _received(self, end: socket.socket, most: int = 4096) -> bytes:
         try:
-            return end.recv(4096)
+            return end.recv(most)
         except OSError:
             return b""
 
@@ -121,7 +121,7 @@ class Relay:
 
     def close(self) -> None:
         self.board.terminate()
-        self.board.wait(10.0)
+        self.board.wait(60.0)
         self.server.close()
         self.line.close()
 

@@ -111,10 +111,10 @@ def page(place: Path, write_case: Write, tmp_path: Path) -> Iterator[str]:
     assert "the page stays open until Ctrl-C" in process.stderr.readline()
     yield found[1]
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_run_and_its_page(page: str) -> None:
     for name, expected in (("", b"<title>"), ("niivue.js", b"niivue"), ("volume/flair", b"")):
-        with urllib.request.urlopen(page + name, timeout=20) as response:
+        with urllib.request.urlopen(page + name, timeout=60) as response:
             assert response.status == 200 and expected in response.read()

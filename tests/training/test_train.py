@@ -358,30 +358,89 @@ def test_a_model_that_was_trained_on_a_held_out_patient_is_refused(
     assert training["rate"] == FINE_TUNING_RATE
 
 
-def command(*options: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+TRAIN = Path("training/train.py")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def command(
+    *options: object, launcher: tuple[str, ...] = (), script: Path = TRAIN
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *launcher, "training/train.py", *map(str, options)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, *launcher, str(script), *map(str, options)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
 
 
 SHORT = ("--size", "nano", "--epochs", 2, "--steps", 2, "--batch", 2)
 
+# A thread of gloo that outlives its group may abort the process while the interpreter ends.
+LIST_THREADS = """
+def end() -> None:
+    threads = Path("/proc/self/task").glob("*/comm")
+    left = [name for name in (path.read_text().strip() for path in threads) if "gloo" in name]
+    print(f"threads of gloo left: {left}", flush=True)
+"""
+
+TRAIN_THEN_LIST = f"""
+import sys
+from pathlib import Path
+from training import train
+{LIST_THREADS}
+train.main(sys.argv[1:])
+end()
+"""
+
+FAIL_THEN_LIST = f"""
+from pathlib import Path
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from training.trainer import distributed_context
+{LIST_THREADS}
+def fail() -> None:
+    parallel = DistributedDataParallel(torch.nn.Linear(2, 2))
+    parallel(torch.ones(2, 2)).sum().backward()
+    raise ValueError
+
+try:
+    with distributed_context():
+        fail()
+except ValueError:  # its traceback is still there
+    end()
+"""
+
 
 @pytest.mark.slow
 def test_two_processes_by_torchrun(data: Path, tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    script = tmp_path / "train_then_list.py"
+    script.write_text(TRAIN_THEN_LIST)
     weights = []
-    for name, used, count in (("two", launcher, 2), ("again", launcher, 2), ("one", (), 1)):
+    for name, path, used, count in (
+        ("two", TRAIN, TORCHRUN, 2),
+        ("again", script, TORCHRUN, 2),
+        ("one", TRAIN, (), 1),
+    ):
         out = tmp_path / name
         options = ("--data", data, "--out", out, *SHORT, "--cache", tmp_path / "cache")
-        done = command(*options, launcher=used)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("epoch 2 ") == 1
-        assert f"{count} x cpu" in done.stdout
+        done = command(*options, launcher=used, script=path)
+        printed = done.stdout + done.stderr
+        assert done.returncode == 0, printed
+        assert done.stdout.count("epoch 2 ") == 1, printed
+        assert f"{count} x cpu" in done.stdout, printed
+        if path == script:
+            assert done.stdout.count("threads of gloo left: []") == 2, printed
         weights.append((out / "nano.safetensors").read_bytes())
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]  # the second process contributes gradients
+
+
+@pytest.mark.slow
+def test_no_thread_of_the_process_group_outlives_an_error(tmp_path: Path) -> None:
+    script = tmp_path / "fail_then_list.py"
+    script.write_text(FAIL_THEN_LIST)
+    done = command(launcher=TORCHRUN, script=script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("threads of gloo left: []") == 2, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -1,13 +1,9 @@
-"""Programs for the far end of a simulated line, and hypothesis without a clock."""
+"""Programs for the far end of a simulated line."""
 
 import sys
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
-
-settings.register_profile("wire", deadline=None)  # the machine may be busy with training
-settings.load_profile("wire")
 
 ECHO = """
 import sys

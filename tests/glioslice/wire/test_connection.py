@@ -22,8 +22,8 @@ Both = tuple[Connection, Connection]
 def both() -> Iterator[Both]:
     near, far = pair()
     with Connection(near, active=True) as host, Connection(far, active=False) as board:
-        host.open(5.0)
-        board.open(5.0)
+        host.open(60.0)
+        board.open(60.0)
         yield host, board
 
 
@@ -33,7 +33,7 @@ def test_messages_cross_both_ways(both: Both) -> None:
 
     def echo() -> None:
         for _ in sent:
-            message = board.receive(5.0)
+            message = board.receive(60.0)
             assert message is not None
             board.send(message)
 
@@ -41,9 +41,9 @@ def test_messages_cross_both_ways(both: Both) -> None:
     thread.start()
     for message in sent:
         host.send(message)
-    assert [host.receive(5.0) for _ in sent] == sent
+    assert [host.receive(60.0) for _ in sent] == sent
     thread.join()
-    assert host.flush(5.0)
+    assert host.flush(60.0)
     assert host.receive(0.05) is None
     assert host.counts.bytes_received == board.counts.bytes_sent > sum(map(len, sent))
 
@@ -61,23 +61,23 @@ def test_a_sender_waits_for_a_reader_who_reads_nothing(both: Both) -> None:
     time.sleep(0.4)
     assert thread.is_alive()
     assert len(host._link.sender.unacknowledged) < SEND_LIMIT + 30_010
-    assert [board.receive(5.0) for _ in messages] == messages
-    thread.join(5.0)
+    assert [board.receive(60.0) for _ in messages] == messages
+    thread.join(60.0)
     assert not thread.is_alive()
 
 
 def test_a_deferred_message_is_sent_once_all_before_it_is_acknowledged(both: Both) -> None:
     host, board = both
     board.send_deferred(b"the line is idle")
-    assert host.receive(5.0) == b"the line is idle"
-    assert board.flush(5.0)
+    assert host.receive(60.0) == b"the line is idle"
+    assert board.flush(60.0)
     with host._lock:  # the host hangs: nothing is acknowledged
         board.send(b"first")
         board.send_deferred(b"second")
         time.sleep(0.2)
         assert board.withdraw() == b"second"
         board.send_deferred(b"second and third")
-    assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second and third"]
+    assert [host.receive(60.0) for _ in range(2)] == [b"first", b"second and third"]
     assert board.withdraw() is None
 
 
@@ -98,7 +98,7 @@ def test_a_deferred_message_is_sent_before(before: str, both: Both) -> None:
                 board.send_deferred(b"third")
                 assert board.withdraw() == b"third"
         assert board.withdraw() is None
-    assert [host.receive(5.0) for _ in range(2)] == [b"first", b"second"]
+    assert [host.receive(60.0) for _ in range(2)] == [b"first", b"second"]
 
 
 def test_no_reply() -> None:
@@ -107,9 +107,9 @@ def test_no_reply() -> None:
         started = time.monotonic()
         with pytest.raises(PeerSilent, match="no reply from the board at memory:host"):
             host.open(0.4)
-        assert 0.3 < time.monotonic() - started < 2.0
+        assert 0.3 < time.monotonic() - started < 30.0
         board = Connection(far, active=False)  # it comes late; calling again goes on waiting
-        host.open(5.0)
+        host.open(60.0)
         board.close()
 
 
@@ -128,26 +128,26 @@ def test_bytes_that_are_not_a_reply_are_named(reply: bytes | None, what: str) ->
 @pytest.mark.slow
 def test_a_silent_peer_is_an_error_in_time_and_may_come_back() -> None:
     near, far = pair()
-    host = Connection(near, active=True, silence=1.5)
+    host = Connection(near, active=True, silence=2.5)
     board = Connection(far, active=False)
-    host.open(5.0)
-    board.open(5.0)
-    assert host.receive(2.0) is None  # the keep-alive is enough
+    host.open(60.0)
+    board.open(60.0)
+    assert host.receive(3.5) is None  # the keep-alive is enough
     with board._lock:  # the board hangs
         with pytest.raises(PeerSilent, match="nothing received"):
-            host.receive(10.0)
+            host.receive(60.0)
         with pytest.raises(PeerSilent):
             host.send(b"x")
-            host.flush(10.0)
+            host.flush(60.0)
     board.send(b"back again")
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
         try:
-            assert host.receive(1.0) == b"back again"
+            assert host.receive(60.0) == b"back again"
             break
         except PeerSilent:
             time.sleep(0.05)
-    assert board.receive(5.0) == b"x"
+    assert board.receive(60.0) == b"x"
     host.close()
     board.close()
 
@@ -156,13 +156,16 @@ def test_what_arrived_before_the_end_is_received_before_the_error(both: Both) ->
     host, board = both
     board.send(b"one")
     board.send(b"two")
-    assert board.flush(5.0)
+    assert board.flush(60.0)
     board.close()
-    time.sleep(0.1)
-    assert host.receive(1.0) == b"one"
-    assert host.receive(1.0) == b"two"
-    with pytest.raises((PeerClosed, LineLost)):
-        host.receive(1.0)
+    while host._pump.failure is None:  # it has seen that the port is closed, too
+        time.sleep(0.01)
+    assert host.receive(60.0) == b"one"
+    assert host.receive(60.0) == b"two"
+    with pytest.raises(PeerClosed, match="closed the session"):
+        host.receive(60.0)
+    with pytest.raises(LineLost):
+        host.open(60.0)
 
 
 class Shared:
@@ -186,10 +189,10 @@ def test_hosts_come_and_go() -> None:
             with Connection(Shared(near), active=True) as host:
                 open_both(host, board)
                 host.send(b"run %d" % run)
-                assert board.receive(5.0) == b"run %d" % run
-                assert host.flush(5.0)
+                assert board.receive(60.0) == b"run %d" % run
+                assert host.flush(60.0)
             with pytest.raises(PeerClosed, match="closed the session"):
-                board.receive(5.0)
+                board.receive(60.0)
             with pytest.raises(PeerClosed):
                 board.send(b"x")
 
@@ -198,8 +201,8 @@ def test_a_peer_that_restarted_is_recognised() -> None:
     near, far = pair()
     with Connection(far, active=False) as board:
         first = Connection(Shared(near), active=True)
-        first.open(5.0)
-        board.open(5.0)
+        first.open(60.0)
+        board.open(60.0)
         first._pump.ending = True  # it dies without a CLOSE
         for thread in first._pump.threads:
             thread.join(0.1)
@@ -207,10 +210,10 @@ def test_a_peer_that_restarted_is_recognised() -> None:
             first._work.notify()
         with Connection(Shared(near), active=True) as second:
             with pytest.raises(PeerRestarted, match="has restarted"):
-                board.receive(5.0)
+                board.receive(60.0)
             open_both(second, board)
             second.send(b"hello")
-            assert board.receive(5.0) == b"hello"
+            assert board.receive(60.0) == b"hello"
 
 
 def test_counts_are_kept_over_sessions() -> None:
@@ -221,8 +224,8 @@ def test_counts_are_kept_over_sessions() -> None:
             with Connection(Shared(near), active=True) as host:
                 open_both(host, board)
                 host.send(bytes(1000))
-                board.receive(5.0)
-                assert host.flush(5.0)
+                board.receive(60.0)
+                assert host.flush(60.0)
             totals.append(board.counts.bytes_received)
         assert totals[1] > totals[0] + 1000
 
@@ -245,25 +248,25 @@ def test_another_version_is_refused() -> None:
     with Connection(near, active=True) as host:
         far.write(encode_frame(b"\x01\x09" + bytes(12)))
         with pytest.raises(LinkError, match="memory:host: the board uses version 9"):
-            host.open(5.0)
+            host.open(60.0)
 
 
 def test_a_lost_line_ends_every_call(both: Both) -> None:
     host, board = both
     board.port.close()
     with pytest.raises(LineLost):
-        host.receive(5.0)
+        host.receive(60.0)
     with pytest.raises(LineLost):
         host.send(b"x")
     with pytest.raises(LineLost):
-        host.open(5.0)
+        host.open(60.0)
 
 
 def test_no_thread_is_left_and_closing_twice_is_harmless() -> None:
     before = threading.active_count()
     near, far = pair()
     host, board = Connection(near, active=True), Connection(far, active=False)
-    host.open(5.0)
+    host.open(60.0)
     for connection in (host, board, host):
         connection.close()
     assert threading.active_count() == before
@@ -273,13 +276,13 @@ def test_no_thread_is_left_and_closing_twice_is_harmless() -> None:
 def test_sessions_and_silence_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "WARN_AFTER", 0.5)
+    monkeypatch.setattr(connection_module, "WARN_AFTER", 2.0)
     caplog.set_level(logging.INFO)
     near, far = pair()
     with Connection(near, active=True) as host, Connection(far, active=False) as board:
         open_both(host, board)
         with board._lock:  # the board hangs
-            host.receive(1.5)
+            host.receive(3.0)
     logged = [(record.levelname, record.message) for record in caplog.records]
     assert logged.count(("INFO", f"memory:host: session {host._link.session:08x} opened")) == 1
     warnings = [message for level, message in logged if level == "WARNING"]
@@ -288,8 +291,12 @@ def test_sessions_and_silence_are_logged(
 
 @pytest.mark.slow
 def test_waiting_costs_no_time(both: Both) -> None:
-    host, _ = both
+    host, board = both
+    clocks = [time.CLOCK_THREAD_CPUTIME_ID]
+    for thread in (*host._pump.threads, *board._pump.threads):
+        assert thread.ident
+        clocks.append(time.pthread_getcpuclockid(thread.ident))
     time.sleep(0.3)
-    started = time.process_time()
+    started = sum(map(time.clock_gettime, clocks))
     assert host.receive(2.0) is None
-    assert time.process_time() - started < 0.05
+    assert sum(map(time.clock_gettime, clocks)) - started < 0.05

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glioslice.wire import packets
-from glioslice.wire.framing import MAX_ENCODED, encode_frame
+from glioslice.wire.framing import MAX_ENCODED, FrameReader, encode_frame
 from glioslice.wire.link import MAX_MESSAGE, Link, LinkError, Settings, State
 from glioslice.wire.packets import Ack, Close, Data, Open, Packet
 from glioslice.wire.receiver import HOLD
 from glioslice.wire.simulator.line import LineQuality
 from glioslice.wire.simulator.virtual_link import VirtualLine
+from glioslice.wire.transport import RATES
 from tests.glioslice.wire.joined import LINES, Line, exchange, join
 
 
@@ -221,3 +222,23 @@ def test_no_frame_is_logged_by_default(caplog: pytest.LogCaptureFixture) -> None
     caplog.set_level(logging.INFO)
     exchange(join(Line()), [bytes(3000)], [], 5.0)
     assert not [record for record in caplog.records if record.name == "glioslice.wire.link"]
+
+
+@pytest.mark.parametrize("rates", [(), RATES])
+@pytest.mark.parametrize("active", [True, False])
+def test_an_open_crosses_links_that_alter_bytes(
+    active: bool, rates: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.randbelow", random.Random(1).randrange)
+    needed = {0x0A, 0xFF} if rates else {0x0A}  # a block of nine bytes, and that all rates do
+    for _ in range(1000):
+        link = Link(Settings(rates=rates), active=active)
+        peer = Open(packets.random_session(), 0, 1024, 32768)
+        if not active:
+            link.receive_bytes(encode_frame(packets.to_bytes(peer, True)), 0.0)
+        frame = link.outgoing(0.0)
+        assert {*frame} & {*packets.ALTERED} <= needed
+        [body] = FrameReader().feed(frame)
+        sent, _ = packets.from_bytes(body)
+        assert isinstance(sent, Open) and sent.session == link.session
+        assert 24_000 < sent.window <= 32768

