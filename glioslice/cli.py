@@ -247,7 +247,9 @@ def configure_logging(arguments: argparse.Namespace) -> None:
     handlers: list[logging.Handler] = [StderrHandler()]
     handlers[0].setLevel(shown)
     if arguments.log_file:
-        file = logging.FileHandler(arguments.log_file, mode="w", encoding="utf-8")
+        file = logging.FileHandler(
+            arguments.log_file, mode="w", encoding="utf-8", errors="backslashreplace"
+        )
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
         file.setLevel(logging.DEBUG)
         handlers.append(file)

@@ -156,11 +156,11 @@ class Space:
 
 
 def check_axes(axes: str) -> str:
-    """Return the axes of an orientation, such as LPS; raises GliosliceError if it is none."""
+    """Return the axes of an orientation, such as LPS; raises GliosliceError for others."""
     pairs = {frozenset(pair) for pair in ("LR", "PA", "IS")}
     if len(axes) != 3 or {p for p in pairs if p & set(axes.upper())} != pairs:
         raise GliosliceError(
-            f"'{axes}' is no orientation; give where the axes of the file point to by three "
+            f"'{axes}' is not an orientation; state where the file's axes point with three "
             "letters of L or R, P or A, and I or S, such as LPS or RAS"
         )
     return axes.upper()

@@ -95,8 +95,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn a skip into a failure in continuous integration, unless ALLOWED_SKIPS lists it."""
+    """Turn a skip into a failure in continuous integration, unless ALLOWED_SKIPS lists it.
+
+    What is not UTF-8 in captured output is escaped: a process of tests could not send it.
+    """
     report = yield
+    report.sections = [
+        (title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections
+    ]
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if not is_allowed(reason):
