@@ -160,7 +160,7 @@ def test_missing_modalities_are_not_sent_and_reported(
     assert report["missing"] == ["t1ce", "t2"]
     assert report["warnings"][0].startswith("T1ce is missing")
     assert "T1ce is missing" in (out / "r.html").read_text()
-    assert "warning: T1ce is missing" in capsys.readouterr().err
+    assert "warning: Case_1: T1ce is missing" in capsys.readouterr().err
 
 
 def test_a_played_case_may_lack_modalities(

@@ -232,5 +232,5 @@ def test_reports_and_terminal_name_the_slices(
     for rank, number in enumerate(marked, 1):
         assert f">{rank}<title>slice {number}</title>" in page
     [odd] = [warning for warning in report["warnings"] if "unlike the brains" in warning]
-    assert f"warning: {odd}" in printed.err  # a block of 7 mL is not a brain
+    assert f"warning: Case_1: {odd}" in printed.err  # a block of 7 mL is not a brain
     assert "unlike the brains" in page
