@@ -511,7 +511,7 @@ def test_a_header_that_claims_half_a_kilometre_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_folder_is_no_volume(tmp_path: Path) -> None:
-    with pytest.raises(GliosliceError, match="Is a directory"):
+    with pytest.raises(GliosliceError, match="is a folder, not a file"):
         read_volume(tmp_path)
 
 
