@@ -262,6 +262,7 @@ def test_masks_that_cannot_be_trusted_leave_nothing_of_that_case(
     assert capsys.readouterr().err.count("their digest differs") == 3
 
 
+@pytest.mark.slow
 def test_outputs_that_cannot_be_made_do_not_end_the_batch(
     stream_folder: StreamFolder,
     tmp_path: Path,
@@ -303,6 +304,7 @@ def test_a_mask_that_could_not_be_replaced_is_not_taken_for_done(
     }
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_batch(
     stream_folder: StreamFolder,
     tmp_path: Path,
@@ -399,6 +401,7 @@ def test_an_interrupted_batch_continues(
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf8_are_written(
     stream_folder: StreamFolder, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def test_who_holds_the_volume() -> None:
         choose(playing, play=False, has_case=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -95,6 +96,7 @@ def test_a_board_without_a_hello(message: Message | None, expected: str) -> None
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_link_that_eats_a_byte_of_every_frame_after_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -88,6 +88,7 @@ def test_what_an_early_end_leaves(host: Host, write_case: Write, tmp_path: Path)
     assert (out / "s.csv").read_text().count(",failed,") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["brats2018", "brats2023", "msd", "regions"])
 def test_the_mask_in_any_scheme(
     form: str,

@@ -195,6 +195,7 @@ def measure(setting: str) -> list[int]:
     return [int(line) for line in done.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_slices_cause_no_page_faults_and_volumes_are_returned() -> None:
     faults, kept = measure("configured")

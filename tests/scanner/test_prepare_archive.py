@@ -166,6 +166,7 @@ def test_an_archive_needs_folders(
     assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_the_same_case(tmp_path: Path) -> None:
     """Each puts its folder in place of the other's, and one of the two remains whole."""
     image = np.ones((8, 8, 8), np.float32)

@@ -340,6 +340,7 @@ def test_fine_tuning_starts_at_a_lower_rate(data: Path, tmp_path: Path) -> None:
     assert rate(start=tmp_path, rate=0.01) == 0.01
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_on_a_held_out_patient_is_refused(
     three: Path, tmp_path: Path, cubes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_the_board_repeats_its_messages_whatever_the_host_sends(
     assert threading.active_count() < before
 
 
+@pytest.mark.slow
 def test_the_pace_is_that_of_the_recording(tmp_path: Path, clock: Callable[[], float]) -> None:
     keep = Recording(tmp_path / "a.rec", clock)  # a message each 0.1 s, two of them the host's
     Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4)).send(False, *MASKS, END)

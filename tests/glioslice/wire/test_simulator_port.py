@@ -198,6 +198,7 @@ time.sleep(60)
     assert not running(child)
 
 
+@pytest.mark.slow
 def test_a_bad_line_damages_bytes_the_same_way_each_time(far_end: Program) -> None:
     received = []
     for _ in range(2):
@@ -255,6 +256,7 @@ def test_both_ends_take_another_rate_once_their_bytes_have_left(far_end: Program
     port.close()
 
 
+@pytest.mark.slow
 def test_a_cable_is_pulled_out_and_put_back(far_end: Program) -> None:
     port = open_port("sim://?baud=921600&unplug=2s&after=300ms", command=far_end("echo"))
     assert isinstance(port, SimPort)
