@@ -29,7 +29,7 @@ from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, open_reporter, reporting_end
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice.case_options import read_source
-from glioslice.cases import Case, case_name, case_paths, input_paths
+from glioslice.cases import Case, case_name, case_paths, input_paths, paths_by_name
 from glioslice.cli import failure_line, one_line
 from glioslice.dataset_layouts import NIFTI_SUFFIXES
 from glioslice.errors import GliosliceError
@@ -131,19 +131,14 @@ def plan_cases(arguments: argparse.Namespace, folder: Path) -> list[CasePlan]:
         )
     if folder.name.endswith(NIFTI_SUFFIXES) or folder.is_file():
         raise GliosliceError(f"{folder}: a folder of cases needs a folder as --output")
-    plans: dict[str, CasePlan] = {}
-    for path in input_paths(arguments.case, folder):
-        name = case_name(path)
-        if name in plans:
-            raise GliosliceError(
-                f"{path}: has the name of {plans[name].path}, whose mask it would overwrite; "
-                "rename one of them"
-            )
+    plans = []
+    named = ((case_name(path), path) for path in input_paths(arguments.case, folder))
+    for name, path in paths_by_name(named).items():
         reports = [folder / f"{name}-report.json", folder / f"{name}-report.html"]
         mask = folder / outputs.default_mask(name)
         paths = outputs.output_paths(mask, None, reports, arguments.labels)
-        plans[name] = CasePlan(name, path, paths)
-    return list(plans.values())
+        plans.append(CasePlan(name, path, paths))
+    return plans
 
 
 def previous_row(plan: CasePlan, force: bool) -> CaseRow:

@@ -136,7 +136,9 @@ def _add_series_options(parser: argparse.ArgumentParser) -> None:
 
 def _digest(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no SHA-256, which has 64 hexadecimal digits")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a SHA-256, which has 64 hexadecimal digits"
+        )
     return text
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +160,19 @@ def case_name(source: CaseFiles | Path) -> str:
         path = Path(os.path.realpath(source))
         channel = CHANNEL_NAME.fullmatch(path.name)
         return safe_name(channel["case"] if channel else without_ending(path))
+
+
+def paths_by_name(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return each path by its case's name; raises GliosliceError if two have the same name."""
+    found: dict[str, Path] = {}
+    for name, path in named:
+        if name in found:
+            raise GliosliceError(
+                f"{path}: has the name of {found[name]}, whose outputs it would overwrite; rename "
+                "one"
+            )
+        found[name] = path
+    return found
 
 
 def input_paths(folder: Path, out: Path | None) -> list[Path]:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from glioslice import cli
+from glioslice.cases import paths_by_name
 from glioslice.errors import GliosliceError
 from glioslice.files import UNFINISHED, check_folder, read_json, write_json, write_text
 
@@ -176,14 +177,7 @@ def wants_archive(arguments: argparse.Namespace) -> bool:
 
 def list_cases(named: Iterable[tuple[str, Path]]) -> list[ArchiveCase]:
     """Return cases sorted by name; raises GliosliceError if two have the same name."""
-    found: dict[str, Path] = {}
-    for name, path in named:
-        if name in found:
-            raise GliosliceError(
-                f"{path}: has the name of {found[name]}, whose outputs it would overwrite; rename "
-                "one"
-            )
-        found[name] = path
+    found = paths_by_name(named)
     return [ArchiveCase(name, found[name].absolute()) for name in sorted(found)]
 
 

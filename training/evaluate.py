@@ -36,7 +36,7 @@ from device.engine import Engine
 from device.segment import SliceNetwork, describe_failure, find_paths, segment
 from glioslice import cli
 from glioslice.case_options import add_missing_option, add_reading_options, read_source
-from glioslice.cases import Case, case_digest, case_name, read_case
+from glioslice.cases import Case, case_digest, case_name, paths_by_name, read_case
 from glioslice.errors import GliosliceError
 from glioslice.files import check_file, check_folder, write_json
 from glioslice.labels import REGIONS, to_labels, to_scheme
@@ -166,18 +166,12 @@ def check_outputs(cases: Sequence[Path], arguments: argparse.Namespace) -> None:
     if not arguments.masks:
         return
     check_folder(arguments.masks)
-    first: dict[Path, Path] = {}
-    for path in cases:
-        mask = mask_path(arguments.masks, case_name(path))
-        if mask in first:
-            raise GliosliceError(
-                f"{path}: has the name of {first[mask]}, whose mask it would overwrite; rename one"
-            )
+    for name in paths_by_name((case_name(path), path) for path in cases):
+        mask = mask_path(arguments.masks, name)
         if mask.exists() and not arguments.force:
             raise GliosliceError(
                 f"{mask}: already exists; move it, name another --masks, or add --force"
             )
-        first[mask] = path
 
 
 def mask_path(folder: Path, name: str) -> Path:

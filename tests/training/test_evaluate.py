@@ -161,7 +161,7 @@ def test_masks_are_not_overwritten(
         assert end.value.code == 2
         return capsys.readouterr().err
 
-    assert "HGG/a, whose mask it would overwrite" in refused(one, str(tmp_path / "LGG"))
+    assert "HGG/a, whose outputs it would overwrite" in refused(one, str(tmp_path / "LGG"))
     assert not masks.exists()
     main([one, "--masks", str(masks)])
     before = (masks / "a-mask.nii.gz").stat()
