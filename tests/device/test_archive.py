@@ -1,6 +1,7 @@
 """An archive in parts and on a cluster: nothing is lost, nothing is double, the table is right."""
 
 import csv
+import fcntl
 import os
 import re
 import shutil
@@ -30,6 +31,9 @@ from tests.conftest import ROOT
 from tests.firmware_host.commands import restore_signals, write_small_cases
 
 COUNT = 40
+
+PAGE = 4096
+"""Bytes of the smallest pipe."""
 
 
 @pytest.fixture(scope="module")
@@ -372,16 +376,23 @@ def test_a_scheduler_that_is_lost_with_results(
 def test_ctrl_c_reaches_the_workers_of_this_machine_too(
     cases: Path, wanted: dict[str, bytes], tmp_path: Path
 ) -> None:
+    """Nobody reads its warnings until then, so it cannot be done before Ctrl-C comes."""
     command = [*SEGMENT, str(cases), "--out", str(tmp_path), "--dask"]
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PAGE)
+    os.write(writer, b"warning: Case_\n" * (PAGE // 20))
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True,
         start_new_session=True, preexec_fn=restore_signals,
     ) as process:  # fmt: skip
-        assert process.stdout is not None and process.stderr is not None
+        os.close(writer)
+        assert process.stdout is not None
         next(line for line in process.stdout if ": complete" in line)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 130 and beside_warnings(errors) == ["interrupted"]
+        with open(reader) as file:
+            errors = file.read()
+        printed = process.stdout.read()
+    assert (process.returncode, beside_warnings(errors)) == (130, ["interrupted"])
     assert "(40 of 40)" not in printed and not list(tmp_path.glob(".*"))
     segment(cases, "--out", tmp_path, "--part", "1/1")
     check_summary(cases, tmp_path, wanted)
