@@ -217,11 +217,13 @@ def crossing_open(offer: Open, active: bool) -> Open:
     """Return an OPEN with as few `packets.ALTERED` values as its other fields allow.
 
     Its checksum may hold one, and then no repetition would ever cross a link that alters them. So a
-    smaller window is offered, if necessary, which changes the checksum.
+    smaller window is offered, if necessary, which changes the checksum. The firmware chooses the
+    same one.
     """
+    step = min(256, offer.window // 32)
     avoided = {*packets.ALTERED} - {*packets.to_bytes(replace(offer, window=0), active)}
     best, fewest = offer, math.inf
-    for window in range(offer.window, max(offer.window // 2, offer.payload - 1), -256):
+    for window in range(offer.window, max(offer.window // 2, offer.payload - 1), -step):
         smaller = replace(offer, window=window)
         found = len(avoided & {*encode_frame(packets.to_bytes(smaller, active))})
         if found < fewest:
@@ -412,6 +414,8 @@ class Link:
         if packet.peer == self.session:
             if self.state is State.OPENING:
                 self._open(now)
+            elif self.active and self.flow.negotiation.phase not in EXCLUSIVE:
+                self._send_open_soon(now)  # our ACK did not arrive, and perhaps never will
             self.flow.acknowledge(now)
         elif self.state is State.OPENING:
             self._open_at = now

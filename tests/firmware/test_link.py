@@ -1,6 +1,7 @@
 """The link in C against the one in Python, in both roles, and against itself, over every line."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -164,3 +165,70 @@ def test_a_session_number_is_cleared_of_bytes_that_links_alter_as_in_python(
         monkeypatch.setattr("secrets.randbelow", lambda _bound, least=number - 1: least)
         cleared = library().wire_session(number) & 0xFFFFFFFF
         assert cleared == packets.random_session()
+
+
+def test_a_session_that_was_idle_for_weeks_retransmits() -> None:
+    """Half of the clock's range lies between two messages."""
+    board = opened()
+    weeks = 2.0**31 / 1000 + 60
+    for now in (0.1, weeks):
+        board.send(bytes(20))
+        start = 0 if now < 1 else 21
+        (first,) = packets_of(board.outgoing(now))
+        assert isinstance(first, Data) and first.offset == start
+        if now < 1:
+            ack = encode_frame(packets.to_bytes(Ack(0x3003, 21, 256), True))
+            board.receive_bytes(ack, now)
+    (again,) = packets_of(board.outgoing(weeks + 0.6))
+    assert isinstance(again, Data) and again.offset == 21
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return what draws session numbers, the same in each run."""
+    monkeypatch.setattr("secrets.randbelow", random.Random(5).randrange)
+    return packets.random_session
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize(
+    "offered",
+    [Settings(64, 64), Settings(64, 128), Settings(128, 256), USUAL, Settings(1024, 32768)],
+    ids=str,
+)
+def test_an_open_is_the_one_that_python_sends(
+    offered: Settings, active: bool, sessions: Callable[[], int]
+) -> None:
+    windows = set()
+    for _ in range(300):
+        session, request = sessions(), Open(sessions(), 0, 64, 64)
+        ends: list[Any] = [made(offered, active=active, session=session) for made in (CLink, Link)]
+        for end in ends if not active else ():
+            end.receive_bytes(encode_frame(packets.to_bytes(request, True)), 0.0)
+        frame, expected = (end.outgoing(0.0) for end in ends)
+        assert frame == expected
+        windows.add(packets_of(frame)[0].window)
+    assert (len(windows) > 1) == (offered.window > offered.payload)
+
+
+@pytest.mark.parametrize("offered", [Settings(128, 256), USUAL], ids=str)
+@pytest.mark.parametrize("roles", [*ROLES, "neither"])
+@pytest.mark.parametrize("eaten", [b"\x11\x13", b"\x15\x17\x1a\x1c\x7f", b"\x0d", b"\xff"])
+def test_every_session_opens_over_a_link_that_eats_bytes(
+    eaten: bytes, roles: str, offered: Settings, sessions: Callable[[], int]
+) -> None:
+    """Otherwise the host takes it for a link that carries nothing, or for a board that is stuck."""
+    host, board = {**ROLES, "neither": (Link, Link)}[roles]
+
+    def fault(frame: bytes) -> bytes:
+        return frame.translate(None, eaten)
+
+    for _ in range(100):
+        active: Any = host(offered, active=True, session=sessions())
+        passive: Any = board(offered, active=False, session=sessions())
+        faults = {"host_fault": fault, "board_fault": fault}
+        line = VirtualLine(active, passive, LineQuality(921600), **faults)
+        both = (active, passive)
+        assert line.run(lambda both=both: all(end.state is State.OPEN for end in both), 5.0), [
+            (f"{end.session:08x}", end.state) for end in both
+        ]

@@ -56,15 +56,22 @@ static void copy_out(const uint8_t *ring, uint32_t size, uint32_t position, uint
     memcpy(bytes + first, ring, count - first);
 }
 
-uint32_t wire_session(uint32_t number) {
-    static const uint8_t altered[] = {0x0A, 0x0D, 0x11, 0x13, 0x15, 0x17, 0x1A, 0x1C, 0x7F, 0xFF};
-    for (unsigned shift = 0; shift < 32; shift += 8) {
-        for (unsigned i = 0; i < sizeof altered; i++) {
-            if ((uint8_t)(number >> shift) == altered[i]) {
-                number ^= UINT32_C(1) << shift;
-                break; /* none becomes another */
-            }
+/* Returns a bit for each value that links alter (see OPEN in docs/wire.md) and that is among these bytes. */
+static uint32_t altered(const uint8_t *bytes, size_t count) {
+    static const uint8_t values[] = {0x0A, 0x0D, 0x11, 0x13, 0x15, 0x17, 0x1A, 0x1C, 0x7F, 0xFF};
+    uint32_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        for (unsigned value = 0; value < sizeof values; value++) {
+            found |= (uint32_t)(bytes[i] == values[value]) << value;
         }
+    }
+    return found;
+}
+
+uint32_t wire_session(uint32_t number) {
+    for (unsigned shift = 0; shift < 32; shift += 8) {
+        const uint8_t byte = (uint8_t)(number >> shift);
+        number ^= (uint32_t)(altered(&byte, 1) != 0) << shift; /* none becomes another */
     }
     return number;
 }
@@ -436,9 +443,13 @@ static void time_out(struct wire_link *link) {
 
 /* ---- the session ---- */
 
+/* The first OPEN of an active end is due at once, whatever the time. */
+static uint32_t open_time(const struct wire_link *link, uint32_t now) { return link->has_opened ? link->open_at : now; }
+
 static void send_open_soon(struct wire_link *link, uint32_t now) {
-    const uint32_t at = link->has_opened ? later(now, link->opened_at + OPEN_INTERVAL) : now;
-    if (!link->open_due || after(link->open_at, at)) {
+    const bool recent = link->has_opened && now - link->opened_at < OPEN_INTERVAL;
+    const uint32_t at = recent ? link->opened_at + OPEN_INTERVAL : now;
+    if (!link->open_due || after(open_time(link, now), at)) {
         link->open_at = at;
     }
     link->open_due = true;
@@ -488,6 +499,8 @@ static void receive_open(struct wire_link *link, const uint8_t *body, size_t siz
     if (u32(body + 6) == link->session) {
         if (link->state == WIRE_OPENING) {
             enter_open(link, now);
+        } else if (link->settings.active) {
+            send_open_soon(link, now); /* our ACK did not arrive, and perhaps never will */
         }
         acknowledge_at(link, now);
     } else if (link->state == WIRE_OPENING) {
@@ -575,18 +588,45 @@ static uint8_t *put_head(struct wire_link *link, unsigned kind) {
     return kind == OPEN ? at : put(at, link->tag, 2);
 }
 
-static uint8_t *put_open(struct wire_link *link, uint32_t now) {
-    link->open_due = link->state == WIRE_OPENING && (link->settings.active || link->peer != 0);
-    link->open_at = now + OPEN_INTERVAL;
-    link->opened_at = now;
-    link->has_opened = true;
+static uint8_t *put_offer(struct wire_link *link, uint32_t window) {
     uint8_t *at = put_head(link, OPEN);
     *at++ = WIRE_VERSION;
     at = put(at, link->session, 4);
     at = put(at, link->peer, 4);
     at = put(at, link->settings.payload, 2);
-    at = put(at, link->settings.window, 2);
+    at = put(at, window, 2);
     return put(at, 0, 2); /* the baud rate is fixed */
+}
+
+/* Returns the window to offer: a smaller one changes the checksum, so that the frame holds as few values that links
+ * alter as the other fields allow. */
+static uint32_t crossing_window(struct wire_link *link) {
+    uint8_t *frame = link->settings.frame_out;
+    const uint32_t own = link->settings.window, half = own / 2, payload = link->settings.payload;
+    const uint32_t step = least(256, own / 32);
+    uint32_t best = own, fewest = UINT32_MAX;
+    (void)put_offer(link, 0);
+    const uint32_t needed = altered(frame + FRAME_LEAD, OPEN_SIZE);
+    for (uint32_t window = own; window > half && window >= payload && fewest > 0; window -= step) {
+        (void)put_offer(link, window);
+        uint32_t found = 0;
+        for (uint32_t left = altered(frame, frame_encode(frame, OPEN_SIZE)) & ~needed; left != 0; left &= left - 1) {
+            found++;
+        }
+        if (found < fewest) {
+            fewest = found;
+            best = window;
+        }
+    }
+    return best;
+}
+
+static uint8_t *put_open(struct wire_link *link, uint32_t now) {
+    link->open_due = link->state == WIRE_OPENING && (link->settings.active || link->peer != 0);
+    link->open_at = now + OPEN_INTERVAL;
+    link->opened_at = now;
+    link->has_opened = true;
+    return put_offer(link, crossing_window(link));
 }
 
 static uint8_t *put_ack(struct wire_link *link) {
@@ -606,6 +646,7 @@ static uint8_t *put_ack(struct wire_link *link) {
 }
 
 static uint8_t *put_data(struct wire_link *link, struct wire_segment *segment, uint32_t now) {
+    link->has_progress = link->has_progress && is_flying(link); /* if not, it may be days ago */
     segment->state = FLYING;
     segment->order = ++link->order;
     segment->sent_at = now;
@@ -625,7 +666,7 @@ size_t wire_next_frame(struct wire_link *link, uint32_t now) {
     if (link->closes > 0) {
         link->closes--;
         end = put_head(link, CLOSE);
-    } else if (live && link->open_due && !after(link->open_at, now)) {
+    } else if (live && link->open_due && !after(open_time(link, now), now)) {
         end = put_open(link, now);
     } else if (link->state == WIRE_OPEN) {
         if (is_flying(link) && !after(timeout_at(link), now)) {
@@ -660,7 +701,7 @@ uint32_t wire_due(const struct wire_link *link, uint32_t now) {
         return wait;
     }
     if (link->open_due) {
-        wait = wait_for(link->open_at, now);
+        wait = wait_for(open_time(link, now), now);
     }
     if (link->state == WIRE_OPENING) {
         return wait;
