@@ -77,7 +77,8 @@ class SegmentationRun:
         self._present = [channel for channel in channels if not start.absent >> channel & 1]
         self._results: dict[int, SliceResult] = {}
         if previous is not None:
-            self._results = {i: previous._results[i] for i in range(previous.leading_results)}
+            known = range(min(previous.leading_results, start.slices))
+            self._results = {index: previous._results[index] for index in known}
         self._last: tuple[int, NDArray[np.uint8] | None] = (-1, None)
         self._digest = MaskDigest()
 

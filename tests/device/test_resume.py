@@ -103,6 +103,20 @@ def test_an_ended_run_is_remembered_until_the_host_closes_the_session(
     assert board.host().connect().kept == 0
 
 
+def test_a_shorter_run_of_the_same_key_gets_no_more_than_it_has(
+    start: StartBoard, counting: CountingEngine, patient: Slab
+) -> None:
+    """No host makes such a key: it covers the number of slices."""
+    board = start(make_board(counting.engine, shipped_folder("nano") / MODEL))
+    begin_and_kill(board, patient, 6)
+    host = board.host()
+    host.connect()
+    host.send(SERVE, Start(4, key=KEY))
+    masks, errors, end = host.receive_run()
+    assert (errors, [m.index for m in masks]) == ([], [0, 1, 2, 3])
+    assert (end.masks, end.digest) == (4, digest(masks, host.hello.window))
+
+
 def test_a_run_is_not_resumed_within_its_session(
     start: StartBoard, counting: CountingEngine, patient: Slab
 ) -> None:

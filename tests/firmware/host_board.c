@@ -12,6 +12,10 @@
 
 #include "board.h"
 
+#ifndef HOST_RATE
+#define HOST_RATE B921600
+#endif
+
 int serve_forever(void);
 
 static int port;
@@ -71,7 +75,7 @@ int main(int count, char **arguments) {
         return 2;
     }
     cfmakeraw(&settings);
-    (void)cfsetspeed(&settings, B921600);
+    (void)cfsetspeed(&settings, HOST_RATE);
     if (tcsetattr(port, TCSANOW, &settings) != 0) {
         return 2;
     }
