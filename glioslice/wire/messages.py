@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, get_args
 
 import numpy as np
 
@@ -82,6 +82,14 @@ SliceStats = tuple[int, int, int]
 """A slice's index, the board's microseconds, and the quality of its mask."""
 
 
+def read_time(data: bytes, start: int, name: str) -> tuple[int, int]:
+    """Return the microseconds at `start` and the position after them; raises MessageError."""
+    found = read_varint(data, start, MAX_TIME_BYTES)
+    if found is None or found[0] > MAX_TIME:
+        raise refusal(f"{name} with a time that is cut or over {MAX_TIME} us")
+    return found
+
+
 @dataclass(frozen=True)
 class VolumeGeometry:
     """Where a playing board's masks belong: 125 bytes within Start.
@@ -107,16 +115,8 @@ class VolumeGeometry:
 
     def to_bytes(self) -> bytes:
         """Return the volume's part of Start."""
-        parts = (
-            *self.shape,
-            *self.origin,
-            *self.z,
-            *self.spacing,
-            *self.affine,
-            self.scheme,
-            *self.forms,
-        )
-        return self.LAYOUT.pack(*parts)
+        place = (*self.shape, *self.origin, *self.z, *self.spacing)
+        return self.LAYOUT.pack(*place, *self.affine, self.scheme, *self.forms)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "VolumeGeometry":
@@ -184,13 +184,10 @@ class Mask:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Mask":
         """Return the message in `data`; raises MessageError."""
-        if len(data) <= cls.LAYOUT.size:
-            raise refusal(f"a Mask of {len(data)} bytes")
+        require(len(data) > cls.LAYOUT.size, f"a Mask of {len(data)} bytes")
         _, codec, index, quality = cls.LAYOUT.unpack_from(data)
-        time = read_varint(data, cls.LAYOUT.size, MAX_TIME_BYTES)
-        if time is None or time[0] > MAX_TIME:
-            raise refusal(f"a Mask with a time that is cut or over {MAX_TIME} us")
-        return cls(index, codec, time[0], data[time[1] :], quality)
+        time, at = read_time(data, cls.LAYOUT.size, "a Mask")
+        return cls(index, codec, time, data[at:], quality)
 
     def per_slice(self) -> Iterable[SliceStats]:
         """Return the result of its slice."""
@@ -222,21 +219,15 @@ class Empty:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Empty":
         """Return the message in `data`; raises MessageError."""
-        if len(data) <= cls.LAYOUT.size:
-            raise refusal(f"an Empty of {len(data)} bytes")
+        require(len(data) > cls.LAYOUT.size, f"an Empty of {len(data)} bytes")
         _, index = cls.LAYOUT.unpack_from(data)
-        times: list[int] = []
-        qualities: list[int] = []
+        times, qualities = list[int](), list[int]()
         at = cls.LAYOUT.size
         while at < len(data):
             qualities.append(data[at])
-            time = read_varint(data, at + 1, MAX_TIME_BYTES)
-            if time is None or time[0] > MAX_TIME:
-                raise refusal(f"an Empty with a time that is cut or over {MAX_TIME} us")
-            times.append(time[0])
-            at = time[1]
-        if index + len(times) > MAX_SIDE:
-            raise refusal(f"empty masks from {index} to beyond {MAX_SIDE}")
+            time, at = read_time(data, at + 1, "an Empty")
+            times.append(time)
+        require(index + len(times) <= MAX_SIDE, f"empty masks from {index} to beyond {MAX_SIDE}")
         return cls(index, tuple(times), tuple(qualities))
 
     def per_slice(self) -> Iterable[SliceStats]:
@@ -366,8 +357,7 @@ class Slice:
     @classmethod
     def from_bytes(cls, data: bytes) -> "Slice":
         """Return the message in `data`; raises MessageError."""
-        if len(data) < cls.LAYOUT.size:
-            raise refusal(f"a Slice of {len(data)} bytes")
+        require(len(data) >= cls.LAYOUT.size, f"a Slice of {len(data)} bytes")
         _, codec, index = cls.LAYOUT.unpack_from(data)
         return cls(index, codec, data[4:])
 
@@ -469,10 +459,7 @@ class Temperature:
 
 
 Message = BoardHello | HostHello | Start | Slice | Mask | Empty | End | Error | Temperature
-TYPES: dict[int, type[Message]] = {
-    kind.TYPE: kind
-    for kind in (BoardHello, HostHello, Start, Slice, Mask, Empty, End, Error, Temperature)
-}
+TYPES: dict[int, type[Message]] = {kind.TYPE: kind for kind in get_args(Message)}
 
 
 def parse(data: bytes) -> Message:
