@@ -226,15 +226,15 @@ class HostileHost:
     def _strangers(self) -> None:
         """Messages that only a board sends, and none at all."""
         chance = self._chance
-        mask = Mask(max(0, self.expected), RUNS, 1, b"\3").to_bytes()
-        known = [mask, Empty(0, (1,), (1,)).to_bytes(), self.hello.to_bytes(), Temperature(1)]
+        known: list[Message] = [Mask(max(0, self.expected), RUNS, 1, b"\3"), Empty(0, (1,), (1,))]
         known += [End(1, 0, 1, bytes(32).hex()), Error(ErrorCode.STOPPED, -1, "stop")]
-        data = chance.choice(known)
+        known += [self.hello, Temperature(1)]
+        data = chance.choice(known).to_bytes()
         if chance.random() < 0.5:
             data = bytes([chance.choice([0, *range(10, 256)])]) + chance.randbytes(
                 chance.choice([0, 1, 97, 5000])
             )
-        self.check_refused(data if isinstance(data, bytes) else data.to_bytes())
+        self.check_refused(data)
 
     def _bad_slices(self) -> None:
         chance = self._chance

@@ -226,9 +226,10 @@ def test_every_session_opens_over_a_link_that_eats_bytes(
     for _ in range(100):
         active: Any = host(offered, active=True, session=sessions())
         passive: Any = board(offered, active=False, session=sessions())
-        faults = {"host_fault": fault, "board_fault": fault}
-        line = VirtualLine(active, passive, LineQuality(921600), **faults)
-        both = (active, passive)
-        assert line.run(lambda both=both: all(end.state is State.OPEN for end in both), 5.0), [
-            (f"{end.session:08x}", end.state) for end in both
-        ]
+        quality = LineQuality(921600)
+        line = VirtualLine(active, passive, quality, host_fault=fault, board_fault=fault)
+
+        def opened(ends: tuple[Any, Any] = (active, passive)) -> bool:
+            return all(end.state is State.OPEN for end in ends)
+
+        assert line.run(opened, 5.0), f"{active.session:08x} and {passive.session:08x}"
