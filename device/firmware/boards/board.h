@@ -21,7 +21,7 @@ void board_start(void);
  * called every millisecond, for ports that cannot interrupt when they are ready to send. */
 void board_interrupt(void);
 
-/* Makes the port send what core_next gives. */
+/* Makes the port send what core_next gives; interrupts are off. */
 void board_send(void);
 
 /* Sends a character and waits until it has left, from a fault handler. */

@@ -4,7 +4,10 @@
 #ifndef CORE_RING
 #define CORE_RING 2048 /* received bytes: 22 ms at 921,600 baud; a power of two */
 #endif
-enum { INTERRUPTS = 96, MILLISECOND = 1000 };
+#ifndef CORE_INTERRUPTS
+#define CORE_INTERRUPTS 96 /* vectors: one more than the highest number that a board enables */
+#endif
+enum { MILLISECOND = 1000 };
 
 #define REGISTER(address) (*(volatile uint32_t *)(address))
 #define SYSTICK_CONTROL REGISTER(0xE000E010)
@@ -89,7 +92,9 @@ size_t core_read(uint8_t *bytes, size_t size) {
 void core_write(const uint8_t *bytes, size_t count) {
     sending = bytes;
     sending_left = count;
+    __asm__ volatile("cpsid i"); /* board_interrupt calls core_next, too */
     board_send();
+    __asm__ volatile("cpsie i");
 }
 
 bool core_is_sending(void) { return sending_left > 0; }
@@ -151,7 +156,7 @@ __attribute__((naked)) static void fault(void) {
 }
 
 typedef void handler(void);
-extern handler *const vectors[16 + INTERRUPTS];
+extern handler *const vectors[16 + CORE_INTERRUPTS];
 
 __attribute__((used, noreturn)) void core_start(void) {
     for (uint32_t *to = data_start, *from = (uint32_t *)data_load; to < data_end;) {
@@ -181,8 +186,8 @@ __attribute__((used, noreturn)) void core_start(void) {
     }
 }
 
-__attribute__((section(".vectors"), used)) handler *const vectors[16 + INTERRUPTS] = {
+__attribute__((section(".vectors"), used)) handler *const vectors[16 + CORE_INTERRUPTS] = {
     [0] = (handler *)stack_top, [1] = core_start,
     [2 ... 14] = fault,         [15] = tick,
-    [16 ... 16 + INTERRUPTS - 1] = board_interrupt,
+    [16 ... 16 + CORE_INTERRUPTS - 1] = board_interrupt,
 };

@@ -13,7 +13,7 @@ void board_start(void) {
     watchdog_start(watchdog);
 }
 
-void board_send(void) { uart_send(uart); }
+void board_send(void) { uart_fill(uart); }
 void board_interrupt(void) { uart_interrupt(uart); }
 void board_print(char character) { uart_print(uart, character); }
 void board_alive(void) { watchdog_feed(watchdog); }

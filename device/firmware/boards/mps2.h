@@ -34,13 +34,6 @@ static inline void uart_fill(struct cmsdk_uart *uart) {
     }
 }
 
-/* Sending is started with interrupts off: the handler calls core_next, too. */
-static inline void uart_send(struct cmsdk_uart *uart) {
-    __asm__ volatile("cpsid i");
-    uart_fill(uart);
-    __asm__ volatile("cpsie i");
-}
-
 static inline void uart_interrupt(struct cmsdk_uart *uart) {
     uart->interrupt = 3;
     while (uart->state & RX_FULL) {

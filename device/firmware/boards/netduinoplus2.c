@@ -1,7 +1,10 @@
-/* Netduino Plus 2: an STM32F405 (RM0090) with 1 MB of flash and 192 KB of RAM, 64 KB of it at another address. */
+/* Netduino Plus 2: an STM32F405 (RM0090) with 1 MB of flash and 192 KB of RAM. QEMU has all of it at one address, the
+ * chip 64 KB of it at 0x10000000. */
 #include "board.h"
 
 #define REGISTER(address) (*(volatile uint32_t *)(address))
+#define RCC_CONTROL REGISTER(0x40023800)
+#define RCC_PLL REGISTER(0x40023804)
 #define RCC_AHB1 REGISTER(0x40023830)
 #define RCC_AHB2 REGISTER(0x40023834)
 #define RCC_APB2 REGISTER(0x40023844)
@@ -18,7 +21,7 @@
 #define UART_DIVISOR REGISTER(0x40011008)
 #define UART_CONTROL REGISTER(0x4001100C)
 
-enum { USART1 = 37, TX_EMPTY = 1 << 7, RX_FULL = 1 << 5, RX_INTERRUPT = 1 << 5, TX_INTERRUPT = 1 << 7 };
+enum { USART1 = 37, TX_EMPTY = 1 << 7, RX_FULL = 1 << 5, OVERRUN = 1 << 3, RX_INTERRUPT = 1 << 5, TX_INTERRUPT = 1 << 7 };
 
 const uint32_t board_clock = 16000000; /* the oscillator inside, as after reset */
 
@@ -28,6 +31,8 @@ void board_start(void) {
     RCC_APB2 |= 1U << 4; /* USART1 */
     GPIOB_MODE = (GPIOB_MODE & ~(15U << 12)) | 10U << 12;
     GPIOB_FUNCTION = (GPIOB_FUNCTION & ~(255U << 24)) | 0x77U << 24;
+    RCC_PLL = 16U | 192U << 6 | 4U << 24; /* 16 MHz / 16 x 192 / 4: the generator runs at 48 MHz */
+    RCC_CONTROL |= 1U << 24;
     RNG_CONTROL = 1U << 2;
     UART_DIVISOR = board_clock / BOARD_BAUD;
     UART_CONTROL = 1U << 13 | 1U << 3 | 1U << 2 | RX_INTERRUPT;
@@ -50,15 +55,17 @@ static void send_bytes(void) {
 }
 
 void board_send(void) {
-    __asm__ volatile("cpsid i");
     UART_CONTROL |= TX_INTERRUPT;
     send_bytes();
-    __asm__ volatile("cpsie i");
 }
 
 void board_interrupt(void) {
-    while (UART_STATUS & RX_FULL) {
-        core_received((uint8_t)UART_DATA);
+    /* Bytes that were lost hold the interrupt, too; reading both registers clears that. */
+    for (uint32_t status = UART_STATUS; status & (RX_FULL | OVERRUN); status = UART_STATUS) {
+        const uint8_t byte = (uint8_t)UART_DATA;
+        if (status & RX_FULL) {
+            core_received(byte);
+        }
     }
     send_bytes();
 }
