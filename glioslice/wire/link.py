@@ -42,7 +42,7 @@ ACK_DELAY = 0.02
 """Seconds that an acknowledgement waits for data to travel with."""
 
 ACK_BYTES = 4096
-"""Bytes that may arrive before an acknowledgement is sent without waiting."""
+"""Bytes that may arrive before an acknowledgement is sent without waiting, or half of a window."""
 
 CLOSES = 3
 """CLOSE is not acknowledged; three copies are sent."""
@@ -209,7 +209,8 @@ class Flow:
             return
         sender.acknowledge(upto, [], False, now)
         urgent = receiver.add(expand(packet.offset, receiver.expected), packet.payload)
-        urgent = urgent or receiver.expected - self._acknowledged >= ACK_BYTES
+        most = min(ACK_BYTES, self._window // 2)
+        urgent = urgent or receiver.expected - self._acknowledged >= most
         self._ack_at = min(self._ack_at, now if urgent else now + ACK_DELAY)
 
 

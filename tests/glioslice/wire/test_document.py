@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from glioslice.preprocessing import quantize, slice_volume
 from glioslice.wire import messages, packets
 from glioslice.wire.baud_negotiation import pattern
 from glioslice.wire.codecs import decode_mask, encode_mask
@@ -111,3 +113,52 @@ def test_the_runs(examples: dict[str, bytes]) -> None:
     mask = np.array([[0, 0, 3], [3, 1, 0]], np.uint8)
     assert encode_mask(1, mask) == examples["runs"]
     assert decode_mask(1, examples["runs"], (2, 3)).tolist() == mask.tolist()
+
+
+def slices_of_the_document(
+    volumes: NDArray[np.float32],
+    window: tuple[int, int],
+    scale: float,
+    zero_point: int,
+    clip: float,
+) -> list[NDArray[np.int8]]:
+    """Follow the six steps of "Slices" voxel by voxel, with nothing of ours."""
+    brain = [place for place in np.ndindex(volumes.shape[1:]) if any(v[place] for v in volumes)]
+    first, last = np.min(brain, axis=0), np.max(brain, axis=0)
+    start = [
+        (int(f) + int(s) + 1 - w) // 2 for f, s, w in zip(first, last, (*window, 1), strict=True)
+    ]
+    made = np.full((last[2] + 1 - first[2], *window, len(volumes)), zero_point, np.int8)
+    for channel, volume in enumerate(volumes):
+        values = np.array([volume[place] for place in brain], np.float64)
+        while True:
+            mean, deviation = values.mean(), values.std()
+            kept = values[abs(values - mean) <= 50 * deviation]
+            if len(kept) == len(values):
+                break
+            values = kept
+        for x, y, z in brain if deviation else ():
+            score = np.float32(volume[x, y, z] - np.float32(mean)) / np.float32(deviation)
+            score = min(max(score, np.float32(-clip)), np.float32(clip))
+            value = float(np.rint(score / np.float32(scale))) + zero_point
+            at = (z - first[2], x - start[0], y - start[1], channel)
+            made[at] = min(max(value, -128), 127)
+    return list(made)
+
+
+@pytest.mark.parametrize("window", [(20, 24), (17, 19)])
+def test_slices_are_made_as_the_document_says(window: tuple[int, int]) -> None:
+    chance = np.random.default_rng(1)
+    volumes = chance.normal(300, 80, (4, 18, 21, 30)).astype(np.float32)
+    volumes[:, :3] = volumes[:, 16:] = volumes[:, :, :4] = volumes[:, :, 20:] = 0
+    volumes[..., :5] = volumes[..., 28:] = 0
+    volumes[3, 4:9] = 0  # dark, but brain in the other modalities
+    volumes[1, 5, 8, 9] = 1e6  # 69 standard deviations, which is wild
+    volumes[2] = np.where(volumes[2] != 0, 7, 0)  # constant
+    cut, crop = slice_volume(volumes, window, 5.0)
+    assert crop.z == (5, 28)
+    for scale, zero_point in ((0.0390625, 0), (0.02, -7)):
+        sent = quantize(cut, scale, zero_point)
+        expected = slices_of_the_document(volumes, window, scale, zero_point, 5.0)
+        np.testing.assert_array_equal(sent, expected)
+        assert len(np.unique(sent)) > 100
