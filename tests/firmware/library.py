@@ -52,6 +52,15 @@ def compile_host(target: Path, compiler: str, options: list[str], sources: list[
     return target
 
 
+def compile_main(target: Path, options: list[str]) -> Path:
+    """Compile main.c for host_board.c, which has a `main` of its own; `options` name headers."""
+    command = ["gcc", *WARNINGS, *options, "-Dmain=serve_forever"]
+    command += ["-c", str(FIRMWARE / "main.c"), "-o", str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return target
+
+
 @cache
 def library() -> Any:
     """Return the library."""

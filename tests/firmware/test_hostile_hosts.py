@@ -6,7 +6,6 @@ sanitizers that end the process.
 
 import random
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ from glioslice.wire.ports import open_port
 from glioslice.wire.transport import Port
 from tests.device.conftest import MODEL, BoardThread, SharedPort
 from tests.firmware.boards import CHANGE, LOSSY, RAW, RUNS
-from tests.firmware.library import FIRMWARE, TESTS, WARNINGS, compile_host
+from tests.firmware.library import FIRMWARE, STAND_IN, TESTS, compile_host, compile_main
 from tests.firmware.test_boards import slices, stand_in
 
 pytestmark = pytest.mark.slow
@@ -61,19 +60,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     sanitizers = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     options = [*sanitizers, f"-DHOST_RATE=B{BAUD}", f"-I{FIRMWARE / 'boards'}"]
-    main = compile_main(folder / "main.o", options)
+    headers = [f"-I{folder}" for folder in (FIRMWARE / "wire", FIRMWARE / "server", STAND_IN)]
+    main = compile_main(folder / "main.o", [*options, *headers])
     return compile_host(folder / "board", "gcc", options, [TESTS / "host_board.c", main])
-
-
-def compile_main(target: Path, options: list[str]) -> Path:
-    """Compile main.c with another name for its `main`, and nothing else."""
-    folders = [f"-I{FIRMWARE / name}" for name in ("wire", "server")]
-    folders.append(f"-I{TESTS / 'standin'}")
-    command = ["gcc", *WARNINGS, *options, *folders, "-Dmain=serve_forever", "-c"]
-    command += [str(FIRMWARE / "main.c"), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return target
 
 
 @pytest.fixture(params=["C", "Python"])

@@ -30,7 +30,7 @@ from glioslice.preprocessing import restore_volume
 from glioslice.wire.codecs import decode_image, encode_image
 from tests.conftest import ROOT
 from tests.firmware.boards import CHANGE, LOSSY, check_run, connect
-from tests.firmware.library import FIRMWARE, TESTS, WARNINGS
+from tests.firmware.library import FIRMWARE, TESTS, WARNINGS, compile_main
 from tests.firmware_host.commands import STREAM, restore_signals, write_slab
 from tools.firmware_demo import BAUD, qemu_command
 
@@ -244,13 +244,10 @@ def process(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options.append(f'-DMASK_TABLES="{ROOT / "glioslice" / "wire" / "mask_tables.bin"}"')
     sources = [p for folder in folders[:3] for p in folder.iterdir() if p.suffix in (".c", ".S")]
     sources += [tables / "network_tables.c", TESTS / "host_board.c"]
-    renamed = built.with_name("main.o")
-    rename = ["-Dmain=serve_forever", "-c", str(FIRMWARE / "main.c"), "-o", str(renamed)]
-    files = [*map(str, sorted(sources)), str(renamed), "-o", str(built)]
-    for part in (rename, files):
-        command = ["gcc", *options, *part]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+    files = [*sorted(sources), compile_main(built.with_name("main.o"), options)]
+    command = ["gcc", *options, *map(str, files), "-o", str(built)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     return built
 
 
