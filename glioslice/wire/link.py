@@ -325,10 +325,11 @@ class Link:
         """Return the next bytes for the line, b"" if nothing is due now."""
         packet: Packet | None = None
         retransmits = self.sender.retransmits
+        exclusive = self.flow.negotiation.phase in EXCLUSIVE
         if self._closes_left:
             self._closes_left -= 1
             packet = Close(self._tag)
-        elif self.state in (State.OPENING, State.OPEN) and now >= self._open_at:
+        elif self.state in (State.OPENING, State.OPEN) and now >= self._open_at and not exclusive:
             packet = self._make_open(now)
         elif self.state is State.OPEN:
             packet = self.flow.next_packet(
@@ -415,7 +416,7 @@ class Link:
         if packet.peer == self.session:
             if self.state is State.OPENING:
                 self._open(now)
-            elif self.active and self.flow.negotiation.phase not in EXCLUSIVE:
+            elif self.active:
                 self._send_open_soon(now)  # our ACK did not arrive, and perhaps never will
             self.flow.acknowledge(now)
         elif self.state is State.OPENING:

@@ -5,8 +5,18 @@ from collections.abc import Callable
 
 import pytest
 
-from glioslice.wire.baud_negotiation import BASE, FALLBACK_SILENCE, PROBES, offered_rates, pattern
+from glioslice.wire import packets
+from glioslice.wire.baud_negotiation import (
+    BASE,
+    EXCLUSIVE,
+    FALLBACK_SILENCE,
+    PROBES,
+    offered_rates,
+    pattern,
+)
+from glioslice.wire.framing import FrameReader
 from glioslice.wire.link import Link, Settings, State
+from glioslice.wire.packets import Probe, Rate
 from glioslice.wire.simulator.line import Fault, LineQuality, dropping, unharmed
 from glioslice.wire.simulator.virtual_link import VirtualLine
 from glioslice.wire.transport import RATES
@@ -160,6 +170,28 @@ def test_a_board_whose_host_was_killed_is_ready_for_the_next_in_two_seconds() ->
     both.line.host.link = Link(ALL, active=True, session=0x1002)  # it begins at the first rate
     assert both.line.run(lambda: both.board.state is State.RESTARTED, FALLBACK_SILENCE + 1.0)
     assert both.board.rate == BASE
+
+
+@pytest.mark.parametrize("latency", [0.016, 0.3, 0.4])
+def test_nothing_but_rates_and_probes_is_sent_during_a_trial(latency: float) -> None:
+    """With a long delay, OPENs that both ends repeated arrive once the session is open."""
+    sent = set()
+
+    def recording(both: Pair) -> Fault:
+        def record(frame: bytes) -> bytes:
+            for body in FrameReader().feed(frame):
+                packet, active = packets.from_bytes(body)
+                end = both.host if active else both.board
+                if end.flow.negotiation.phase in EXCLUSIVE:
+                    sent.add(type(packet))
+            return frame
+
+        return record
+
+    both = Pair(LineQuality(921600, latency=latency), fault=recording)
+    both.send(1)
+    assert both.arrives(20.0)
+    assert sent == {Rate, Probe}
 
 
 def test_a_close_is_sent_at_the_rate_of_the_session() -> None:
