@@ -1,9 +1,12 @@
 """The page on scale: what is calculated from measurements, and what is left out."""
 
+import sys
+
+import numpy as np
 import pytest
 
 from benchmarks import scale
-from benchmarks.scale_runs import rate, rate_together
+from benchmarks.scale_runs import rate, rate_together, timed
 from glioslice.errors import GliosliceError
 
 COST = {
@@ -79,3 +82,15 @@ def test_the_rate_of_two_processes_is_that_of_the_time_when_both_worked() -> Non
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     assert scale.duration(seconds) == text
+
+
+def test_peak_memory_is_that_of_the_command_alone() -> None:
+    held = np.ones(25_000_000)  # 200 MB of this process, which Linux would count
+    _, _, peak = timed([sys.executable, "-c", "b = bytearray(50_000_000)"])
+    del held
+    assert 50 < peak < 150
+
+
+def test_a_command_that_fails_is_not_timed() -> None:
+    with pytest.raises(GliosliceError, match="exit code 3: no disk"):
+        timed([sys.executable, "-c", "import sys; print('no disk', file=sys.stderr); sys.exit(3)"])
