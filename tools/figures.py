@@ -7,10 +7,12 @@ They are made of the shipped models and their `report.json`.
 
 import argparse
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from benchmarks import ROOT
 from benchmarks.pages import fill, table
+from benchmarks.scores import BOTH, read_healthy
 from convert.to_tflite import TARGETS
 from device.engine import Engine
 from device.segment import segment
@@ -22,6 +24,11 @@ from glioslice.model_card import SHIPPED_MODELS, find_model, read_card, shipped_
 from glioslice.montage import write_montage
 from tools.cards import unseen_dice
 
+PURPOSES = {
+    "compact": "speed, and little memory on a microcontroller",
+    "nano": "the smallest file, fp16, and the fewest false positives",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line and write them."""
@@ -32,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def write_figures(_arguments: argparse.Namespace) -> None:
     """Write the tables and the picture."""
-    fill(ROOT / "README.md", {"shipped": shipped_table()})
+    fill(ROOT / "README.md", {"choice": choice_table(), "shipped": shipped_table()})
     fill(
         ROOT / "docs" / "conversion.md",
         {
@@ -46,6 +53,30 @@ def write_figures(_arguments: argparse.Namespace) -> None:
     found = segment(case.images, Engine(find_model()))
     write_montage(ROOT / "docs" / "demo.png", case.images, found.labels)
     print("written: the tables of README.md and docs/conversion.md, docs/demo.png")
+
+
+def choice_table() -> str:
+    """Return what decides between the shipped models, a column for each."""
+    columns = []
+    for size, purpose in PURPOSES.items():
+        content = read_card(shipped_folder(size)).content
+        int8 = f"{size}-int8.tflite"
+        precisions = sorted(
+            f["precision"] for name, f in content["files"].items() if name.endswith(".tflite")
+        )
+        columns.append([
+            size, purpose, f"{unseen_dice(content)[int8]['mean']['mean']:.3f}",
+            f"{median(read_healthy(size, BOTH)):.2f} mL",
+            f"{content['network']['macs'] / 1e6:.0f} million",
+            f"{content['files'][int8]['bytes']:,}", " and ".join(precisions),
+        ])  # fmt: skip
+    names = (
+        "", "choose it for", "mean Dice in cross-validation",
+        "false positives in a healthy phantom, median", "multiply-accumulate operations per slice",
+        "bytes of the int8 file", "precisions",
+    )  # fmt: skip
+    head, *rows = zip(names, *columns, strict=True)
+    return table(head, rows)
 
 
 def shipped_table() -> str:

@@ -24,7 +24,7 @@ from tools.cards import (
     unseen_dice,
     way_of,
 )
-from tools.figures import shipped_table
+from tools.figures import choice_table, shipped_table
 
 
 def folds_of(folds_folder: Path) -> dict[str, Any]:
@@ -105,4 +105,6 @@ def test_readable_cards_are_current(size: str) -> None:
 
 
 def test_the_readme_is_current() -> None:
-    assert shipped_table() in (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, made in {"shipped": shipped_table(), "choice": choice_table()}.items():
+        assert f"<!-- figures: {name} -->\n{made}\n<!-- end of {name} -->" in page
