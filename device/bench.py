@@ -74,12 +74,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="how long to measure; default: 60"
     )
-    parser.add_argument("--max-ms", type=float, metavar="MS", help="fail if p99 of a slice is more")
+    parser.add_argument(
+        "--max-ms", type=float, metavar="MS", help="fail if the p99 time of a slice is longer"
+    )
     parser.add_argument(
         "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
-    parser.add_argument("--reference", type=Path, metavar="FILE", help="a .tflite to compare with")
-    parser.add_argument("--boards", type=Path, metavar="FOLDER", help="where baseline files are")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FILE", help="another .tflite, to time in turn"
+    )
+    parser.add_argument(
+        "--boards", type=Path, metavar="FOLDER", help="folder of earlier results, to compare with"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is stdout")
     cli.run(bench, parser.parse_args(argv))
 

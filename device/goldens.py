@@ -1,7 +1,7 @@
 """Golden masks: what a model's int8 file makes of slices of the phantom, to test any board against.
 
 `golden-slices.npz` in the folder above the model folders holds the slices, in the int8 input that
-every network of the kit takes. `goldens.json` in a model folder holds the file's SHA-256 and its
+every network of glioslice takes. `goldens.json` in a model folder holds the file's SHA-256 and its
 masks: those of the reference kernels, which are the same for all runtimes, and those of each
 runtime whose own kernels give the same bytes on every machine. Each twice: as the network gives
 them, and (", mirrored") with test-time augmentation by mirroring, whatever the card says.

@@ -28,8 +28,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("mask", metavar="MASK", type=Path, help="the mask to compare")
     parser.add_argument("truth", metavar="TRUTH", type=Path, help="the ground truth")
-    parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
-    parser.add_argument("--truth-labels", choices=SCHEME_NAMES, help="label scheme of TRUTH")
+    parser.add_argument(
+        "--labels",
+        choices=SCHEME_NAMES,
+        help="label scheme of MASK; default: by its name and values",
+    )
+    parser.add_argument(
+        "--truth-labels",
+        choices=SCHEME_NAMES,
+        help="label scheme of TRUTH; default: by its name and values",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     cli.run(print_comparison, parser.parse_args(argv))
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--baud", type=cli.positive, help=f"baud rate of the board; default: {BAUD}"
     )
     parser.add_argument(
-        "--model", help="of a simulated board: nano, compact, a model folder or a file"
+        "--model", help="model of a simulated board: nano, compact, a model folder or a file"
     )
     cli.run(
         lambda given: examine(given, lambda _: device_command(given.model, given.baud)),

@@ -45,7 +45,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--model",
-        help="of a simulated board: nano, compact, a model folder or a file; default: compact",
+        help="model of a simulated board: a shipped size, a folder or a file; default: compact",
     )
     parser.add_argument(
         "--play", action="store_true", help="with --port sim://: the board reads CASE itself"

@@ -14,7 +14,9 @@ def add_case_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `named_files` and `read_source` to a command."""
     group = parser.add_argument_group("what the files do not state")
     for modality in MODALITIES:
-        group.add_argument(f"--{modality}", type=Path, metavar="FILE", help="in place of CASE")
+        group.add_argument(
+            f"--{modality}", type=Path, metavar="FILE", help="its file, in place of CASE"
+        )
     add_reading_options(group)
 
 
@@ -22,11 +24,11 @@ def add_reading_options(parser: argparse._ActionsContainer) -> None:
     """Add the options of `read_source` to a command, or to a group of its options."""
     parser.add_argument(
         "--orientation", metavar="AXES",
-        help="of files that state none: where their axes point to, such as LPS or RAS",
+        help="where the axes of files that state no orientation point to, such as LPS or RAS",
     )  # fmt: skip
     parser.add_argument(
         "--edition", choices=EDITIONS,
-        help="the edition of the ground truth; default: by file names",
+        help="the data set whose label numbers the ground truth has; default: by file names",
     )  # fmt: skip
 
 

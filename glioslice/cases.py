@@ -146,7 +146,10 @@ def case_paths(folder: Path) -> list[Path]:
         raise GliosliceError(f"{folder}: no such folder")
     paths = _case_paths(folder, MAX_DEPTH)
     if not paths:
-        raise GliosliceError(f"{folder}: no case found; a case is a folder with its NIfTI files")
+        raise GliosliceError(
+            f"{folder}: no case found; a case is a folder with its NIfTI files, and `glioslice "
+            "prepare` makes one from DICOM series"
+        )
     return paths
 
 
@@ -389,7 +392,9 @@ def _orient(file: NiftiFile, orientation: str | None) -> NiftiFile:
 
 def _check_same_space(path: Path, space: Space, first_path: Path, first: Space) -> None:
     if space.lps_shape != first.lps_shape:
-        raise GliosliceError(f"{path}: shape {space.shape}, but {first_path} has {first.shape}")
+        raise GliosliceError(
+            f"{path}: shape {space.shape}, but {first_path} has {first.shape}; register them"
+        )
     if not same_space(space, first):
         raise GliosliceError(f"{path}: its affine differs from that of {first_path}; register them")
 

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--study", type=cli.positive, metavar="N", help="which study of a folder of several, from 1"
     )
     for option in ("--t1ce", "--flair"):
-        parser.add_argument(option, metavar="SERIES", help="the number of its series")
+        parser.add_argument(option, metavar="SERIES", help="number of this sequence's series")
     parser.add_argument(
         "--seg-form", choices=("classic", "labelmap"), default="classic",
         help="form of the DICOM SEG; default: classic, which every archive takes",

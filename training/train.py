@@ -149,7 +149,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="DIR",
         help="folder of prepared slices",
     )
-    parser.add_argument("--wandb", action="store_true", help="log to Weights & Biases (offline)")
+    parser.add_argument(
+        "--wandb", action="store_true", help="also log to Weights & Biases, offline"
+    )
     arguments = parser.parse_args(argv)
     if (arguments.cases is None) == (arguments.data is None):
         parser.error("name the folder of cases once, as DIR or as --data DIR")

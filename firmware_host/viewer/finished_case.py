@@ -65,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--report", type=Path, action="append", default=[], metavar="FILE",
         help="the JSON report of the run, for its numbers",
     )  # fmt: skip
-    parser.add_argument("--labels", choices=SCHEME_NAMES, help="label scheme of MASK")
+    parser.add_argument(
+        "--labels",
+        choices=SCHEME_NAMES,
+        help="label scheme of MASK; default: by its name and values",
+    )
     add_missing_option(parser)
     add_case_options(parser)
     parser.add_argument(

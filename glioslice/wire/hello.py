@@ -12,7 +12,7 @@ VERSION = 4
 WIRE_MODALITIES = ("t1", "t1ce", "t2", "flair")
 """Numbered from 1 on the wire; 0 is none."""
 
-KIT_LABELS = 1
+OWN_LABELS = 1
 """0 background, 1 core (necrotic and non-enhancing), 2 edema, 3 enhancing; ET in TC in WT."""
 
 
@@ -47,7 +47,7 @@ class BoardHello:
     0   u8       type 1
     1   u8       version 4
     2   u8       modes: bit 0 serve, bit 1 play
-    3   u8       labels of its masks: 1 = the kit's
+    3   u8       labels of its masks: 1 = those of glioslice.labels
     4   u16 x 2  window X, Y in voxels of 1 mm
     8   u8       slices that the network sees at once (1: no neighbours)
     9   u8 x 4   modalities in the order of the channels: 1 t1, 2 t1ce, 3 t2, 4 flair, 0 none
@@ -80,7 +80,7 @@ class BoardHello:
     model: str
     modalities: tuple[str, ...] = WIRE_MODALITIES
     slices_at_once: int = 1
-    labels: int = KIT_LABELS
+    labels: int = OWN_LABELS
     boot: int = 0
     kept: int = 0
     answered: int = 0
@@ -127,7 +127,7 @@ class BoardHello:
         model = data[58:74].rstrip(b"\0")
         named = [code for code in codes if code]
         require(1 <= modes <= 3, f"a BoardHello that can do {modes}")
-        require(labels == KIT_LABELS, f"a BoardHello with labels {labels}, which are not the kit's")
+        require(labels == OWN_LABELS, f"a BoardHello with labels {labels}, not {OWN_LABELS}")
         require(1 <= x <= MAX_SIDE and 1 <= y <= MAX_SIDE, f"a window of {x} x {y}")
         require(codes[: len(named)] == named and bool(named), f"modalities {codes}")
         require(
