@@ -14,14 +14,10 @@ from numpy.typing import NDArray
 
 from device.engine import Engine
 from glioslice.cases import MODALITIES, find_case, read_case
-from glioslice.errors import GliosliceError
 from glioslice.preprocessing import slice_volume
 from glioslice.wire.codecs import IMAGES, MASKS, offered_codecs
-from glioslice.wire.hello import KERNELS
+from glioslice.wire.hello import KERNELS, check_model_name
 from glioslice.wire.messages import BoardHello, Mode, Start, geometry_of
-
-NAME_LENGTH = 16
-"""Bytes that BoardHello has for the name of a model."""
 
 FLOAT_INPUT_STEPS = 255
 """Quantization steps between the ends of the clip, for a float network that defines none."""
@@ -50,13 +46,7 @@ def make_board(engine: Engine, model: Path, played: PlayedCase | None = None) ->
     Raises GliosliceError if BoardHello cannot hold the model's name.
     """
     card = engine.card
-    if not (
-        0 < len(card.name) <= NAME_LENGTH and all("!" <= letter <= "~" for letter in card.name)
-    ):
-        raise GliosliceError(
-            f"{model}: its card calls the model '{card.name}'; a name must have 1 to {NAME_LENGTH} "
-            "ASCII characters and no space"
-        )
+    check_model_name(card.name, model)
     hello = BoardHello(
         modes=frozenset({Mode.SERVE, Mode.PLAY} if played else {Mode.SERVE}),
         window=card.window,

@@ -38,7 +38,7 @@ CANDIDATE_RATES = (
 )
 
 
-ALTERED = ("bytes altered", "silence", "wrong baud rate", "check failed", "no hello")
+MAYBE_ALTERED = ("bytes altered", "silence", "wrong baud rate", "check failed", "no hello")
 """Findings behind which a link that alters bytes may be: it is luck what arrives of a handshake."""
 
 
@@ -106,7 +106,7 @@ def diagnose_port(
     """Return the diagnosis of a port; takes up to 15 seconds if no board replies."""
     times = times or ProbeTimes()
     found = probe_port(url, baud, command, times, line_feed=True).diagnosis
-    if found.name in ALTERED and not is_simulated(url):
+    if found.name in MAYBE_ALTERED and not is_simulated(url):
         with suppress(GliosliceError), closing(open_port(url, baud)) as port:
             if cause := find_cause(port, url):
                 finding = f"{url}: a board replies, but {cause[0]}"

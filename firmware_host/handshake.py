@@ -21,7 +21,6 @@ HELLO_TIMEOUT = 15.0
 SIMULATED_TIMEOUT = 60.0
 """Seconds for a simulated board, which first loads Python, the model and perhaps a case."""
 
-
 POLL = 0.5
 """Seconds between two looks at the link while nothing arrives."""
 

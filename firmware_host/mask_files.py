@@ -32,7 +32,7 @@ from glioslice.labels import (
 )
 from glioslice.nifti import Space, open_nifti, read_nifti, same_space
 
-SCHEMES: Mapping[str, LabelScheme] = {
+NAMED_SCHEMES: Mapping[str, LabelScheme] = {
     "brats2018": BRATS_2018,
     "brats2023": BRATS_2023,
     "msd": DECATHLON,
@@ -49,12 +49,12 @@ def encode_labels(labels: NDArray[np.uint8], scheme: str) -> NDArray[np.uint8]:
     """Return the voxels of a mask file in `scheme` from glioslice's labels (X, Y, Z)."""
     if scheme == NESTED:
         return np.moveaxis(to_regions(labels), 0, -1).astype(np.uint8)
-    return to_scheme(labels, SCHEMES[scheme])
+    return to_scheme(labels, NAMED_SCHEMES[scheme])
 
 
 def scheme_name(scheme: LabelScheme) -> str:
     """Return the name of a scheme."""
-    return next(name for name, known in SCHEMES.items() if known is scheme)
+    return next(name for name, known in NAMED_SCHEMES.items() if known is scheme)
 
 
 def read_mask(path: Path, scheme: str | None = None) -> tuple[NDArray[np.uint8], Space, str]:
@@ -74,7 +74,7 @@ def read_mask(path: Path, scheme: str | None = None) -> tuple[NDArray[np.uint8],
         if not found <= {1}:
             raise GliosliceError(f"{path}: regions are 0 or 1, but it holds {list_values(found)}")
         return to_labels(voxels > 0), space, NESTED
-    allowed = {value for known in SCHEMES.values() for value in known.values}
+    allowed = {value for known in NAMED_SCHEMES.values() for value in known.values}
     if not found <= allowed:
         kind = "labels of no known scheme"
         if len(found) > MOST_LABELS:
@@ -83,13 +83,13 @@ def read_mask(path: Path, scheme: str | None = None) -> tuple[NDArray[np.uint8],
     mask = voxels[0]
     name = scheme or _scheme_from_name(path) or ("brats2018" if 4 in found else None)
     if name:
-        values = SCHEMES[name].values
+        values = NAMED_SCHEMES[name].values
         if not found <= set(values):
             raise GliosliceError(
                 f"{path}: holds the labels {list_values(found)}, but {name} has "
                 f"{list_values(values)}; name its scheme with --labels"
             )
-        return from_scheme(mask, SCHEMES[name]), space, name
+        return from_scheme(mask, NAMED_SCHEMES[name]), space, name
     labels = from_scheme(mask, BRATS_2023)
     try:
         check_nesting(labels)

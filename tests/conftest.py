@@ -155,7 +155,7 @@ def real_cases() -> Path:
 
 @pytest.fixture
 def volumes() -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A block of brain with a tumour of nested boxes: images (4, X, Y, Z), labels of the kit."""
+    """A block of brain with a tumour of nested boxes: images (4, X, Y, Z), labels of glioslice."""
     images = np.zeros((4, 28, 36, 20), np.float32)
     noise = np.random.default_rng(7).uniform(50, 900, (4, 20, 26, 14))
     images[:, 4:24, 5:31, 3:17] = noise.astype(np.float32)

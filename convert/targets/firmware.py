@@ -10,6 +10,7 @@ It also writes model.h: the model's part of the whole firmware's hello, from the
 
 import argparse
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,10 @@ from glioslice import cli
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
 from glioslice.model_card import CARD
+from glioslice.wire.hello import check_model_name
 from glioslice.wire.messages import WIRE_MODALITIES
 
 HEADER, SOURCE, MODEL = "network_tables.h", "network_tables.c", "model.h"
-NAME_LENGTH = 16
-"""Characters of the name in BoardHello."""
-
 MAX_RAM = 192 * 1024
 """Bytes of RAM that the network may take: a board of 256 KB also has a wire and a stack."""
 
@@ -307,8 +306,11 @@ def model_header(engine: Engine) -> str:
     card, scale = engine.card, engine.input.scale
     if engine.input.dtype != np.int8 or engine.output.dtype != np.int8:
         raise GliosliceError(f"{card.name}: not an int8 network, which the firmware needs")
-    if not 0 < len(card.name) <= NAME_LENGTH or not card.name.isascii() or '"' in card.name:
-        raise GliosliceError(f"{card.name}: a name has 1 to {NAME_LENGTH} ASCII characters")
+    check_model_name(card.name, CARD)
+    if not re.fullmatch(r"[\w.+-]+", card.name):
+        raise GliosliceError(
+            f"{CARD}: the model's name {card.name!r}: use letters, digits, _ and -"
+        )
     codes = [WIRE_MODALITIES.index(name) + 1 for name in card.content["input"]["modalities"]]
     codes += [0] * (len(WIRE_MODALITIES) - len(codes))
     factor = round(engine.output.scale * STEPS_PER_LOGIT * (1 << FRACTION_BITS))

@@ -34,7 +34,7 @@ from glioslice.nifti import Space
 from glioslice.preprocessing import Crop, brain_mask, extract_slices, find_crop
 from glioslice.sanity_checks import case_warnings
 
-PHANTOM = re.compile(r"phantom-(\d{1,4})")
+PHANTOM_NAME = re.compile(r"phantom-(\d{1,4})")
 
 VOLUME_TOLERANCE = 0.0015
 """mL, a voxel: reports have whole voxels."""
@@ -141,7 +141,7 @@ def read_finished(
     if path:
         check_report(path, report, mask, labels, space)
     missing = {*missing, *report.get("missing", ())}
-    phantom = PHANTOM.fullmatch(str(report.get("case")))
+    phantom = PHANTOM_NAME.fullmatch(str(report.get("case")))
     loaded = phantom_case(int(phantom[1]), missing) if phantom and not case else None
     if case:
         loaded = read_case(case, missing, orientation=orientation, labels=edition)

@@ -20,9 +20,6 @@ MAX_BODY = 1088
 MAX_ENCODED = MAX_BODY + CRC_SIZE + -(-(MAX_BODY + CRC_SIZE) // 254)
 """COBS adds a byte for every 254 that begin."""
 
-OVERHEAD = CRC_SIZE + 3
-"""Bytes around a body of up to 250 bytes; one more for every further 254."""
-
 SAMPLE = 256
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
+from glioslice.errors import GliosliceError
 from glioslice.wire.layout import MAX_SIDE, VersionError, require, unpack_fields
 
 VERSION = 4
@@ -15,6 +16,9 @@ WIRE_MODALITIES = ("t1", "t1ce", "t2", "flair")
 OWN_LABELS = 1
 """0 background, 1 core (necrotic and non-enhancing), 2 edema, 3 enhancing; ET in TC in WT."""
 
+
+NAME_LENGTH = 16
+"""Bytes for the name of a model."""
 
 KERNELS = ("unknown", "reference", "XNNPACK")
 """Whose arithmetic computes, numbered from 0: the same file gives other masks on other kernels."""
@@ -37,6 +41,15 @@ def check_version(data: bytes) -> None:
         raise VersionError(
             f"the far end uses version {data[1]} of the protocol, this side version {VERSION}; "
             f"install the newer glioslice at the {older}"
+        )
+
+
+def check_model_name(name: str, where: object) -> None:
+    """Raise GliosliceError, which names `where`, if BoardHello cannot hold the name of a model."""
+    if not (0 < len(name) <= NAME_LENGTH and all("!" <= letter <= "~" for letter in name)):
+        raise GliosliceError(
+            f"{where}: the model's name is {name!r}; expected 1 to {NAME_LENGTH} ASCII characters "
+            "without spaces"
         )
 
 

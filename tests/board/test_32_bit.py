@@ -1,7 +1,7 @@
 """The older runtime on an emulated 32-bit Arm, where the reference kernels give the golden masks.
 
 `deploy.py` refuses such boards. PyPI has no wheels of numpy and Pillow for them; Debian's, used
-here, are older than the kit requires.
+here, are older than glioslice requires.
 """
 
 import subprocess

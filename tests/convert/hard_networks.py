@@ -127,7 +127,7 @@ def handmade_unet(broken: Literal["", "wide", "cancelling"] = "") -> UNet:
 
 
 class WithPReLU(UNet):
-    """The kit's network with PReLU put back into one layer."""
+    """The shipped architecture with PReLU put back into one layer."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

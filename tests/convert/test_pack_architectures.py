@@ -65,7 +65,7 @@ def test_shipped_files_compute_the_same(file: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
-def test_files_of_this_kit_compute_the_same(exported: dict[str, bytes], precision: str) -> None:
+def test_exported_files_compute_the_same(exported: dict[str, bytes], precision: str) -> None:
     packed = pack(exported[precision])
     rejected = {"TFLite Micro"} if precision == "fp16" else set()
     assert same_outputs(exported[precision], packed) == set(RUNTIMES) - rejected

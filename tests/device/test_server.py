@@ -371,5 +371,5 @@ def test_an_unusable_model_name_is_refused(name: str, monkeypatch: pytest.Monkey
     engine = Engine(shipped_folder("nano") / MODEL)
     card: Card = engine.card
     monkeypatch.setattr(engine, "card", replace(card, name=name))
-    with pytest.raises(GliosliceError, match="calls the model"):
+    with pytest.raises(GliosliceError, match="1 to 16 ASCII characters"):
         make_board(engine, shipped_folder("nano") / MODEL)

@@ -108,7 +108,7 @@ def test_a_real_patient_over_a_bad_line(
 
 
 def decoded_and_segmented(case: Case) -> NDArray[np.uint8]:
-    """Return the kit's labels (X, Y, Z) by local inference on slices that were sent as lossy."""
+    """Return labels (X, Y, Z) by local inference on slices that were sent as lossy."""
     model = shipped_folder("compact") / MODEL
     engine = Engine(model)
     crop, slices = quantize_slices(case.images, make_board(engine, model).hello)

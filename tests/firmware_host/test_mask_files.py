@@ -11,7 +11,7 @@ from nilearn.image import load_img
 from numpy.typing import NDArray
 
 from firmware_host import compare
-from firmware_host.mask_files import SCHEMES, encode_labels, read_mask, scheme_name
+from firmware_host.mask_files import NAMED_SCHEMES, encode_labels, read_mask, scheme_name
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS, to_regions
 from glioslice.metrics import hd95, region_dice, volumes_ml
@@ -19,9 +19,9 @@ from glioslice.nifti import Space, write_mask
 from tests.conftest import LPS, Write, save
 
 Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
-FORMS = (*SCHEMES, "regions")
+FORMS = (*NAMED_SCHEMES, "regions")
 AFFINES = {
-    "as the kit": LPS,
+    "as we have it": LPS,
     "mirrored": np.array([[1, 0, 0, -20], [0, 1, 0, 3], [0, 0, -1, 9], [0, 0, 0, 1.0]]),
     "turned": np.array([[0, 0, -1, 9], [1, 0, 0, -40], [0, 1, 0, 7], [0, 0, 0, 1.0]]),
 }
@@ -113,8 +113,8 @@ def test_the_scheme_is_recognised(volumes: Volumes, write_case: Write, tmp_path:
     write_mask(tmp_path / "labelsTr" / "a.nii.gz", encode_labels(labels, "msd"), space)
     assert read_mask(tmp_path / "labelsTr" / "a.nii.gz")[2] == "msd"
     assert read_mask(write_case() / "Case_1_seg.nii.gz")[2] == "brats2018"
-    for name in SCHEMES:
-        assert scheme_name(SCHEMES[name]) == name
+    for name in NAMED_SCHEMES:
+        assert scheme_name(NAMED_SCHEMES[name]) == name
     write_mask(tmp_path / "m.nii.gz", encode_labels(labels, "msd"), space)
     with pytest.raises(GliosliceError, match=r"m.nii.gz: read as brats2023, .*--labels"):
         read_mask(tmp_path / "m.nii.gz")

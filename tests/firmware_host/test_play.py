@@ -18,7 +18,7 @@ from tests.firmware_host.conftest import Host
 from tests.firmware_host.scripted import ScriptedBoard, describe_volume, play
 
 AFFINES = {
-    "as the kit": LPS,
+    "as we have it": LPS,
     "mirrored": np.array([[1, 0, 0, -20], [0, 1, 0, 3], [0, 0, -1, 9], [0, 0, 0, 1.0]]),
     "turned": np.array([[0, 0, -1, 9], [1, 0, 0, -40], [0, 1, 0, 7], [0, 0, 0, 1.0]]),
 }
@@ -81,7 +81,7 @@ def test_a_case_that_the_board_cannot_read(
 @pytest.mark.parametrize("scheme", [0, 1, 2, 3])
 def test_the_scheme_of_a_played_case(scheme: int, write_case: Write) -> None:
     case = played_case(describe_volume(write_case(), scheme))
-    assert case.scheme == (SCHEMES[scheme - 1] if scheme else SCHEMES[1])  # 0: the kit's own
+    assert case.scheme == (SCHEMES[scheme - 1] if scheme else SCHEMES[1])  # 0: our own
 
 
 def test_numbers_that_describe_no_volume(write_case: Write) -> None:

@@ -305,7 +305,7 @@ def test_the_hello_comes_from_the_card(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as exit_:
         firmware.main([str(copy), "--out", str(tmp_path / "other")])
     assert exit_.value.code == 2 and not (tmp_path / "other").exists()
-    assert "a name has 1 to 16 ASCII characters" in capsys.readouterr().err
+    assert "1 to 16 ASCII characters" in capsys.readouterr().err
 
 
 def test_the_same_tables_each_time() -> None:

@@ -27,7 +27,7 @@ def test_an_unsupported_layer_is_named_with_its_path_and_an_alternative(
         check_layers(network)
 
 
-def test_layers_of_this_kit_pass() -> None:
+def test_layers_of_glioslice_pass() -> None:
     check_layers(random_network((4, 6)))
     check_layers(nn.Sequential(nn.ConvTranspose2d(4, 4, 2), nn.Conv2d(4, 4, 3), nn.Conv2d(1, 1, 1)))
 
