@@ -254,7 +254,7 @@ def _throughput(cases: Path, out: Path, *options: str) -> dict[str, Any]:
     before = os.times()
     with events_of([*STREAM, str(cases), *options, "--output", str(out), "--json"]) as (_, events):
         for event in events:
-            if event["event"] == "begin":
+            if event["event"] == "start":
                 started = started or time.monotonic()
             if event["event"] == "case":
                 ended = time.monotonic()
@@ -295,7 +295,7 @@ def stream_and_kill(
         for event in events:
             kept.append(event)
             complete += event["event"] == "case" and event["state"] == "complete"
-            if event["event"] == "begin" and complete // every > kills:
+            if event["event"] == "start" and complete // every > kills:
                 boards = children_of(process.pid)
                 with suppress(IndexError, ProcessLookupError):  # it has just ended: the next one
                     os.kill(random.choice(boards), signal.SIGKILL)

@@ -120,7 +120,7 @@ class PortStatus:
             "description": self.description,
             "model": None if hello is None else {"name": hello.model, "sha256": hello.sha256},
             "protocol": None if hello is None else VERSION,
-            "wrong": self.reason or None,
+            "error": self.reason or None,
         }
 
 

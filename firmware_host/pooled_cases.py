@@ -169,7 +169,7 @@ class BoardReporter(Reporter):
     def show_run(self, status: RunStatus) -> Iterator[Update]:
         """Show the run in the table of boards while the block lasts."""
         self._board.status = status
-        self.event("begin", **status.details(), slices=status.masks.slice_count)
+        self.event("start", **status.details(), slices=status.masks.slice_count)
         yield lambda: None
 
 

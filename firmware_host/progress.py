@@ -256,7 +256,7 @@ class JsonReporter(Reporter):
     def show_run(self, status: RunStatus) -> Iterator[Update]:
         """Print `begin`, and `progress` twice a second."""
         slices, before, due = status.masks.slice_count, 0, time.monotonic() + EVENT_INTERVAL
-        self.event("begin", **status.details(), slices=slices)
+        self.event("start", **status.details(), slices=slices)
 
         def update() -> None:
             nonlocal before, due

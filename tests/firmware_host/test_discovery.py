@@ -175,7 +175,7 @@ def test_the_list(board: BoardProcess, other_device: Callable[..., OtherDevice])
     assert (one["port"], one["model"]) == (silent.port, None)
     assert other == {
         "event": "port", "port": board.port, "description": "a converter",
-        "model": {"name": "compact", "sha256": digest}, "protocol": VERSION, "wrong": None,
+        "model": {"name": "compact", "sha256": digest}, "protocol": VERSION, "error": None,
     }  # fmt: skip
     assert end == {"event": "end", "state": "complete", "error": None}
 
@@ -301,4 +301,4 @@ def test_the_ports_command(
     assert "no board: silent" in capsys.readouterr().out
     discovery.main(["--json"])
     port, end = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (port["port"], port["wrong"], end["event"]) == ("A", "silent", "end")
+    assert (port["port"], port["error"], end["event"]) == ("A", "silent", "end")

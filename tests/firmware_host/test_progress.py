@@ -199,7 +199,7 @@ def test_json_events_and_nothing_else(
     events, errors = events_and_errors(capsys)
     events = [event for event in events if event["event"] != "log"]
     kinds = [event["event"] for event in events]
-    assert kinds[0] == "begin" and kinds[-2:] == ["case", "end"]
+    assert kinds[0] == "start" and kinds[-2:] == ["case", "end"]
     assert set(kinds[1:-2]) == {"progress"}
     # Two a second and the last: over the two seconds of the board not one a slice.
     assert 3 <= kinds.count("progress") <= seconds / progress.EVENT_INTERVAL + 1

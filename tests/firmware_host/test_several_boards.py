@@ -161,7 +161,7 @@ def test_the_link_is_not_idle_while_files_are_written(
 
     def noted(reporter: JsonReporter, kind: str, **content: Any) -> None:
         report(reporter, kind, **content)
-        if (kind, content.get("case")) == ("begin", "Case_01"):
+        if (kind, content.get("case")) == ("start", "Case_01"):
             begun.set()
 
     def slowly(*content: Any) -> list[str]:
@@ -174,9 +174,9 @@ def test_the_link_is_not_idle_while_files_are_written(
     options = (few, "--port", LINE, "--boards", 1, "--output", tmp_path, "--json")
     stream.main([str(option) for option in options])
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    order = [(one["event"], one["case"]) for one in events if one["event"] in ("begin", "case")]
-    assert order.index(("begin", "Case_01")) < order.index(("case", "Case_00"))
-    assert order.index(("case", "Case_00")) < order.index(("begin", "Case_02"))  # two at most
+    order = [(one["event"], one["case"]) for one in events if one["event"] in ("start", "case")]
+    assert order.index(("start", "Case_01")) < order.index(("case", "Case_00"))
+    assert order.index(("case", "Case_00")) < order.index(("start", "Case_02"))  # two at most
     assert masks(tmp_path) == {name: alone[name] for name in masks_of_few(few)}
 
 
