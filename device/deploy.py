@@ -132,24 +132,24 @@ def deploy(arguments: argparse.Namespace) -> None:
 def list_deployments(arguments: argparse.Namespace) -> list[Deployment]:
     """Return what is installed where; an option takes precedence over the inventory.
 
-    Raises GliosliceError for a board without a host, one that is named twice, an unknown runtime
-    and a model that does not exist.
+    Raises GliosliceError for a board without an address, one that is named twice, an unknown
+    runtime and a model that does not exist.
     """
     if arguments.inventory is None:
-        boards = [InventoryBoard(name, host=name) for name in arguments.boards]
+        boards = [InventoryBoard(name, address=name) for name in arguments.boards]
     else:
         boards = read_inventory(arguments.inventory)
     found = []
     for board in boards:
-        if board.host is None:
-            raise GliosliceError(f"{arguments.inventory}: board '{board.name}' has no host")
+        if board.address is None:
+            raise GliosliceError(f"{arguments.inventory}: board '{board.name}' has no address")
         runtime = arguments.runtime or board.runtime or RUNTIME
         if runtime not in RUNTIME_PINS:
             raise GliosliceError(
                 f"{arguments.inventory}: board '{board.name}' has the runtime '{runtime}'; there "
                 f"are {', '.join(RUNTIME_PINS)}"
             )
-        remote = Remote(board.host, (*board.ssh_options, *arguments.ssh_option))
+        remote = Remote(board.address, (*board.ssh_options, *arguments.ssh_option))
         model = find_model(arguments.model or board.model)
         port = arguments.port or board.port or PORT
         found.append(Deployment(board.name, remote, model, port, runtime))

@@ -119,12 +119,12 @@ def _inventory_addresses(path: Path, ports: Sequence[str]) -> list[BoardAddress]
         raise GliosliceError(f"{path}: holds the ports; leave --port out")
     entries = read_inventory(path)
     for entry in entries:
-        if entry.line is None:
+        if entry.host_port is None:
             raise GliosliceError(
-                f"{path}: board '{entry.name}' has no line, the port of this machine that it is "
-                "connected to, such as /dev/ttyUSB0"
+                f"{path}: board '{entry.name}' has no host_port, the port of this machine "
+                "that it is connected to, such as /dev/ttyUSB0"
             )
-    return [BoardAddress(entry.name, entry.line) for entry in entries if entry.line]
+    return [BoardAddress(entry.name, entry.host_port) for entry in entries if entry.host_port]
 
 
 def _replying_ports(baud: int | None) -> list[str]:

@@ -1,22 +1,22 @@
 """An inventory of boards: their names, and how they are reached for deployment and for streaming.
 
-    # boards.toml: what stands at the top holds for every board that does not say otherwise
+    # boards.toml: what stands at the top holds for every board that does not set its own
     model = "compact"
     port = "/dev/ttyGS0"
 
     [[board]]
     name = "ada"
-    host = "pi@ada.local"                       # as ssh takes it
-    line = "/dev/serial/by-id/usb-ada-if00"     # the port of this machine that it is connected to
+    address = "pi@ada.local"                        # as ssh takes it
+    host_port = "/dev/serial/by-id/usb-ada-if00"    # the port of the host that it is connected to
 
     [[board]]
     name = "ben"
-    host = "pi@192.168.1.12"
+    address = "pi@192.168.1.12"
     ssh_options = ["Port=2222"]
-    line = "/dev/serial/by-id/usb-ben-if00"
+    host_port = "/dev/serial/by-id/usb-ben-if00"
 
-`glioslice deploy --inventory boards.toml` needs `host`, `glioslice stream --boards boards.toml`
-needs `line`.
+`glioslice deploy --inventory boards.toml` needs `address`, `glioslice stream --boards
+boards.toml` needs `host_port`.
 
 The board that was installed last is noted in `glioslice/deployed.json` of the folder that
 XDG_STATE_HOME names, or ~/.local/state. The doctor reads it: where there is a service on the board,
@@ -39,11 +39,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 
 @dataclass(frozen=True)
 class InventoryBoard:
-    """A board: `port` is its own serial port, `line` the one of this machine at the other end."""
+    """A board: `port` is its own serial port, `host_port` the one of the host at the other end."""
 
     name: str
-    host: str | None = None
-    line: str | None = None
+    address: str | None = None
+    host_port: str | None = None
     port: str | None = None
     model: str | None = None
     runtime: str | None = None
@@ -57,7 +57,7 @@ def read_inventory(path: Path) -> list[InventoryBoard]:
     """Return the boards of an inventory in their order.
 
     Raises GliosliceError, naming the file, for one that is missing or no TOML, for an unknown or
-    malformed entry, and for a name, host or line that is used twice.
+    malformed entry, and for a name, address or port of the host that is used twice.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -69,11 +69,11 @@ def read_inventory(path: Path) -> list[InventoryBoard]:
     if not isinstance(listed, list) or not listed or not all(isinstance(b, dict) for b in listed):
         raise GliosliceError(f"{path}: has no board; each one begins with a line [[board]]")
     boards = [_read_board(path, content, entry) for entry in listed]
-    for key in ("name", "host", "line"):
+    for key in ("name", "address", "host_port"):
         values = [value for board in boards if (value := getattr(board, key)) is not None]
         doubled = {value for value in values if values.count(value) > 1}
         # Several boards may lie behind one address, each with its own port of ssh.
-        if doubled and not (key == "host" and any(board.ssh_options for board in boards)):
+        if doubled and not (key == "address" and any(board.ssh_options for board in boards)):
             raise GliosliceError(f"{path}: the {key} {min(doubled)} is used by two boards")
     return boards
 

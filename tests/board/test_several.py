@@ -36,7 +36,7 @@ def inventory(boards: list[Pi], tmp_path_factory: pytest.TempPathFactory) -> Pat
         ("cut", ("Port=1",)),
         (NAMES[1], boards[1].options),
     ):
-        lines += ["[[board]]", f'name = "{name}"', 'host = "root@127.0.0.1"']
+        lines += ["[[board]]", f'name = "{name}"', 'address = "root@127.0.0.1"']
         lines += [f"ssh_options = {json.dumps(options)}"]
     path = tmp_path_factory.mktemp("inventory") / "boards.toml"
     path.write_text("\n".join(lines))

@@ -17,10 +17,10 @@ def inventory(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[[board]]\nname = 'ada'", "board 'ada' has no host"),
-        ("runtime = 'onnx'\n[[board]]\nname = 'ada'\nhost = 'x'", "the runtime 'onnx'"),
-        ("model = 'huge'\n[[board]]\nname = 'ada'\nhost = 'x'", "no model 'huge'"),
-        ("[[board]]\nname = 'ada'\nhost = '-oProxyCommand=x'", "expected a board such as"),
+        ("[[board]]\nname = 'ada'", "board 'ada' has no address"),
+        ("runtime = 'onnx'\n[[board]]\nname = 'ada'\naddress = 'x'", "the runtime 'onnx'"),
+        ("model = 'huge'\n[[board]]\nname = 'ada'\naddress = 'x'", "no model 'huge'"),
+        ("[[board]]\nname = 'ada'\naddress = '-oProxyCommand=x'", "expected a board such as"),
     ],
 )
 def test_a_bad_inventory_touches_no_board(

@@ -29,7 +29,7 @@ from firmware_host.board_pool import Task, TaskQueue
 from firmware_host.board_table import BoardRow, format_boards
 from firmware_host.options import parse_options
 from firmware_host.outputs import OutputPaths
-from firmware_host.pooled_cases import READ_AHEAD, CaseReader
+from firmware_host.pooled_cases import READ_AHEAD, CaseReader, find_boards
 from firmware_host.progress import JsonReporter
 from firmware_host.shared_case import spans
 from glioslice.cases import Case
@@ -488,6 +488,21 @@ def test_what_does_not_go_together(
     given = [option.replace("LINK", str(tmp_path / "link")) for option in options]
     assert expected in refused(capsys, cases, "--output", tmp_path / "out", *given)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_inventory_names_the_boards_and_their_ports(tmp_path: Path) -> None:
+    path = tmp_path / "boards.toml"
+    path.write_text(
+        "[[board]]\nname = 'ben'\nhost_port = '/dev/null'\n"
+        "[[board]]\nname = 'ada'\nhost_port = '/dev/zero'\n"
+    )
+    found = find_boards(argparse.Namespace(ports=[], boards=str(path)))
+    assert [(one.name, one.port) for one in found] == [("ben", "/dev/null"), ("ada", "/dev/zero")]
+    with pytest.raises(GliosliceError, match="holds the ports"):
+        find_boards(argparse.Namespace(ports=["/dev/null"], boards=str(path)))
+    path.write_text("[[board]]\nname = 'ada'\naddress = 'pi@ada.local'\n")
+    with pytest.raises(GliosliceError, match="'ada' has no host_port"):
+        find_boards(argparse.Namespace(ports=[], boards=str(path)))
 
 
 def test_one_case_without_sharing_needs_one_board(

@@ -13,12 +13,12 @@ port = "/dev/ttyGS0"
 
 [[board]]
 name = "ada"
-host = "pi@ada.local"
-line = "/dev/ttyACM0"
+address = "pi@ada.local"
+host_port = "/dev/ttyACM0"
 
 [[board]]
 name = "ben"
-host = "pi@ben.local"
+address = "pi@ben.local"
 model = "compact"
 ssh_options = ["Port=2222"]
 """
@@ -40,14 +40,20 @@ def test_boards_take_what_stands_at_the_top(tmp_path: Path) -> None:
         ("", "has no board"),
         ("board = 3", "has no board"),
         ("[[board", "not valid TOML"),
-        ("[[board]]\nhost = 'a'", "has the name None"),
+        ("[[board]]\naddress = 'a'", "has the name None"),
         ("[[board]]\nname = '-o x'", "has the name '-o x'"),
         ("[[board]]\nname = 'a'\nhots = 'b'", "unknown entry 'hots'"),
         ("[[board]]\nname = 'a'\nport = 3", "port of board 'a' is not a string"),
         ("[[board]]\nname = 'a'\nssh_options = 'x'", "ssh_options of board 'a'"),
         ("[[board]]\nname = 'a'\n[[board]]\nname = 'a'", "the name a is used by two"),
-        ("line = 'x'\n[[board]]\nname = 'a'\n[[board]]\nname = 'b'", "the line x is used by two"),
-        ("host = 'x'\n[[board]]\nname = 'a'\n[[board]]\nname = 'b'", "the host x is used by two"),
+        (
+            "host_port = 'x'\n[[board]]\nname = 'a'\n[[board]]\nname = 'b'",
+            "the host_port x is used by two",
+        ),
+        (
+            "address = 'x'\n[[board]]\nname = 'a'\n[[board]]\nname = 'b'",
+            "the address x is used by two",
+        ),
     ],
 )
 def test_a_bad_inventory_is_refused(text: str, expected: str, tmp_path: Path) -> None:
