@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from device.board import load_played_case, make_board
-from device.engine import Engine
+from device.engine import Engine, add_engine_options, add_mirroring_option
 from device.server import READY, STOPPING, StopRequest, notify, run_sessions
 from glioslice import cli
 from glioslice.case_options import add_missing_option
@@ -43,20 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--input", type=Path, metavar="CASE", help="the same as CASE")
     parser.add_argument("--port", required=True, help="a serial device or a pyserial URL")
-    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    add_engine_options(parser)
     parser.add_argument(
         "--baud", type=cli.positive, help="fix the rate; default: negotiate, from 115200"
     )
-    parser.add_argument(
-        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
-    )
-    parser.add_argument(
-        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
-    )
-    parser.add_argument(
-        "--no-mirroring", action="store_true",
-        help="run the network once per slice, even if the model's card asks for mirroring",
-    )  # fmt: skip
+    add_mirroring_option(parser)
     add_missing_option(parser)
     parser.add_argument("--quiet", action="store_true", help="log errors only")
     arguments = parser.parse_args(argv)

@@ -6,6 +6,7 @@
 The engine refuses a file that does not match the card beside it.
 """
 
+import argparse
 import ctypes
 import importlib
 import logging
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from glioslice import cli
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
@@ -86,6 +88,25 @@ class DelegateReport:
         counted = ", ".join(f"{n} {name}" for name, n in Counter(self.remaining).items())
         remaining = f"; remaining: {counted}" if counted else ""
         return f"{self.taken} of {self.ops} ops delegated in {self.parts} parts{remaining}"
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`, `--threads` and `--delegate` to a command that runs one network."""
+    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    parser.add_argument(
+        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
+    )
+    parser.add_argument(
+        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
+    )
+
+
+def add_mirroring_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--no-mirroring`."""
+    parser.add_argument(
+        "--no-mirroring", action="store_true",
+        help="run the network once per slice, even if the model's card asks for mirroring",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

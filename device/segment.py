@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from device.engine import Engine
+from device.engine import Engine, add_engine_options, add_mirroring_option
 from glioslice import cli
 from glioslice.case_options import add_case_options, add_missing_option, named_files, read_source
 from glioslice.cases import Case, CaseFiles, input_paths, phantom_case
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--input", action="append", type=Path, default=[], metavar="CASE", help="the same as CASE"
     )
-    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
+    add_engine_options(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -116,21 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--raw", action="store_true", help="leave the masks as the network gives them"
     )
-    parser.add_argument(
-        "--no-mirroring", action="store_true",
-        help="run the network once per slice, even if the model's card asks for mirroring",
-    )  # fmt: skip
+    add_mirroring_option(parser)
     add_missing_option(parser)
     parser.add_argument(
         "--force",
         action="store_true",
         help="overwrite existing files; with --part or --dask, repeat the cases that are done",
-    )
-    parser.add_argument(
-        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
-    )
-    parser.add_argument(
-        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
     )
     add_case_options(parser)
     add_cluster_options(parser)

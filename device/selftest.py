@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device.engine import COMPILED, EDGE_TPU, REFERENCE, XNNPACK, Engine
+from device.engine import (
+    COMPILED,
+    EDGE_TPU,
+    REFERENCE,
+    XNNPACK,
+    Engine,
+    add_engine_options,
+)
 from device.goldens import (
     GOLDENS,
     MIRRORED,
@@ -61,13 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Check that this board computes the same masks as every other board.",
         "glioslice selftest --json selftest.json",
     )
-    parser.add_argument("--model", help="a shipped size, a folder or a file; default: compact")
-    parser.add_argument(
-        "--threads", type=cli.positive, default=1, help="threads of the runtime; default: 1"
-    )
-    parser.add_argument(
-        "--delegate", metavar="LIBRARY", help="an accelerator's library, such as libedgetpu.so.1"
-    )
+    add_engine_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     cli.run(selftest, parser.parse_args(argv))
 
