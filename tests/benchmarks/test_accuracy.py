@@ -4,6 +4,7 @@ The tables are computed from made-up scores.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from benchmarks import accuracy
 from benchmarks.accuracy import APPENDIX, PAGE, score_runs, write_page
 from benchmarks.folds import FOLDS_FOLDER, FoldRun, held_out_cases
-from benchmarks.scores import RULES
+from benchmarks.scores import BOTH, RULES
 from glioslice.errors import GliosliceError
 from glioslice.files import read_json, write_json
 from glioslice.model_card import CARD
@@ -105,6 +106,15 @@ def test_grades_stand_apart() -> None:
     assert rows["raw", "low"] == ["1", "0.500"]
     assert rows["raw", "unknown"] == ["1", "0.700"]
     assert rows["rules", "low"] == ["1", "0.520"]
+
+
+@pytest.mark.usefixtures("folds_folder")
+def test_what_low_grade_gains_without_false_enhancement() -> None:
+    four_folds()
+    found = score_of("b", (0.5, 0.5, 0.2), masks=BOTH)  # the low-grade patient of made_scores
+    for expert, after in ((10.0, "0.400 to 0.400"), (0.0, "0.400 to 0.667")):
+        write_run(FoldRun("compact", 2), replace(found, expert=(50.0, 20.0, expert)))
+        assert after in accuracy.enhancement_text()
 
 
 @pytest.mark.usefixtures("folds_folder")

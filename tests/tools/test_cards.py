@@ -1,5 +1,6 @@
 """Cards quote figures only of networks that are like theirs."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,12 @@ def test_the_readme_is_current() -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, made in {"shipped": shipped_table(), "choice": choice_table()}.items():
         assert f"<!-- figures: {name} -->\n{made}\n<!-- end of {name} -->" in page
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+def test_pages_count_the_patients_as_the_cards_do(page: str) -> None:
+    counts = set(re.findall(r"of (\d+)\s+more", (ROOT / page).read_text(encoding="utf-8")))
+    assert len(counts) == 2
+    for size in SHIPPED_MODELS:
+        card = (shipped_folder(size) / "README.md").read_text(encoding="utf-8")
+        assert all(f"of {count} patients" in card for count in counts), size
