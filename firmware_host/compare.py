@@ -68,7 +68,7 @@ def compare_files(
     check_same_space(mask, space, truth, truth_space)
     name, true_name = mask_case(mask), mask_case(truth)
     if name and true_name and name not in (true_name, truth.absolute().parent.name):
-        logger.warning("by their names, %s is of %s and %s of %s", mask, name, truth, true_name)
+        logger.warning("by their names, %s is of case %s, %s of %s", mask, name, truth, true_name)
     ours, theirs = space.from_lps(ours), space.from_lps(theirs)
     pairs = zip(REGIONS, to_regions(ours), to_regions(theirs), strict=True)
     try:

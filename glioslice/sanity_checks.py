@@ -179,12 +179,12 @@ def intensity_warnings(modality: str, measured: Intensities) -> list[str]:
         found.append(
             f"{share:.1%} of {title} is below 0, most of it by little: "
             "interpolation leaves such a rim around the brain, and the rim counts as brain. Set "
-            "to 0 again what was 0 before the interpolation."
+            "what was 0 before the interpolation back to 0."
         )
     else:
         found.append(
-            f"{share:.1%} of {title} is negative, down to {measured.lowest:g}, which MR images are "
-            "not: its sign or scale is damaged. Export the series again."
+            f"{share:.1%} of {title} is negative, down to {measured.lowest:g}; MR images "
+            "are not: its sign or scale is damaged. Export the series again."
         )
     return found
 
@@ -229,8 +229,8 @@ def shape_warnings(shape: BrainShape) -> list[str]:
     if shape.enclosed > MAX_ENCLOSED:
         found.append(
             f"{shape.enclosed * shape.millilitres:,.0f} mL inside the outline of the brain are 0, "
-            "like bone and air between brain and scalp: the images look not skull-stripped. Strip "
-            "them (docs/from-scanner.md)."
+            "like bone and air between brain and scalp: the images do not look skull-stripped. "
+            "Strip them (docs/from-scanner.md)."
         )
     measured = [
         (f"{shape.millilitres:,.0f} mL", shape.millilitres, VOLUME_ML),
