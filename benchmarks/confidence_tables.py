@@ -27,6 +27,7 @@ from benchmarks.scores import RAW
 from device.confidence import BORDER_WIDTH, MAX_DISTANCE, STEPS_PER_LOGIT, border_strips
 from firmware_host.volumetry import MOST_MARKED, worst_slices
 from glioslice.cases import MODALITIES
+from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.labels import REGIONS
 
 Floats = NDArray[np.float32]
@@ -301,7 +302,7 @@ def bytes_table(slices: Sequence[SliceConfidence]) -> str:
         found = [row for row in slices if row.pixels and low <= row.bytes[BYTE] < low + BIN]
         if found:
             rows.append([
-                f"{low} to {min(low + BIN - 1, MAX_DISTANCE)}", len(found),
+                f"{low} to {min(low + BIN - 1, MAX_DISTANCE)}", f"{len(found):,}",
                 f"{fmean(row.dice[0] or 0.0 for row in found):.2f}",
                 f"{fmean(row.mean for row in found):.2f}",
                 f"{fmean(row.mean < POOR for row in found):.0%}",
@@ -324,10 +325,10 @@ def describe_threshold(slices: Sequence[SliceConfidence]) -> str:
     volumes = len({row.case for row in slices})
     return (
         f"A slice is doubtful if its byte is under **{limit}**. Of the {len(found):,} masks that "
-        f"are not empty, {len(poor)} have a mean Dice under {POOR}: {low['poor']} of them are "
-        f"doubtful, and {low['good']} of the {len(good):,} others. Of the {len(empty):,} empty "
-        f"masks {len(missed)} missed tumour: {low['missed']} of them are doubtful, and "
-        f"{low['right']} of the {len(right):,} that were right. That is "
+        f"are not empty, {len(poor):,} have a mean Dice under {POOR}: {low['poor']:,} of them are "
+        f"doubtful, and {low['good']:,} of the {len(good):,} others. Of the {len(empty):,} empty "
+        f"masks {len(missed):,} missed tumour: {low['missed']:,} of them are doubtful, and "
+        f"{low['right']:,} of the {len(right):,} that were right. That is "
         f"{sum(low.values()) / volumes:.0f} doubtful slices in a volume of "
         f"{len(slices) / volumes:.0f}, too many to look at: the host marks at most "
         f"**{MOST_MARKED}** of them, within or beside tumour of the mask. Ways to choose them:"
@@ -423,7 +424,7 @@ def missing_confidence_table(cases: Sequence[CaseConfidence]) -> str:
     for missing in ("", *MODALITIES):
         found = [row for row in cases if row.missing == missing]
         rows.append([
-            missing or "none",
+            MODALITY_TITLES[missing] if missing else "none",
             f"{fmean(row.byte for row in found):.0f}",
             f"{fmean(dice[row.case, missing] for row in found):.2f}",
             f"{rho([row.byte for row in found], [dice[row.case, missing] for row in found]):.2f}",
