@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from firmware_host import handshake, interrupts
@@ -285,7 +285,7 @@ class BoardPool(Generic[Content]):
                 queue.open(make_tasks(self.check_models()))
                 while not queue.wait_until_over(TICK) and any(t.is_alive() for t in threads):
                     interrupts.raise_requested()
-                    self._reporter.event("boards", boards=[row.as_json() for row in self.rows()])
+                    self._reporter.event("boards", boards=[asdict(row) for row in self.rows()])
             finally:
                 left = queue.waiting
                 queue.stop()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware_host.progress import REDRAWS, Reporter, TextReporter
@@ -35,10 +35,6 @@ class BoardRow:
     finished: int
     returned: int
     error: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the row for a program or the page."""
-        return asdict(self)
 
     def cells(self) -> tuple[str, ...]:
         """Return the row's cells under HEADS."""

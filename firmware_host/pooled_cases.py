@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -366,7 +366,7 @@ def _run_pool(
     command = far_end(arguments) if simulated else None
     pool = BoardPool(addresses, command, arguments, reporter, workload)
     if page is not None:
-        page.set_boards(lambda: {"boards": [row.as_json() for row in pool.rows()]})
+        page.set_boards(lambda: {"boards": [asdict(row) for row in pool.rows()]})
     with interrupts.deferred():
         try:
             pool.run(make_tasks)
@@ -375,7 +375,7 @@ def _run_pool(
             raise Interrupted(cli.INTERRUPTED) from None
         finally:
             rows = pool.rows()
-            reporter.event("boards", boards=[row.as_json() for row in rows])
+            reporter.event("boards", boards=[asdict(row) for row in rows])
             reporter.result(*format_boards(rows), "")
 
 

@@ -254,7 +254,7 @@ class JsonReporter(Reporter):
 
     @contextmanager
     def show_run(self, status: RunStatus) -> Iterator[Update]:
-        """Print `begin`, and `progress` twice a second."""
+        """Print `start`, and `progress` twice a second."""
         slices, before, due = status.masks.slice_count, 0, time.monotonic() + EVENT_INTERVAL
         self.event("start", **status.details(), slices=slices)
 

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,6 +35,7 @@ from firmware_host.shared_case import spans
 from glioslice.cases import Case
 from glioslice.errors import GliosliceError
 from glioslice.files import write_bytes
+from tests.conftest import ROOT
 from tests.firmware_host.commands import (
     STREAM,
     left_behind,
@@ -488,6 +489,12 @@ def test_what_does_not_go_together(
     given = [option.replace("LINK", str(tmp_path / "link")) for option in options]
     assert expected in refused(capsys, cases, "--output", tmp_path / "out", *given)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_lists_what_json_has_of_a_board() -> None:
+    page = (ROOT / "docs" / "host.md").read_text(encoding="utf-8")
+    [line] = [line for line in page.splitlines() if line.startswith("| `boards` |")]
+    assert set(re.findall(r"`(\w+)`", line)) - {"boards"} == {f.name for f in fields(BoardRow)}
 
 
 def test_an_inventory_names_the_boards_and_their_ports(tmp_path: Path) -> None:
