@@ -187,14 +187,15 @@ def make_readme(content: dict[str, Any]) -> str:
         "Written by `python tools/cards.py` from `card.json`; do not edit.",
         content["intended_use"],
         f"{network['parameters']:,} parameters, {network['macs'] / 1e6:.0f} million "
-        f"multiply-accumulates a slice of {' x '.join(map(str, content['input']['window']))}; "
-        f"channels a level {', '.join(map(str, network['widths']))}.",
+        "multiply-accumulate operations per slice of "
+        f"{' x '.join(map(str, content['input']['window']))} pixels; channels per level: "
+        f"{', '.join(map(str, network['widths']))}.",
         table(("file", "precision", "bytes", "sha256"), files),
         *masks_section(content["output"]),
         *training_section(content),
         *(held_out_section(content) if content["held_out"]["cases"] else folds_section(content)),
         "## Data",
-        "Each case by the SHA-256 of its images:",
+        "Cases that it was trained on, with the SHA-256 of their images:",
         table(
             ("case", "digest"), [[c["case"], f"`{c['digest'][:16]}`"] for c in training["cases"]]
         ),
@@ -274,8 +275,8 @@ def folds_section(content: dict[str, Any]) -> list[str]:
         label = f"{name}, masks {scores['masks']}" if "masks" in scores else name
         rows.append([label, scores["patients"], *dice])
     return [
-        "It was trained on every patient, so these files are not scored themselves. Networks "
-        "trained with the same configuration on three folds and scored on the fourth "
+        "It was trained on every patient, so there are none left to score these files on. Networks "
+        "that were trained with the same configuration on three folds and scored on the fourth "
         "([docs/accuracy.md](../../docs/accuracy.md)) have this volume Dice, with its bootstrap "
         "95 % interval:",
         table(("as", "patients", *VALUES), rows),
