@@ -5,7 +5,7 @@
 #include "model.h"
 
 enum { BOARD_HELLO = 1, HOST_HELLO, START, SLICE, MASK, END, ERROR, EMPTY };
-enum { SERVE = 1, KIT_LABELS = 1, REFERENCE_KERNELS = 1 };
+enum { SERVE = 1, OWN_LABELS = 1, REFERENCE_KERNELS = 1 };
 enum { RAW = 0, LOSSY = 3, IMAGE_CODECS = 1 << RAW | 1 << LOSSY, MASK_CODECS = 1 << MASK_RUNS | 1 << MASK_CHANGE };
 enum { FAILED_SLICE = 1, REFUSED = 3 };
 enum {
@@ -67,7 +67,7 @@ static void send_hello(struct server *server) {
     at = put(at, BOARD_HELLO, 1);
     at = put(at, VERSION, 1);
     at = put(at, SERVE, 1);
-    at = put(at, KIT_LABELS, 1);
+    at = put(at, OWN_LABELS, 1);
     at = put(at, NETWORK_ROWS, 2);
     at = put(at, NETWORK_COLUMNS, 2);
     at = put(at, 1, 1); /* slices at once */
