@@ -44,6 +44,7 @@ from glioslice.labels import REGIONS
 from glioslice.metrics import dice, region_dice
 from glioslice.model_card import find_model
 from glioslice.nifti import Space, read_nifti
+from glioslice.phantom.skull import add_skull
 from glioslice.preprocessing import brain_mask
 from scanner.brain_extraction import DEEPBET, HD_BET, NEEDS
 from scanner.case_files import read_spaces
@@ -60,7 +61,6 @@ from scanner.volumes import (
     region_on_grid,
     rotation_angle,
 )
-from tests.scanner.simulated_skull import add_skull
 
 FOLDER = ROOT / "benchmarks" / "studies"
 PAGE = ROOT / "docs" / "from-scanner.md"

@@ -26,8 +26,8 @@ from pydicom.uid import (
 from benchmarks.acquisition import Acquisition, acquire
 from glioslice.nifti import Space
 from glioslice.phantom.head import make_phantom
+from glioslice.phantom.skull import add_skull
 from scanner.volumes import TO_LPS, Grid, Matrix, Volume, resample
-from tests.scanner.simulated_skull import add_skull
 
 MR_IMAGE = UID("1.2.840.10008.5.1.4.1.1.4")
 SIZE = (180, 220, 160)
