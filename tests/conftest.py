@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 from glioslice import cli
@@ -29,7 +29,9 @@ PATIENTS = {"a": ("high", 1), "b": ("low", 2), "c": ("unknown", 3), "d": ("high"
 Write = Callable[..., Path]
 
 # The same inputs in every run, and no clock: the machine may be busy.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 ALLOWED_SKIPS = {

@@ -153,13 +153,13 @@ class ScriptedBoard:
             case "short":
                 self.end()
             case "silent":
-                self.connection.flush(5.0)
+                self.connection.flush(60.0)
                 self.mute()
                 time.sleep(2.5)
             case "restart" | "restarts":
                 self.restart()
             case "exit":
-                self.connection.flush(5.0)
+                self.connection.flush(60.0)
                 os._exit(7)
             case "twice":
                 send(self.connection, Mask(1, 1, 0, encode_mask(1, np.zeros((32, 40), np.uint8))))
@@ -176,7 +176,7 @@ class ScriptedBoard:
 
     def restart(self) -> None:
         """Start a new session; a board that "restarts" fails again at its first slice."""
-        self.connection.flush(5.0)
+        self.connection.flush(60.0)
         if self.behaviour == "restarts":
             self.open()
         self.behaviour, self.sent, self.digest = "serve", 0, MaskDigest()
@@ -206,7 +206,7 @@ class ScriptedBoard:
         digest = "00" * 32 if self.behaviour == "lie" else self.digest.hexdigest()
         sent = self.sent + (self.behaviour == "miscount")
         send(self.connection, End(sent, self.failed, 1500 * self.sent, digest))
-        self.connection.flush(5.0)
+        self.connection.flush(60.0)
 
 
 def serve(board: ScriptedBoard) -> None:

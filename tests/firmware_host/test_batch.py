@@ -217,7 +217,7 @@ def test_a_lost_link_ends_the_batch_and_the_next_run_continues(
 
         def limited(index: int, codec: int, mask: Any) -> None:
             if index == 5:
-                board.connection.flush(5.0)
+                board.connection.flush(60.0)
                 board.connection.close()
             send_mask(index, codec, mask)
 

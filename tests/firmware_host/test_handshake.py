@@ -85,7 +85,7 @@ def test_a_board_without_a_hello(message: Message | None, expected: str) -> None
     with Connection(far, active=False) as there, Connection(near, active=True) as here:
 
         def send_line() -> None:
-            there.open(5.0)
+            there.open(60.0)
             if message:
                 send(there, message)
 
@@ -113,7 +113,7 @@ def test_a_link_that_eats_a_byte_of_every_frame_after_the_first(
     with Connection(far, active=False) as there, Connection(near, active=True) as here:
 
         def send_hello() -> None:
-            there.open(5.0)
+            there.open(60.0)
             send(there, HELLO)
 
         thread = threading.Thread(target=send_hello)

@@ -56,7 +56,7 @@ def test_an_early_end_of_a_played_run(
 
         def limited(index: int, codec: int, mask: NDArray[np.uint8]) -> None:
             if index == 5:
-                board.connection.flush(5.0)
+                board.connection.flush(60.0)
                 board.connection.close()
             send_mask(index, codec, mask)
 

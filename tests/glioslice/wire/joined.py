@@ -86,7 +86,7 @@ def exchange(joined: VirtualLine, up: list[bytes], down: list[bytes], limit: flo
 
 def open_both(host: Connection, board: Connection) -> None:
     """Open a session from both ends at once, as two programs do."""
-    waiting = threading.Thread(target=board.open, args=(5.0,))
+    waiting = threading.Thread(target=board.open, args=(60.0,))
     waiting.start()
-    host.open(5.0)
+    host.open(60.0)
     waiting.join()

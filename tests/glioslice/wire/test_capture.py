@@ -43,14 +43,14 @@ def stream(port: RecordedPort, far: Connection) -> list[bytes]:
     sent = [CHOICE.to_bytes(), Start(len(SLICES)).to_bytes()]
     sent += [Slice(i, 2, one).to_bytes() for i, one in enumerate(SLICES)]
     with Connection(port, active=True) as host:
-        host.open(5.0)
-        far.open(5.0)
+        host.open(60.0)
+        far.open(60.0)
         for message in sent:
             host.send(message)
         for index in range(len(SLICES)):
             far.send(Mask(index, 1, 5, b"mask %d" % index).to_bytes())
-            assert host.receive(5.0)
-        assert host.flush(5.0)
+            assert host.receive(60.0)
+        assert host.flush(60.0)
         port.record_volume(VOLUME)
     return sent
 
