@@ -237,8 +237,16 @@ def _wait_for_board(port: Port) -> bool:
 
 
 def _alteration(port: Port, value: int) -> str | None:
-    """Return whether a value is "lost" or "doubled", None if it crosses; noise is tried again."""
-    found = [reply for filler in HARMLESS if (reply := _reply(port, value, filler))]
+    """Return whether a value is "lost" or "doubled", None if it crosses; noise is tried again.
+
+    A board that is busy does not reply to harmless values either: it is waited for.
+    """
+    found = []
+    for filler in HARMLESS:
+        if reply := _reply(port, value, filler):
+            found.append(reply)
+        elif not _wait_for_board(port):
+            return None
     if not found:
         return "lost"
     return "doubled" if value == 0xFF and "intact" not in found else None

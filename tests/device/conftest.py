@@ -145,11 +145,11 @@ class LogOfThread(logging.Handler):
 class BoardThread:
     """A board that serves in a thread; `log` holds its messages, `port` is the host's end."""
 
-    def __init__(self, board: Board, silence: float = PATIENCE) -> None:
+    def __init__(self, board: Board) -> None:
         self.port, far = pair()
         self.log: list[str] = []
         self.lost: LineLost | None = None
-        self.connection = Connection(far, active=False, silence=silence)
+        self.connection = Connection(far, active=False, silence=PATIENCE)
         self.stop = StopRequest(force=self.connection.close)
         self.thread = threading.Thread(target=self._serve, args=(board,), daemon=True)
         self.thread.start()
@@ -272,9 +272,9 @@ def start(engine: Engine) -> Iterator[StartBoard]:
     """Start a board, by default with the nano model; it stops at the end of the test."""
     boards: list[BoardThread] = []
 
-    def begin(board: Board | None = None, silence: float = PATIENCE) -> BoardThread:
+    def begin(board: Board | None = None) -> BoardThread:
         nano = board or make_board(engine, shipped_folder("nano") / MODEL)
-        boards.append(BoardThread(nano, silence))
+        boards.append(BoardThread(nano))
         return boards[-1]
 
     yield begin

@@ -165,9 +165,11 @@ def restarts(board: BoardThread, host: Host) -> Host:
 
 def falls_silent(board: BoardThread, host: Host) -> Host:
     host.kill()
+    board.connection.silence = 0.5
     deadline = time.monotonic() + PATIENCE
     while "session ended" not in board.log[-1] and time.monotonic() < deadline:
         time.sleep(0.02)
+    board.connection.silence = PATIENCE
     assert "session ended" in board.log[-1]
     return board.host()
 
@@ -178,8 +180,7 @@ def falls_silent(board: BoardThread, host: Host) -> Host:
 def test_a_host_that_is_gone_leaves_the_board_to_the_next(
     after: int, goes: Callable[[BoardThread, Host], Host], start: StartBoard, patient: Slab
 ) -> None:
-    # A live host sends something every second.
-    board = start(silence=2.5) if goes is falls_silent else start()
+    board = start()
     host = board.host()
     slices = patient.slices(host.connect())
     host.send(SERVE, Start(len(slices)), *slices[:after])

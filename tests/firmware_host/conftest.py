@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from firmware_host import run as run_module
 from firmware_host import stream
 from glioslice.errors import GliosliceError
-from glioslice.wire import connection as connection_module
 from glioslice.wire.connection import Connection
-from glioslice.wire.transport import MemoryPort, pair
+from glioslice.wire.transport import MemoryPort, Port, pair
 from tests.conftest import BRATS_2023, Write
 from tests.firmware_host.scripted import SHA256, ScriptedBoard
 
@@ -21,7 +19,7 @@ NAMES = ("Ada", "Ben", "Cleo")
 """The cases of `folder`."""
 
 SILENCE = 3.0
-"""Seconds until a board that has fallen silent is given up; a live one sends every second."""
+"""Seconds until a board that has fallen silent is given up."""
 
 Script = Callable[[ScriptedBoard], None]
 
@@ -64,15 +62,25 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     def run(behaviour: str, script: Script, *options: object, allow: bool = True) -> Ended:
         near, far = pair()
         host_port, board_port = Mutable(near), Mutable(far)
-        silence = SILENCE if behaviour == "silent" else connection_module.SILENCE
-        connection = Connection(board_port, active=False, silence=silence)
-        board = ScriptedBoard(connection, behaviour, board_port.mute)
+        connection = Connection(board_port, active=False)
+        hosts: list[Connection] = []
+
+        def connect(port: Port, *, active: bool) -> Connection:
+            hosts.append(Connection(port, active=active))
+            return hosts[-1]
+
+        def fall_silent() -> None:
+            """Send no more; until now a busy machine may have taken its time."""
+            board_port.mute()
+            hosts[0].silence = SILENCE
+
+        board = ScriptedBoard(connection, behaviour, fall_silent)
         troubles: list[BaseException] = []
 
         def work() -> None:
             try:
                 script(board)
-                while connection.receive(10.0) is not None:
+                while connection.receive(60.0) is not None:
                     pass  # until the host closes the session
             except GliosliceError:  # the host is gone
                 pass
@@ -85,7 +93,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         threads.append(thread)
         thread.start()
         monkeypatch.setattr(run_module, "open_port", lambda *_, **__: host_port)
-        monkeypatch.setattr(run_module, "Connection", partial(Connection, silence=silence))
+        monkeypatch.setattr(run_module, "Connection", connect)
         allowed = ("--allow-model", SHA256.upper()) if allow else ()
         code = 0
         try:

@@ -232,6 +232,7 @@ def play(path: Path) -> Callable[[ScriptedBoard], None]:
 def main() -> None:
     port, behaviour = sys.argv[1:3]
     with Connection(open_port(port), active=False) as connection:
+        print("READY", flush=True)
         try:
             ScriptedBoard(connection, behaviour, lambda: None).serve()
             while connection.receive(20.0) is not None:

@@ -6,29 +6,39 @@ import select
 import sys
 import termios
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from firmware_host import diagnosis as diagnosis_module
 from firmware_host import discovery, doctor, stream
-from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis
+from firmware_host.diagnosis import ADVICE, Diagnosis, diagnosis, find_cause
 from glioslice.errors import GliosliceError
 from glioslice.inventory import NotedBoard, note_deployment
 from glioslice.wire import packets
 from glioslice.wire.connection import Connection
-from glioslice.wire.framing import encode_frame
+from glioslice.wire.framing import FrameReader, encode_frame
 from glioslice.wire.link import Counts
 from glioslice.wire.messages import VERSION, BoardHello
 from glioslice.wire.packets import Open
 from glioslice.wire.ports import LineLost, PortError, open_port
 from tests.firmware_host.scripted import HELLO, SHA256, ScriptedBoard
 
-TIMES = discovery.ProbeTimes(listen=0.3, reply=2.5, other_rate=1.0)
+NO_REPLY = discovery.ProbeTimes(listen=0.3, reply=2.5, other_rate=1.0)
+"""For peers that never reply."""
+
+REPLY = discovery.ProbeTimes(listen=0.3, reply=60.0, other_rate=60.0)
+"""For peers that do, however busy the machine is: the diagnosis is made as soon as they have."""
+
+LATE = discovery.ProbeTimes(listen=0.3, reply=6.0, other_rate=6.0)
+"""For peers that reply once, of whom more is expected."""
 
 
 class NearEnd:
@@ -108,12 +118,14 @@ def newer_link(data: bytes) -> bytes:
     return encode_frame(packets.to_bytes(Open(7, 0, 512, 32768, version=9), False))
 
 
-def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Diagnosis:
+def examine(
+    line: tuple[int, str], peer: Peer, times: discovery.ProbeTimes, rate: int | None = None
+) -> Diagnosis:
     end = NearEnd(line[0], rate)
     thread = threading.Thread(target=peer, args=(end,), daemon=True)
     thread.start()
     try:
-        return doctor.diagnose_port(line[1], 115200, times=TIMES)
+        return doctor.diagnose_port(line[1], 115200, times=times)
     finally:
         end.close()
         thread.join(60.0)
@@ -121,16 +133,22 @@ def examine(line: tuple[int, str], peer: Peer, rate: int | None = None) -> Diagn
 
 FAULT = b"\r\nglioslice: fault at 0x000001a4, called from 0x000001b1, status 0x00010000\r\n"
 
-PEERS: dict[str, tuple[Peer, str, str]] = {
-    "silence": (lambda end: None, "no reply at any rate", "start the server"),
-    "login console": (replying(login), "login console", "disable its serial console"),
-    "loop-back": (replying(lambda data: data), "our own bytes", "loop-back plug"),
-    "wrong baud rate": (replying(lambda data: b"\xfe\x80\xf8" * 9), "no valid frame", "--baud"),
-    "protocol mismatch": (board("version"), f"uses version {VERSION + 1} of", "same glioslice"),
-    "no hello": (board("mute"), "sends no hello", "restart it:"),
-    "firmware fault": (replying(lambda data: FAULT), "fault at 0x000001a4, called", "0x000001a4"),
-    "healthy": (board("serve"), "3 slices of noise", "stream to it"),
-}
+PEERS: dict[str, tuple[Peer, discovery.ProbeTimes, str, str]] = {
+    "silence": (lambda end: None, NO_REPLY, "no reply at any rate", "start the server"),
+    "login console": (replying(login), NO_REPLY, "login console", "disable its serial console"),
+    "loop-back": (replying(lambda data: data), NO_REPLY, "our own bytes", "loop-back plug"),
+    "wrong baud rate": (
+        replying(lambda data: b"\xfe\x80\xf8" * 9), NO_REPLY, "no valid frame", "--baud"
+    ),
+    "protocol mismatch": (
+        board("version"), REPLY, f"uses version {VERSION + 1} of", "same glioslice"
+    ),
+    "no hello": (board("mute"), LATE, "sends no hello", "restart it:"),
+    "firmware fault": (
+        replying(lambda data: FAULT), NO_REPLY, "fault at 0x000001a4, called", "0x000001a4"
+    ),
+    "healthy": (board("serve"), REPLY, "3 slices of noise", "stream to it"),
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -139,8 +157,8 @@ def test_what_is_at_the_far_end(
     name: str, line: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "CANDIDATE_RATES", (9600, 921600))
-    peer, seen, advice = PEERS[name]
-    found = examine(line, peer)
+    peer, times, seen, advice = PEERS[name]
+    found = examine(line, peer, times)
     assert found.name == name, found
     assert seen in found.finding
     assert advice in found.advice
@@ -159,7 +177,7 @@ def test_a_microcontroller_has_no_service(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     note_deployment(NotedBoard("pi@pi.local", "/dev/ttyAMA0", "2026-01-01"))
     hello = replace(HELLO, largest_payload=7168, kernels="reference")
-    found = examine(line, board(behaviour, hello))
+    found = examine(line, board(behaviour, hello), REPLY)
     if behaviour == "serve":
         assert found.healthy and "firmware of a microcontroller" in found.finding
     else:
@@ -169,20 +187,21 @@ def test_a_microcontroller_has_no_service(
 
 
 def test_an_older_link(line: tuple[int, str]) -> None:
-    found = examine(line, replying(newer_link))
+    found = examine(line, replying(newer_link), REPLY)
     assert found.name == "protocol mismatch", found
     assert "version 9 of the link" in found.finding
 
 
 @pytest.mark.slow
 def test_a_shell_is_a_console_too(line: tuple[int, str]) -> None:
-    found = examine(line, replying(lambda data: b"\r\nroot@pi:~# "))
+    found = examine(line, replying(lambda data: b"\r\nroot@pi:~# "), NO_REPLY)
     assert found.name == "login console", found
 
 
 @pytest.mark.slow
-def test_a_board_at_another_rate(line: tuple[int, str]) -> None:
-    found = examine(line, board("serve"), termios.B921600)
+def test_a_board_at_another_rate(line: tuple[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CANDIDATE_RATES", (9600, 921600))
+    found = examine(line, board("serve"), LATE, termios.B921600)
     assert found.name == "wrong baud rate", found
     assert "921600 baud, not at 115200" in found.finding
     assert "--baud 921600" in found.advice
@@ -285,6 +304,37 @@ def test_frames_with_altered_bytes_are_told_from_a_wrong_rate() -> None:
     assert found.name == "bytes altered" and "7 data bits" in found.finding
     noise = np.random.default_rng(1).bytes(256)
     assert discovery.diagnose_silence("P", noise, Counts()).name == "wrong baud rate"
+
+
+class BusyBoard:
+    """A port with a board that replies to every OPEN but those with the numbers `missed`."""
+
+    name = "board"
+
+    def __init__(self, missed: range) -> None:
+        self._missed, self._opens, self._reply = missed, count(), b""
+
+    def write(self, data: bytes) -> None:
+        [body] = FrameReader().feed(data)
+        offer = packets.from_bytes(body)[0]
+        assert isinstance(offer, Open)
+        reply = encode_frame(packets.to_bytes(Open(7, offer.session, 512, 32768), False))
+        self._reply = b"" if next(self._opens) in self._missed else reply
+
+    def read(self, timeout: float) -> bytes:
+        reply, self._reply = self._reply, b""
+        if not reply:
+            time.sleep(timeout)
+        return reply
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_busy_board_is_no_link_that_alters_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis_module, "REPLY", 0.02)
+    for first in (1, 2, 4):
+        assert find_cause(BusyBoard(range(first, first + 5)), "P") is None
 
 
 def test_the_doctor_command(capsys: pytest.CaptureFixture[str]) -> None:

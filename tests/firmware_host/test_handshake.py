@@ -2,13 +2,16 @@
 
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from firmware_host import handshake
-from firmware_host.diagnosis import LinkAltersBytes
+from firmware_host.diagnosis import ENOUGH, LinkAltersBytes
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
 from glioslice.model_card import find_model, read_card, shipped_folder
@@ -71,7 +74,6 @@ def test_who_holds_the_volume() -> None:
         choose(playing, play=False, has_case=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -80,7 +82,11 @@ def test_who_holds_the_volume() -> None:
         (Error(ErrorCode.STOPPED, -1, ""), "reports: stopped"),
     ],
 )
-def test_a_board_without_a_hello(message: Message | None, expected: str) -> None:
+def test_a_board_without_a_hello(
+    message: Message | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count(0, 20 if message is None else 0)  # a minute passes within three looks, or never
+    monkeypatch.setattr(handshake, "time", SimpleNamespace(monotonic=lambda: next(looks)))
     near, far = pair()
     with Connection(far, active=False) as there, Connection(near, active=True) as here:
 
@@ -92,8 +98,17 @@ def test_a_board_without_a_hello(message: Message | None, expected: str) -> None
         thread = threading.Thread(target=send_line)
         thread.start()
         with pytest.raises(GliosliceError, match=expected):
-            handshake.receive_hello(here, 0.6)
+            handshake.receive_hello(here, 60.0)
         thread.join()
+
+
+def minute_of_damage(connection: Connection) -> Iterator[float]:
+    """Yield a time that stands still until enough frames have arrived damaged."""
+    yield 0.0  # the minute begins
+    before = connection.counts.bad_frames
+    while connection.counts.bad_frames < before + ENOUGH:
+        yield 0.0
+    yield 60.0
 
 
 @pytest.mark.slow
@@ -111,6 +126,8 @@ def test_a_link_that_eats_a_byte_of_every_frame_after_the_first(
     near, far = pair()
     near.__class__ = SoftwareFlowControl
     with Connection(far, active=False) as there, Connection(near, active=True) as here:
+        clock = minute_of_damage(here)
+        monkeypatch.setattr(handshake, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
         def send_hello() -> None:
             there.open(60.0)
@@ -119,5 +136,5 @@ def test_a_link_that_eats_a_byte_of_every_frame_after_the_first(
         thread = threading.Thread(target=send_hello)
         thread.start()
         with pytest.raises(LinkAltersBytes, match=r"damaged.*XON/XOFF"):
-            handshake.receive_hello(here, 3.0)
+            handshake.receive_hello(here, 60.0)
         thread.join()
