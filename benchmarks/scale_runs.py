@@ -1,6 +1,7 @@
 """The runs behind docs/scale.md: the commands as a user types them, some of them killed."""
 
 import csv
+import fcntl
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +47,12 @@ PARTS = 4
 WORKERS = 3
 START_SECONDS = 120
 SEED = 24
+
+PAGE = 4096
+"""Bytes of the smallest pipe."""
+
+LINE = 28
+"""Bytes of a line that reports a case, about."""
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -393,33 +401,61 @@ def _compare(wanted: Path, out: Path) -> dict[str, int]:
 def kill_parts(command: Sequence[str], parts: int, lines: range, delay: float = 0.1) -> int:
     """Run all parts of an archive, two at a time; each is killed once and run again.
 
-    A part is killed after some of its output's `lines` and up to `delay` seconds, chosen at
-    random. Returns the number of kills; raises GliosliceError if a part fails.
+    A part is killed after about as many lines of output as one of `lines` says and up to `delay`
+    seconds, chosen at random. Nobody reads its output, so it waits a line later for its end,
+    however late this process is. Returns the number of kills; raises GliosliceError if a part
+    fails.
     """
     random, kills = Random(SEED), 0
     todo = [(f"{number}/{parts}", True) for number in range(1, parts + 1)]
     while todo:
         pair, todo = todo[:2], todo[2:]
-        running = [
-            subprocess.Popen(
-                [*command, "--part", part], cwd=ROOT, stdout=subprocess.PIPE, text=True
-            )
-            for part, _ in pair
-        ]
-        for process, (part, to_kill) in zip(running, pair, strict=True):
-            if to_kill:
-                assert process.stdout is not None
-                for _ in range(random.choice(lines)):
-                    process.stdout.readline()
+        running = []
+        for part, to_kill in pair:
+            size = LINE * random.choice(lines) if to_kill else PAGE
+            pipe = NarrowPipe(size + LINE) if to_kill else None
+            output = pipe.writer if pipe else subprocess.DEVNULL
+            process = subprocess.Popen([*command, "--part", part], cwd=ROOT, stdout=output)
+            running.append((process, part, pipe, size))
+        for process, part, pipe, size in running:
+            if pipe:
+                while process.poll() is None and pipe.written < size:
+                    time.sleep(0.01)
                 time.sleep(random.uniform(0, delay))
                 process.kill()
                 todo.append((part, False))
-        for process in running:
-            process.communicate()
+        for process, _, pipe, _ in running:
+            process.wait()
+            if pipe:
+                pipe.read()
             kills += process.returncode == -signal.SIGKILL
             if process.returncode not in (0, -signal.SIGKILL):
                 raise GliosliceError(f"{command}: exit code {process.returncode}")
     return kills
+
+
+class NarrowPipe:
+    """A pipe that holds `room` bytes: a process that writes more waits until somebody reads.
+
+    So it cannot be over before, however fast it is. `writer` is for a process that is started.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._reader, self.writer = os.pipe()
+        size = fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PAGE)
+        self._filled = os.write(self.writer, bytes(size - room))
+
+    @property
+    def written(self) -> int:
+        """The bytes that have been written to it."""
+        waiting = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4))
+        return int.from_bytes(waiting, sys.byteorder) - self._filled
+
+    def read(self) -> str:
+        """Return all that processes write, once they have ended; it is of no use afterwards."""
+        os.close(self.writer)
+        with open(self._reader, "rb") as file:
+            return file.read()[self._filled :].decode()
 
 
 def completed(

@@ -77,10 +77,17 @@ def test_a_changed_host_key(empty_pi: Pi, tmp_path: Path) -> None:
         Remote("root@127.0.0.1", (*options, f"UserKnownHostsFile={known}")).run("true")
 
 
+def until_it_runs(program: str) -> str:
+    """Return a shell's command that waits until its last job has become a program."""
+    return f"until grep -qx {program} /proc/$!/comm; do sleep 0.1; done"
+
+
 def test_a_login_prompt_on_the_port(empty_pi: Pi) -> None:
     unit = "serial-getty@ttyAMA0.service"
     command = f"agetty --noclear {PORT.removeprefix('/dev/')} 115200 > /dev/null 2>&1 < /dev/null"
-    empty_pi.remote.run(f"setsid {command} & echo $! > /run/systemd/system/{unit}.pid; sleep 2")
+    empty_pi.remote.run(
+        f"setsid {command} & echo $! > /run/systemd/system/{unit}.pid; {until_it_runs('agetty')}"
+    )
     try:
         output = refuse(empty_pi)
         assert f"a login prompt uses {PORT}: sudo systemctl disable --now {unit}" in output
@@ -89,7 +96,10 @@ def test_a_login_prompt_on_the_port(empty_pi: Pi) -> None:
 
 
 def test_another_program_on_the_port(empty_pi: Pi) -> None:
-    empty_pi.remote.run(f"setsid sleep 600 < {PORT} >/dev/null 2>&1 & echo $! > /run/holder")
+    empty_pi.remote.run(
+        f"setsid sleep 600 < {PORT} >/dev/null 2>&1 & echo $! > /run/holder; "
+        f"{until_it_runs('sleep')}"
+    )
     try:
         assert f"must change: sleep uses {PORT}: stop it" in refuse(empty_pi)
     finally:

@@ -84,7 +84,7 @@ def test_a_flipped_bit_a_lost_chunk_and_an_unplugged_cable_are_survived(
     with monkeypatch.context() as patched:
         patched.setattr(run, "open_port", open_faulty)
         far_end = pi().site_command("python3", "-m", "device", "--port", "{port}")
-        url = f"{URL}&unplug=2s&after=3s"
+        url = f"{URL}&unplug=8s&after=3s"
         mask = stream_case(tmp_path, slab, "--port", url, far_end=far_end)
     assert ports[0].faults == ["flipped", "lost"]
     assert json.loads((tmp_path / "report.json").read_text())["retransmits"] >= 2

@@ -17,7 +17,8 @@ from glioslice.errors import GliosliceError
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models").glob("*/*.tflite"))
 PRECISIONS = ("int8", "fp16", "fp32")
 QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

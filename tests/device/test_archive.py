@@ -1,7 +1,6 @@
 """An archive in parts and on a cluster: nothing is lost, nothing is double, the table is right."""
 
 import csv
-import fcntl
 import os
 import re
 import shutil
@@ -19,7 +18,14 @@ import distributed
 import numpy as np
 import pytest
 
-from benchmarks.scale_runs import SEGMENT, completed, kill_parts, scheduler
+from benchmarks.scale_runs import (
+    LINE,
+    SEGMENT,
+    NarrowPipe,
+    completed,
+    kill_parts,
+    scheduler,
+)
 from device import archive
 from device.segment import main
 from glioslice.cases import read_case
@@ -32,8 +38,8 @@ from tests.firmware_host.commands import restore_signals, write_small_cases
 
 COUNT = 40
 
-PAGE = 4096
-"""Bytes of the smallest pipe."""
+WARNINGS = 1000
+"""Bytes: those of some cases, not of all."""
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +325,12 @@ def test_parts_that_are_killed_at_random_lose_nothing(
 ) -> None:
     """Two processes at a time; each of four parts is killed once, and two overlap them all."""
     command = [*SEGMENT, str(cases), "--out", str(tmp_path)]
-    with subprocess.Popen([*command, "--part", "1/2"], cwd=ROOT, stdout=subprocess.DEVNULL) as one:
+    pipe = NarrowPipe(3 * LINE)  # it begins first, and waits until the others have ended
+    with subprocess.Popen([*command, "--part", "1/2"], cwd=ROOT, stdout=pipe.writer) as one:
+        while not pipe.written:
+            time.sleep(0.01)
         assert kill_parts(command, 4, range(2, 5)) == 4
+        assert "(16 of 16)" in pipe.read()
     assert one.returncode == 0
     check_summary(cases, tmp_path, wanted)
 
@@ -332,7 +342,12 @@ def test_a_dask_worker_that_is_killed_loses_nothing(
     out = tmp_path / "out"
     with scheduler(tmp_path / "dask", 3) as (address, processes):
         command = [*SEGMENT, str(cases), "--out", str(out), "--dask", address]
-        done = Counter(case for case, _ in completed(command, 6, processes[2].kill))
+
+        def kill() -> None:
+            processes[2].kill()
+            processes[2].wait()
+
+        done = Counter(case for case, _ in completed(command, 6, kill))
         assert [one.poll() for one in processes] == [None, None, -signal.SIGKILL, None]
     assert done == {f"Case_{number:02}": 1 for number in range(COUNT)}
     check_summary(cases, out, wanted)
@@ -340,15 +355,17 @@ def test_a_dask_worker_that_is_killed_loses_nothing(
 
 @pytest.mark.slow
 def test_a_scheduler_that_is_lost_ends_the_command(cases: Path, tmp_path: Path) -> None:
+    """Nobody reads the command's warnings until then, so it cannot be done before."""
+    pipe = NarrowPipe(WARNINGS)
     with scheduler(tmp_path / "dask", 1) as (address, processes):
         command = [*SEGMENT, str(cases), "--out", str(tmp_path / "out"), "--dask", address]
         with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=pipe.writer, text=True
         ) as process:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
             next(line for line in process.stdout if ": complete" in line)
             processes[0].kill()
-            errors = process.stderr.read()
+            errors = pipe.read()
     assert process.returncode == 2, errors
     [line] = beside_warnings(errors)
     assert re.match(r"error: tcp://\S+: the scheduler is lost; ", line)
@@ -378,19 +395,15 @@ def test_ctrl_c_reaches_the_workers_of_this_machine_too(
 ) -> None:
     """Nobody reads its warnings until then, so it cannot be done before Ctrl-C comes."""
     command = [*SEGMENT, str(cases), "--out", str(tmp_path), "--dask"]
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PAGE)
-    os.write(writer, b"warning: Case_\n" * (PAGE // 20))
+    pipe = NarrowPipe(WARNINGS)
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=writer, text=True,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=pipe.writer, text=True,
         start_new_session=True, preexec_fn=restore_signals,
     ) as process:  # fmt: skip
-        os.close(writer)
         assert process.stdout is not None
         next(line for line in process.stdout if ": complete" in line)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        with open(reader) as file:
-            errors = file.read()
+        errors = pipe.read()
         printed = process.stdout.read()
     assert (process.returncode, beside_warnings(errors)) == (130, ["interrupted"])
     assert "(40 of 40)" not in printed and not list(tmp_path.glob(".*"))
@@ -415,8 +428,9 @@ def square(number: int) -> int:
 
 @pytest.mark.slow
 def test_items_of_a_batch_are_reported_once_and_a_bad_one_alone_fails(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On two workers, however many cores this machine has: so batches become large."""
     sizes, submit = [], distributed.Client.submit
 
     def counted(client: Any, function: Any, *arguments: Any, **options: Any) -> Any:
@@ -424,7 +438,8 @@ def test_items_of_a_batch_are_reported_once_and_a_bad_one_alone_fails(
         return submit(client, function, *arguments, **options)
 
     monkeypatch.setattr(distributed.Client, "submit", counted)
-    found = list(map_on_dask(square, range(100), "local"))
+    with scheduler(tmp_path, 2) as (address, _):
+        found = list(map_on_dask(square, range(100), address))
     assert sorted(item for item, _ in found) == list(range(100))
     results = dict(found)
     assert repr(results.pop(40)) == "ValueError('forty')"

@@ -1,23 +1,25 @@
 """Memory of serving a whole volume, and the time spent outside the network."""
 
-import json
-import subprocess
-import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from device import bench
+from device.board import make_board
+from device.engine import Engine
 from device.telemetry import peak_memory_mb
+from glioslice.model_card import find_model
 from glioslice.wire.messages import HostHello, Mask, Mode, Start
 from glioslice.wire.ports import open_port
 from glioslice.wire.simulator.port import SimPort
 from tests.conftest import ROOT
 from tests.device.conftest import RUNNER, Host, SharedPort
 
-LIMIT_MB, OUTSIDE_MS = 150, 4.0
-PATIENCE_S = 30
+LIMIT_MB, OUTSIDE = 150, 3.0
+"""Of the serving process; of the time in the network, where 1.7 is usual."""
+
 SLICES, IN_FLIGHT, BAUD = 155, 8, 4_000_000
 
 
@@ -48,14 +50,14 @@ def test_memory_of_the_serving_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_time_outside_the_network() -> None:
-    """The best of several runs: in any of them another process may occupy the core."""
-    best, end = np.inf, time.monotonic() + PATIENCE_S
-    while best > OUTSIDE_MS and time.monotonic() < end:
-        done = subprocess.run(
-            [sys.executable, "-m", "device", "bench", "--seconds", "2", "--json", "-"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        stages = json.loads(done.stdout)["runs"][0]["ms"]
-        best = min(best, stages["decode"]["p50"] + stages["encode"]["p50"])
-    assert best <= OUTSIDE_MS
+def test_time_outside_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the process's own time, against that of the network: machines differ, and are busy."""
+    monkeypatch.setattr("device.run.time", SimpleNamespace(perf_counter_ns=time.process_time_ns))
+    model = find_model(None)
+    board = make_board(Engine(model, threads=1), model)
+    golden = bench.encode_golden_slices()
+    times = [one for _ in range(20) for one in bench.segment_messages(board, golden)]
+    outside = np.median([one.decode + one.encode for one in times])
+    network = np.median([one.invoke for one in times])
+    print(f"{outside / 1e6:.1f} ms outside, {network / 1e6:.1f} ms in the network")
+    assert outside <= OUTSIDE * network

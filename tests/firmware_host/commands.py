@@ -27,6 +27,18 @@ board = [sys.executable, "-m", "tests.firmware_host.scripted", "{port}", behavio
 stream.main(options, far_end=lambda arguments: board)
 """
 
+STREAM_TO_GATED_BOARD = """
+import sys
+from firmware_host import handshake, stream
+gate, slices, *options = sys.argv[1:]
+
+def far_end(arguments):
+    python, _, _, *rest = handshake.device_command(arguments.model, arguments.baud)
+    return [python, "-m", "tests.firmware_host.gated", gate, slices, *rest]
+
+stream.main(options, far_end)
+"""
+
 
 def stream(*options: object, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """Run `stream.py` to its end."""

@@ -58,6 +58,10 @@ def rule(image: NDArray[np.int8]) -> NDArray[np.uint8]:
     return np.where(flair > 20, 3, np.where(t1 > 20, 2, 0)).astype(np.uint8)
 
 
+STEPS = 2, 4, 6, 8
+"""Slices at which a behaviour `steps:FOLDER` waits for FOLDER/2 and so on."""
+
+
 def wait_at(gate: str) -> None:
     """Wait until FILE of a behaviour `gate:FILE` exists, so that a run stays half done.
 
@@ -114,6 +118,8 @@ class ScriptedBoard:
             shape = (*hello.window, len(present))
             image[..., present] = decode_image(message.codec, message.payload, shape)
             mask = rule(image)
+            if self.behaviour.startswith("steps:") and number in STEPS:
+                wait_at(f"gate:{self.behaviour.removeprefix('steps:')}/{number}")
             if self.behaviour == "fail" and number in (2, 9):
                 self.failed += 1
                 send(self.connection, Error(ErrorCode.ENGINE, number, "the network failed"))

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from firmware_host import outputs
 from firmware_host import run as run_module
 from glioslice.files import write_bytes
 from glioslice.wire.messages import BoardHello, HostHello, MaskDigest, Start
+from tests.conftest import ROOT
 from tests.firmware_host.commands import (
-    STREAM,
+    STREAM_TO_GATED_BOARD,
     left_behind,
     restore_signals,
     spoil_case,
@@ -377,26 +379,27 @@ def test_the_real_device_gives_the_masks_of_single_runs(folder: Path, tmp_path: 
 def test_an_interrupted_batch_continues(
     number: signal.Signals, folder: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    slow, fast = (["--port", f"sim://?baud={baud}"] for baud in (19_200, 4_000_000))
-    options = ["--input", str(folder), "--output", str(out)]
+    """The board waits in the midst of the second case until the signal is sent."""
+    out, gate = tmp_path / "out", tmp_path / "go"
+    options = ["--port", "sim://?baud=4000000", "--input", str(folder), "--output", str(out)]
     process = subprocess.Popen(
-        [*STREAM, *slow, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=restore_signals,
+        [sys.executable, "-c", STREAM_TO_GATED_BOARD, str(gate), "20", *options], cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore_signals,
     )  # fmt: skip
     assert process.stderr
     for line in process.stderr:
         if line.startswith("segmenting Ben: "):
             break
     process.send_signal(number)
+    gate.touch()
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert re.search(r"^interrupted; \d+ of 14 masks are kept in .*Ben-mask\.partial", errors, re.M)
     assert "Traceback" not in errors
     assert states(out) == {"Ada": "complete", "Ben": "ended", "Cleo": "waiting"}
     assert re.search(r"^Cleo +waiting ", printed, re.M)
-    assert left_behind(out) == []
-    assert stream(*fast, *options).returncode == 0
+    assert left_behind(tmp_path) == []
+    assert stream(*options).returncode == 0
     assert states(out) == {"Ada": "done before", "Ben": "complete", "Cleo": "complete"}
     assert made(out) == {**dict.fromkeys(NAMES, FILES), "summary": [".csv"]}
 

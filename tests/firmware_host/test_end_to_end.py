@@ -218,7 +218,9 @@ def kill_once(draw: random.Random, case: Path, folder: Path, out: Path) -> Fall:
 
 def check_fall(fall: Fall, out: Path) -> None:
     """Every file is whole and has the right name; the host reports why it ended."""
-    at_once = fall.code == -fall.number  # SIGKILL, or before the command took signals over
+    # SIGKILL, or before the command took signals over; Python's own start has a code of its own
+    starting = any("init_import_site" in line for line in fall.printed)
+    at_once = fall.code == -fall.number or (starting and fall.number is signal.SIGINT)
     files = fall.files
     if at_once and fall.number is signal.SIGKILL:  # what was being written has a hidden name
         files = [name for name in files if not name.startswith(".")]

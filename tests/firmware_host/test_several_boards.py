@@ -38,6 +38,7 @@ from glioslice.files import write_bytes
 from tests.conftest import ROOT
 from tests.firmware_host.commands import (
     STREAM,
+    STREAM_TO_GATED_BOARD,
     left_behind,
     list_processes,
     restore_signals,
@@ -380,10 +381,11 @@ def test_no_file_can_be_written(few: Path, tmp_path: Path) -> None:
 def test_a_held_ctrl_c_keeps_what_arrived_and_the_pool_continues(
     few: Path, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    options = ["--port", "sim://?baud=19200", "--boards", "2", "--output", str(out)]
+    """Each of the two boards waits within its second case until the signals are sent."""
+    out, gate = tmp_path / "out", tmp_path / "go"
+    options = [str(few), "--port", LINE, "--boards", "2", "--output", str(out)]
     process = subprocess.Popen(
-        [*STREAM, str(few), *options],
+        [sys.executable, "-c", STREAM_TO_GATED_BOARD, str(gate), "6", *options], cwd=ROOT,
         stderr=subprocess.PIPE, text=True, preexec_fn=restore_signals,
     )  # fmt: skip
     assert process.stderr is not None
@@ -392,12 +394,13 @@ def test_a_held_ctrl_c_keeps_what_arrived_and_the_pool_continues(
     for _ in range(20):
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
+    gate.touch()
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors and len(children) == 2
     assert "interrupted; what is finished is kept" in errors
     assert not [p for p in list_processes() if int(p.split()[0]) in children]
-    assert left_behind(out) == []
+    assert left_behind(tmp_path) == []
     check_interrupted(out, alone)
     run(few, "--port", LINE, "--boards", "2", "--output", out)
     assert masks(out) == {name: alone[name] for name in masks_of_few(few)}

@@ -29,7 +29,6 @@ from tests.conftest import LPS, ROOT, Write
 
 ANY = settings(
     max_examples=100,
-    deadline=10_000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

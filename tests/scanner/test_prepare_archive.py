@@ -3,6 +3,8 @@
 import csv
 import gzip
 import pickle
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,20 @@ from tests.conftest import ROOT
 from tests.scanner.simulated_scanner import FLAIR, T1CE, Head, write_study
 
 PREPARE = [sys.executable, "-m", "scanner.prepare"]
+PREPARE_AND_DIE = """
+import os, signal, sys
+from scanner import case_files, prepare
+write_image = case_files._write_image
+
+def write_and_die(*image):
+    write_image(*image)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+case_files._write_image = write_and_die
+prepare.main(sys.argv[1:])
+"""
+"""It is killed once the first image of a case is written."""
+
 OPTIONS = ("--brain-extraction", "none")
 NO_STUDY, STUDY = "Notes", "Study_A"
 
@@ -66,11 +82,13 @@ def test_a_killed_part_is_repeated_and_a_worker_makes_the_same_case(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, dask = tmp_path / "parts", tmp_path / "dask"
-    command = [*PREPARE, str(archive), "--out", str(parts), *OPTIONS, "--part", "1/1"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "cases: 2, done before: 0\n"
-        process.kill()  # while it prepares the first one
+    options = (str(archive), "--out", str(parts), *OPTIONS, "--part", "1/1")
+    command = [sys.executable, "-c", PREPARE_AND_DIE, *options]
+    killed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert killed.stdout == "cases: 2, done before: 0\n"
+    [half] = parts.glob(f"{FOLDER_PREFIX}*")  # it is removed after an hour
+    shutil.move(half, tmp_path / "half")
     run_here(archive, parts, "--part", "1/1", code=2)  # one of the two is no study
     printed = capsys.readouterr()
     assert f"{STUDY}: complete" in printed.out and f"{NO_STUDY}: error: " in printed.err

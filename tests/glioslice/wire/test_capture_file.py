@@ -40,7 +40,10 @@ def test_what_was_added_is_read_with_its_time(tmp_path: Path) -> None:
     ]
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(st.tuples(st.sampled_from([Kind.UP, Kind.DOWN]), st.binary(max_size=300))))
 def test_any_bytes_come_back(tmp_path: Path, content: list[tuple[Kind, bytes]]) -> None:
     path = write(tmp_path / "a.rec", content)

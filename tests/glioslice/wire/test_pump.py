@@ -9,12 +9,14 @@ import time
 import tty
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from glioslice.wire import baud_negotiation
 from glioslice.wire.connection import Connection, PeerSilent
 from glioslice.wire.ports import LineLost, open_port
+from glioslice.wire.simulator import port as sim
 from tests.glioslice.wire.joined import open_both
 
 
@@ -86,10 +88,15 @@ def test_a_rate_that_is_given_is_fixed(far_end: Callable[[str], list[str]]) -> N
 
 @pytest.mark.slow
 def test_a_session_resumes_after_the_cable_was_out(
-    far_end: Callable[[str], list[str]], caplog: pytest.LogCaptureFixture
+    far_end: Callable[[str], list[str]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It is put back, a minute later by the line's clock, once that is seen."""
     caplog.set_level(logging.INFO)
-    url = "sim://?baud=115200&unplug=1500ms&after=500ms"
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + (60.0 if outages(caplog) else 0.0))
+    monkeypatch.setattr(sim, "time", clock)
+    url = "sim://?baud=115200&unplug=60s&after=500ms"
     port = open_port(url, command=far_end("reply"))
     with Connection(port, active=True) as host:
         host.open(60.0)
@@ -185,6 +192,7 @@ def test_a_port_that_stays_away_is_lost_in_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_the_line_is_filled(far_end: Callable[[str], list[str]]) -> None:
     command = [*far_end("reply"), "921600"]  # both ends fixed: no time goes to finding a rate
     port = open_port("sim://?baud=921600&latency=16ms", 921600, command=command)

@@ -101,6 +101,7 @@ def test_the_board_repeats_its_messages_whatever_the_host_sends(
 
 
 @pytest.mark.slow
+@pytest.mark.serial
 def test_the_pace_is_that_of_the_recording(tmp_path: Path, clock: Callable[[], float]) -> None:
     keep = Recording(tmp_path / "a.rec", clock)  # a message each 0.1 s, two of them the host's
     Session(keep, 0x2002).send(False, HELLO).send(True, CHOICE, Start(4)).send(False, *MASKS, END)
@@ -205,7 +206,10 @@ kinds = st.sampled_from([kind for kind in Kind if kind is not Kind.END])
 extra = st.tuples(kinds, st.binary(max_size=150))
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(pieces, max_size=8), st.lists(extra, max_size=3))
 def test_any_recording_raises_nothing_but_our_errors(
     tmp_path: Path, parts: list[tuple[bool, int, bytes]], more: list[tuple[Kind, bytes]]
