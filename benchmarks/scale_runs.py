@@ -294,12 +294,15 @@ def stream_and_kill(
 ) -> tuple[list[dict[str, Any]], int]:
     """Stream cases to KILLED_BOARDS boards, one of which is killed after `every` cases again.
 
-    Return the events and the number of kills.
+    The run is never more than some events ahead of the kills. Return the events and the number of
+    kills.
     """
     command = [*STREAM, str(cases), "--output", str(out), "--json", *options]
     random, kills, complete = Random(SEED), 0, 0
     kept = []
     with events_of([*command, "--boards", str(KILLED_BOARDS)]) as (process, events):
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PAGE)
         for event in events:
             kept.append(event)
             complete += event["event"] == "case" and event["state"] == "complete"

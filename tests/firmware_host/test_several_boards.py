@@ -246,14 +246,16 @@ def test_a_board_that_is_lost_while_files_are_written_loses_no_case(
     few: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    write, killed = outputs.write_outputs, threading.Event()
+    write, first, killed = outputs.write_outputs, threading.Lock(), threading.Event()
 
     def slowly(paths: OutputPaths, *content: Any) -> list[str]:
-        if not killed.is_set():
-            killed.set()
+        if not first.acquire(blocking=False):
+            killed.wait()  # so that a case is left: no board begins its third before
+        else:
             for board in children_of(os.getpid()):
                 with suppress(ProcessLookupError):  # the command that lists them is one
                     os.kill(board, signal.SIGKILL)
+            killed.set()
             time.sleep(2)
         return write(paths, *content)
 
