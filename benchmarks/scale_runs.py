@@ -299,14 +299,14 @@ def stream_and_kill(
     """
     command = [*STREAM, str(cases), "--output", str(out), "--json", *options]
     random, kills, complete = Random(SEED), 0, 0
-    kept = []
+    kept, count = [], len(list(cases.iterdir()))
     with events_of([*command, "--boards", str(KILLED_BOARDS)]) as (process, events):
         assert process.stdout is not None
         fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PAGE)
         for event in events:
             kept.append(event)
             complete += event["event"] == "case" and event["state"] == "complete"
-            if event["event"] == "start" and complete // every > kills:
+            if complete // every > kills and complete < count:
                 boards = children_of(process.pid)
                 with suppress(IndexError, ProcessLookupError):  # it has just ended: the next one
                     os.kill(random.choice(boards), signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from device.deployment.release import fetch_wheels, only_process
-from firmware_host import stream
+from firmware_host import handshake, stream
 from glioslice.phantom.head import make_phantom
 from tests.board import emulation
 from tests.board.emulation import ARM64, ARMHF, EmulatedBoard, Processor
@@ -126,7 +126,9 @@ def stream_case(
     """
     arguments = ["--input", str(case), "--output", str(out / "m.nii"), *options]
     arguments += ["--report", str(out / "report.json"), "--images", images]
-    stream.main(arguments, (lambda _: far_end) if far_end else None)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(handshake, "SIMULATED_TIMEOUT", 600.0)  # QEMU may be slower than any Pi
+        stream.main(arguments, (lambda _: far_end) if far_end else None)
     report = json.loads((out / "report.json").read_text())
     assert report["complete"] is True and report["masks"] == report["slices"] > 0
     return (out / "m.nii").read_bytes()

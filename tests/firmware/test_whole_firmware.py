@@ -226,7 +226,7 @@ def test_a_killed_host_and_a_reset_board(
     killed = start_host(machine, slab, tmp_path, 2)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    host = start_host(machine, slab, tmp_path, 4)
+    host = start_host(machine, slab, tmp_path, 2)
     assert host.poll() is None
     bench.command_monitor(monitor, "system_reset")
     assert host.stderr
