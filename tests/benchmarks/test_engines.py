@@ -146,7 +146,6 @@ def networks() -> tuple[TimedNetwork, TimedNetwork]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_mobilenet_is_mobilenet(networks: tuple[TimedNetwork, TimedNetwork]) -> None:
     _, reference = networks
     # Sandler et al., CVPR 2018, table 4: 300 million.
@@ -174,7 +173,6 @@ def keras_mobilenet() -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_reference_is_the_same_each_time(networks: tuple[TimedNetwork, TimedNetwork]) -> None:
     _, reference = networks
     mobilenet_baseline.onnx_file.cache_clear()
@@ -183,7 +181,6 @@ def test_the_reference_is_the_same_each_time(networks: tuple[TimedNetwork, Timed
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_slice_takes_at_most_half_of_mobilenets_time(
     networks: tuple[TimedNetwork, TimedNetwork],
 ) -> None:
@@ -199,7 +196,6 @@ def test_a_slice_takes_at_most_half_of_mobilenets_time(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_all_engines_that_are_here(
     networks: tuple[TimedNetwork, TimedNetwork],
     monkeypatch: pytest.MonkeyPatch,

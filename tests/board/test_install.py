@@ -13,7 +13,7 @@ from device.deployment.remote_board import PREFIX, PYTHON
 from tests.board.conftest import NewPi, stream_case
 from tests.board.pi import PORT, Pi
 
-pytestmark = [pytest.mark.board, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.board, pytest.mark.slow]
 
 RELEASES = f"{PREFIX}/releases"
 

@@ -17,7 +17,7 @@ from tests.board.emulation import AMD64
 from tests.board.pi import DEPLOY, PORT, Pi
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.board, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.board, pytest.mark.slow]
 
 NAMES = ("ada", "ben")
 

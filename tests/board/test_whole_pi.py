@@ -22,7 +22,7 @@ from tests.board import emulation
 from tests.board.conftest import NewPi, stream_case
 from tests.board.pi import Pi
 
-pytestmark = [pytest.mark.board, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.board, pytest.mark.slow]
 
 SYSTEM = ("kmod", "linux-image-arm64", "login", "mount", "systemd", "systemd-sysv", "udev")
 TOOLS = {

@@ -246,7 +246,6 @@ def check_fall(fall: Fall, out: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_killing_either_end_at_any_moment(write_case: Write, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

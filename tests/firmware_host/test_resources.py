@@ -124,7 +124,6 @@ def peak_while_looked_at(tmp_path: Path, *options: object) -> list[str]:
     return seen
 
 
-@pytest.mark.timeout(900)
 def test_a_case_takes_less_than_400_mb(heads: Path, tmp_path: Path) -> None:
     options = ("--port", PORT, "--input", heads / "One", "--output", tmp_path / "m.nii.gz")
     assert peak_while_looked_at(tmp_path, *options) == [
@@ -132,7 +131,6 @@ def test_a_case_takes_less_than_400_mb(heads: Path, tmp_path: Path) -> None:
     ]  # several masks a message: no new run
 
 
-@pytest.mark.timeout(900)
 def test_a_folder_takes_less_than_400_mb(heads: Path, tmp_path: Path) -> None:
     """The second case does not come on top of the first."""
     options = ("--port", PORT, "--input", heads, "--output", tmp_path / "out")
