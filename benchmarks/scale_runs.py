@@ -454,11 +454,17 @@ class NarrowPipe:
         waiting = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(4))
         return int.from_bytes(waiting, sys.byteorder) - self._filled
 
-    def read(self) -> str:
-        """Return all that processes write, once they have ended; it is of no use afterwards."""
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that processes write, until they have ended; it is of no use then."""
         os.close(self.writer)
         with open(self._reader, "rb") as file:
-            return file.read()[self._filled :].decode()
+            file.read(self._filled)
+            for line in file:
+                yield line.decode()
+
+    def read(self) -> str:
+        """Return all that processes write, once they have ended."""
+        return "".join(self.lines())
 
 
 def completed(

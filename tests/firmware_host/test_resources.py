@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from benchmarks.scale_runs import NarrowPipe
 from glioslice.cases import MODALITIES
 from glioslice.nifti import Space
 from glioslice.phantom.head import make_phantom
@@ -29,6 +31,9 @@ SMALL = 700
 """Bytes: a JSON report is larger, and so is a mask."""
 
 MEMORY = 400e6
+PROGRESS = 150
+"""Bytes: a line of it, and not those of a whole case."""
+
 PORT = "sim://?baud=3000000"
 PEAK = """
 import atexit, sys
@@ -99,25 +104,32 @@ def look_at(url: str, seen: list[str]) -> None:
 
 
 def peak_while_looked_at(tmp_path: Path, *options: object) -> list[str]:
-    """Stream with a page and a tab that fetches all, check the memory, return the cases it saw."""
+    """Stream with a page and a tab that fetches all, check the memory, return the cases it saw.
+
+    Nobody reads the progress until the tab is there, so no case is over before.
+    """
+    pipe = NarrowPipe(PROGRESS)
     process = subprocess.Popen(
         [sys.executable, "-c", PEAK, str(tmp_path / "peak"), *map(str, options), "--view"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=pipe.writer, text=True,
         preexec_fn=restore_signals,
     )  # fmt: skip
-    assert process.stdout and process.stderr
+    assert process.stdout
     found = re.match(r"page: (\S+) ", process.stdout.readline())
     assert found
     seen: list[str] = []
-    threading.Thread(target=look_at, args=(found[1], seen), daemon=True).start()
+    tab = threading.Thread(target=look_at, args=(found[1], seen), daemon=True)
+    tab.start()
+    while not seen:
+        assert tab.is_alive()
+        time.sleep(0.05)
     printed = []
-    for line in process.stderr:
+    for line in pipe.lines():
         printed.append(line)
         if "stays open until Ctrl-C" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
-    assert process.returncode == 0, printed
+            process.send_signal(signal.SIGINT)
+    tab.join()
+    assert process.wait(300) == 0, printed
     peak = 1024 * int((tmp_path / "peak").read_text().split()[1])
     print(f"{peak / 1e6:.0f} MB")
     assert peak < MEMORY
