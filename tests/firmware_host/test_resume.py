@@ -127,9 +127,10 @@ class Relay:
                 if up or frame.session <= self._session_before:
                     continue
                 for message in map(messages.parse, frame.messages):
-                    if isinstance(message, messages.Mask | messages.Empty):
-                        empty = isinstance(message, messages.Empty)
-                        last = message.stop if empty else message.index + 1
+                    if isinstance(message, messages.Mask):
+                        last = message.index + 1
+                    elif isinstance(message, messages.Empty):
+                        last = message.stop
         return last
 
     def _received(self, end: socket.socket, most: int = 4096) -> bytes:
