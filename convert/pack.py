@@ -8,6 +8,11 @@ tensors inside the network, the calibration's minimum and maximum beside a scale
 signatures that equal the shape. Everything else is kept, also signatures and unknown metadata.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

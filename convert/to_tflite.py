@@ -18,6 +18,11 @@ file is not compatible with a requested target (`convert.targets`).
 From Python, `convert` does the same for a torch module.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import logging
 from collections.abc import Callable, Mapping, Sequence

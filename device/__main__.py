@@ -9,6 +9,11 @@
 It serves one host after another. SIGTERM and Ctrl-C stop it after the current slice.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import importlib
 import sys

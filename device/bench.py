@@ -13,6 +13,11 @@ vary from day to day, so the comparison uses the ratio to the reference network.
 fails.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import csv
 import io

@@ -12,6 +12,11 @@ same files changes nothing, and an interrupted one can be repeated. `glioslice/i
 the format of boards.toml, which also names the boards for `glioslice stream --boards boards.toml`.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import logging
 import sys

@@ -11,6 +11,11 @@
 benchmarks call it, so they judge exactly what runs.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import logging
 import sys

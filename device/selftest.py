@@ -6,6 +6,11 @@
 Exit code 0: all tests passed, 1: a test failed, 2: model, goldens or runtime are missing.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import platform
 import sys

@@ -79,9 +79,13 @@ class StopRequest:
         self._force = force
 
     def install_handlers(self) -> None:
-        """Let SIGTERM and SIGINT request the stop; call it in the main thread."""
+        """Let SIGTERM and SIGINT request the stop; call it in the main thread.
+
+        One that is ignored, as in the background of a shell's script, stays ignored.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.request())
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: self.request())
 
     def request(self) -> None:
         """Request the stop; a second request has no effect."""

@@ -7,6 +7,11 @@ Both may be in any label scheme. It is recognized by file name, values and nesti
 --labels and --truth-labels.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import json
 import logging

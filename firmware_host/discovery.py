@@ -11,6 +11,11 @@ Bluetooth ports are not opened. Some boards restart whenever their port is opene
 Only the doctor, which is given a port, sends a line feed first, so that a login console shows.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import logging
 import re

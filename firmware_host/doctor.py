@@ -8,6 +8,11 @@ at the given rate, and if no board replies, a short one at every other rate that
 board that replies it streams three slices of noise, so that every byte value crosses both ways.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import sys
 from collections.abc import Sequence

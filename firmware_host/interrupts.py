@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""What `kill` and a closed terminal send; Windows has no SIGHUP."""
+from glioslice import startup
 
 PATIENCE = b"already interrupted: what has arrived is being saved\n"
 
@@ -45,8 +44,9 @@ def handled() -> Iterator[None]:
     After an interrupt they stay without effect, because the program is ending.
     """
     _state.requested, _state.at, _state.raising = False, math.inf, True
+    startup.end_startup()
     defaults = {signal.SIGINT: signal.default_int_handler}
-    defaults |= dict.fromkeys(ENDING, signal.SIG_DFL)
+    defaults |= dict.fromkeys(startup.ENDING, signal.SIG_DFL)
     ours = [n for n, default in defaults.items() if signal.getsignal(n) in (default, _handle)]
     for number in ours:
         signal.signal(number, _handle)

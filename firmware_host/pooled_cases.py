@@ -39,7 +39,7 @@ from firmware_host.progress import Reporter, RunStatus, Update, open_reporter, r
 from firmware_host.run import Interrupted, StreamJob
 from firmware_host.shared_case import SharedCase
 from firmware_host.viewer.page import Page, PageObserver, open_page
-from glioslice import cli
+from glioslice import startup
 from glioslice.cases import Case, case_name
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
@@ -372,7 +372,7 @@ def _run_pool(
             pool.run(make_tasks)
         except KeyboardInterrupt:
             print("interrupted; what is finished is kept", file=sys.stderr)
-            raise Interrupted(cli.INTERRUPTED) from None
+            raise Interrupted(startup.INTERRUPTED) from None
         finally:
             rows = pool.rows()
             reporter.event("boards", boards=[asdict(row) for row in rows])

@@ -35,7 +35,7 @@ from firmware_host.inputs import StreamedCase
 from firmware_host.mask_volume import MaskVolume
 from firmware_host.outputs import make_run_report
 from firmware_host.volumetry import Volumetry
-from glioslice import cli
+from glioslice import cli, startup
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
@@ -338,7 +338,7 @@ def reporting_end(reporter: Reporter) -> Iterator[None]:
         state, error = "failed", one_line(failure)
         raise
     except (KeyboardInterrupt, SystemExit) as end:
-        failed = isinstance(end, SystemExit) and end.code != cli.INTERRUPTED
+        failed = isinstance(end, SystemExit) and end.code != startup.INTERRUPTED
         state = "failed" if failed else "interrupted"
         raise
     finally:

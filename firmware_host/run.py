@@ -33,7 +33,7 @@ from firmware_host.outputs import OutputPaths
 from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting_end
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
-from glioslice import cli
+from glioslice import cli, startup
 from glioslice.cases import Case, case_name
 from glioslice.dataset_layouts import MODALITIES, nifti_files
 from glioslice.errors import GliosliceError
@@ -295,7 +295,7 @@ def keep_partial(
     if isinstance(error, KeyboardInterrupt) or interrupts.requested():
         report_case(reporter, job, paths, "interrupted", None, report)
         print(f"interrupted; {kept}", file=sys.stderr)
-        raise Interrupted(cli.INTERRUPTED) from None
+        raise Interrupted(startup.INTERRUPTED) from None
     reason = f"{cli.one_line(error)}; {kept}"
     report_case(reporter, job, paths, "failed", reason, report)
     if not isinstance(error, (GliosliceError, OSError)):

@@ -19,16 +19,17 @@ sha256}, mirroring, missing (modalities), postprocessing {summary, removed_ml, c
 affine of the mask, warnings.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from firmware_host import interrupts
 from firmware_host.options import FarEnd, parse_options
-from glioslice import cli
+from glioslice import cli, startup
 from glioslice.cli import configure_malloc
 from glioslice.errors import GliosliceError
 
@@ -43,27 +44,9 @@ def main(argv: Sequence[str] | None = None, far_end: FarEnd | None = None) -> No
         cli.run(lambda arguments: run_command(arguments, far_end), parse_options(argv))
 
 
-@contextmanager
-def exit_at_once() -> Iterator[None]:
-    """Let Ctrl-C exit immediately while modules load: numpy turns it into an ImportError."""
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        os.write(2, b"interrupted\n")
-        os._exit(cli.INTERRUPTED)
-
-    numbers = (signal.SIGINT, *interrupts.ENDING)
-    # A signal that is ignored, as under nohup, stays ignored.
-    before = {n: signal.signal(n, leave) for n in numbers if callable(signal.getsignal(n))}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_command(arguments: argparse.Namespace, far_end: FarEnd | None) -> None:
     """Run what the options select: a case, a folder of cases, or an alias of another command."""
-    with exit_at_once():
+    with startup.importing():
         from firmware_host import (
             batch,
             discovery,

@@ -7,6 +7,11 @@ Problems make a case unusable. Warnings do not: they report in what way a case d
 cases that the networks were trained on.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

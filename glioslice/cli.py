@@ -10,6 +10,11 @@ line on stderr), 130 after Ctrl-C. Commands that handle many slices or volumes c
 `configure_malloc`.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import ast
 import ctypes
@@ -17,6 +22,7 @@ import difflib
 import errno
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -24,9 +30,9 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
-from glioslice import __version__
+from glioslice import __version__, startup
 from glioslice.errors import GliosliceError
 from glioslice.files import NOTICE
 
@@ -38,8 +44,6 @@ PACKAGES = (
     "__main__",
 )  # fmt: skip
 """Packages whose log records are shown; those of libraries are not."""
-
-INTERRUPTED = 130
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -65,15 +69,8 @@ MMAP_BYTES = 1 << 20
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command that `argv` (default: the program's arguments) names."""
-    try:
-        dispatch(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # while modules are imported; `run` handles the rest
-        exit_interrupted()
-
-
-def dispatch(arguments: list[str]) -> None:
-    """Run the command that `arguments` begin with; print the list of commands if there is none."""
+    """Run the command that `argv` (default: the program's arguments) names; list them if none."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     commands = available_commands()
     if arguments and arguments[0] in commands:
         name = arguments[0]
@@ -163,6 +160,7 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
     if sys.stderr is None:  # closed; else the next file that is opened would take its place
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     try:
+        startup.end_startup()
         escape_unprintable(sys.stdout)
         escape_unprintable(sys.stderr)
         configure_logging(arguments)
@@ -179,19 +177,16 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
         print(f"error: too little memory: {reason}; close other programs", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        exit_interrupted()
+        with suppress(ValueError):  # not the main thread, which alone gets signals
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # `timeout -s INT` signals twice
+        print("interrupted", file=sys.stderr)
+        sys.exit(startup.INTERRUPTED)
 
 
 def escape_unprintable(stream: TextIO) -> None:
     """Print as escapes what the stream cannot encode, such as file names that are not UTF-8."""
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-
-
-def exit_interrupted() -> NoReturn:
-    """End the program after Ctrl-C."""
-    print("interrupted", file=sys.stderr)
-    sys.exit(INTERRUPTED)
 
 
 def one_line(error: BaseException) -> str:

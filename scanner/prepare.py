@@ -10,6 +10,11 @@ Sequences are recognised, converted, registered to T1ce, stripped of the skull a
 refused. The case holds no name, date, identifier or UID.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import json
 import logging
@@ -19,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glioslice import cli
+from glioslice import cli, startup
 from glioslice.cluster import add_cluster_options, wants_archive
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES
 from glioslice.errors import GliosliceError
@@ -77,15 +82,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_command(arguments: argparse.Namespace) -> None:
     """Prepare the case that the options describe; raises GliosliceError."""
     check_installed()
+    with startup.importing():
+        from scanner import archive
+        from scanner.brain_extraction import check_method
+        from scanner.case_files import check_free, write_case
+        from scanner.pipeline import prepare_case
+
     if wants_archive(arguments):
-        from scanner.archive import prepare_archive
-
-        prepare_archive(arguments)
+        archive.prepare_archive(arguments)
         return
-    from scanner.brain_extraction import check_method
-    from scanner.case_files import check_free, write_case
-    from scanner.pipeline import prepare_case
-
     check_method(arguments.brain_extraction)
     check_free(arguments.out, force=arguments.force)
     check_folder(arguments.out.parent)

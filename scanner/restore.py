@@ -8,6 +8,11 @@ CASE was made by `glioslice prepare`. Without --dicom, DICOM SEG needs its link 
 (`prepare --keep-link`). A DICOM SEG holds the patient's name, like every image of the study.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +24,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
-from glioslice import cli
+from glioslice import cli, startup
 from glioslice.dataset_layouts import MODALITY_TITLES
 from glioslice.errors import GliosliceError
 from glioslice.files import NOTICE, atomic_path, check_folder
@@ -76,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run_command(arguments: argparse.Namespace) -> None:
     """Restore the mask that the options describe; raises GliosliceError."""
     check_installed()
-    from scanner.case_files import StudyLink, read_link
+    with startup.importing():
+        from scanner.case_files import StudyLink, read_link
 
     link = read_link(arguments.case)
     if arguments.dicom:

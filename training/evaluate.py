@@ -17,6 +17,11 @@ Dice and HD95 of the pairs, and how many lesions were found, missed or invented.
 are ours. It is an extra of its own (AGPL-3.0), and nothing else here needs it.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import logging
 import sys

@@ -10,6 +10,11 @@ The run's folder becomes a model folder: `<size>.safetensors` holds the averaged
 written after each epoch, at least once a minute within it, and after Ctrl-C.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import sys
 import threading

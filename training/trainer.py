@@ -404,10 +404,12 @@ def deferred_interrupt(enabled: bool = True) -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C sets, so that the batch at work ends and its state is saved.
 
     More of them change nothing for GRACE seconds; after that they raise KeyboardInterrupt at once.
-    Nothing is deferred outside the main thread, which gets no signals, or if not `enabled`.
+    Nothing is deferred outside the main thread, which gets no signals, if Ctrl-C is ignored, as
+    under nohup, or if not `enabled`.
     """
     interrupted = threading.Event()
-    if not enabled or threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or not enabled or threading.current_thread() is not threading.main_thread():
         yield interrupted
         return
     first = 0.0

@@ -8,6 +8,11 @@ order of rows and their place in memory for each form that fits (`convert.target
 It also writes model.h: the model's part of the whole firmware's hello, from the card.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import hashlib
 import re

@@ -6,6 +6,11 @@
 Without the case the masks are shown without images.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import re
 from collections.abc import Collection, Sequence

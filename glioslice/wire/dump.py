@@ -6,6 +6,11 @@
 If both directions of a link are wired to one receiver, the output distinguishes them.
 """
 
+if __name__ == "__main__":
+    from glioslice import startup
+
+    startup.exit_on_interrupt()
+
 import argparse
 import time
 from collections import Counter

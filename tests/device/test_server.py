@@ -1,5 +1,7 @@
 """The board's side of a session, over a link in memory."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from device.board import load_played_case, make_board
 from device.engine import Engine
+from device.server import StopRequest
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.files import sha256
@@ -334,6 +337,16 @@ def test_a_stop_finishes_the_current_slice(
     with pytest.raises(PeerClosed):
         host.receive()
     assert board.ended() and board.lost is None
+
+
+def test_a_signal_that_is_ignored_requests_no_stop() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell's script
+    stop = StopRequest(force=lambda: None)
+    stop.install_handlers()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.requested
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.requested
 
 
 def test_a_stop_between_runs_closes_the_session_at_once(start: StartBoard) -> None:

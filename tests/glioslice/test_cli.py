@@ -106,19 +106,6 @@ def test_numbers_of_options(convert: Callable[[str], int], text: str) -> None:
     assert convert("7") == 7
 
 
-def test_ctrl_c_while_a_command_is_imported(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(entry: EntryPoint) -> None:
-        raise KeyboardInterrupt
-
-    entry = EntryPoint("segment", "device.segment:main", cli.GROUP)
-    monkeypatch.setattr(EntryPoint, "load", interrupt)
-    monkeypatch.setattr(cli, "entry_points", lambda group: [entry])
-    assert ended("segment") == 130
-    assert capsys.readouterr().err == "interrupted\n"
-
-
 def test_a_command_gets_its_arguments_and_its_name() -> None:
     done = glioslice("check", "--help")
     assert done.returncode == 0

@@ -141,6 +141,13 @@ def test_ctrl_c_is_deferred_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) ->
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    with deferred_interrupt() as interrupted:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not interrupted.is_set()
+
+
 def test_one_of_several_processes_stops_at_once() -> None:
     with deferred_interrupt(enabled=False), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
