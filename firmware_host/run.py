@@ -34,8 +34,8 @@ from firmware_host.progress import Reporter, RunStatus, open_reporter, reporting
 from firmware_host.report import find_card
 from firmware_host.viewer.page import PageObserver, open_page
 from glioslice import cli, startup
-from glioslice.cases import Case, case_name
-from glioslice.dataset_layouts import MODALITIES, nifti_files
+from glioslice.cases import Case, case_name, case_paths
+from glioslice.dataset_layouts import MODALITIES, find_dicom
 from glioslice.errors import GliosliceError
 from glioslice.files import NOTICE, sha256
 from glioslice.metrics import format_dice, region_dice, summary_lines
@@ -48,10 +48,6 @@ from glioslice.wire.messages import BoardHello, HostHello, Mode, VolumeGeometry
 from glioslice.wire.ports import open_port
 
 logger = logging.getLogger(__name__)
-
-DICOM_MAGIC = b"DICM"
-DICOM_MAGIC_AT = 128
-"""DICOM's PS3.10: a preamble of 128 bytes, then this."""
 
 SERIES_CASE = "case"
 """Name of the case made from series: a folder's name may hold the patient's."""
@@ -381,10 +377,14 @@ def result_lines(result: StreamResult) -> list[str]:
 
 
 def holds_series(folder: Path | None) -> bool:
-    """Return whether a folder holds DICOM files, at any depth, and no NIfTI files."""
-    if folder is None or not folder.is_dir() or nifti_files(folder):
+    """Return whether a folder holds DICOM files, at any depth, and no case."""
+    if folder is None or not folder.is_dir():
         return False
-    return any(_is_dicom(path) for path in sorted(folder.rglob("*")) if path.is_file())
+    try:
+        case_paths(folder)
+    except GliosliceError:
+        return find_dicom(folder) is not None
+    return False
 
 
 def stream_series(arguments: argparse.Namespace, far_end: FarEnd) -> None:
@@ -440,8 +440,3 @@ def check_port(arguments: argparse.Namespace) -> str:
     if not handshake.is_simulated(port):
         open_port(port, arguments.baud).close()
     return port
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC

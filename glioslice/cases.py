@@ -22,6 +22,7 @@ from glioslice.dataset_layouts import (
     file_case,
     in_order,
     nifti_files,
+    no_case,
     safe_name,
     without_ending,
 )
@@ -146,10 +147,7 @@ def case_paths(folder: Path) -> list[Path]:
         raise GliosliceError(f"{folder}: no such folder")
     paths = _case_paths(folder, MAX_DEPTH)
     if not paths:
-        raise GliosliceError(
-            f"{folder}: no case found; a case is a folder with its NIfTI files, and `glioslice "
-            "prepare` makes one from DICOM series"
-        )
+        raise no_case(folder, "no case found; a case is a folder with its NIfTI files")
     return paths
 
 

@@ -15,14 +15,16 @@ that is present but bad. The network sees zeros after z-scores, as in training, 
 were dropped at random. docs/accuracy.md has what each subset costs.
 """
 
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from glioslice.errors import GliosliceError
-from glioslice.files import read_json
+from glioslice.files import is_dicom, read_json
 from glioslice.labels import BRATS_2018, BRATS_2023, DECATHLON, SCHEMES, LabelScheme
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -39,6 +41,16 @@ EFFECTS = {
     "flair": "edema is drawn from what is left and may be far off. Do not rely on WT.",
     "t1ce": "nothing shows what enhances. Do not rely on ET and TC: they may be missing or wrong.",
 }
+
+MASK_ALONE = "has a mask and no image; put its images beside it"
+EXPECTED = (
+    "no case; expected CASE_flair, _t1, _t1ce, _t2 (BraTS 2018-2021) or CASE-t2f, -t1n, -t1c, -t2w "
+    "(BraTS 2023 and later) as .nii or .nii.gz; or name four files with --flair, --t1, --t1ce and "
+    "--t2"
+)
+
+LOOKED_AT = 1000
+"""Files of a folder without a case that are opened to see whether they are DICOM."""
 
 SUFFIXES: Mapping[str, tuple[str, LabelScheme | None]] = {
     "_flair": ("flair", BRATS_2018),
@@ -139,6 +151,30 @@ def recognise(path: Path) -> tuple[str, str, LabelScheme | None] | None:
     return None
 
 
+def no_case(path: Path, reason: str) -> GliosliceError:
+    """Return the error of a folder or file that is no case: `reason`, or that it is DICOM."""
+    found = path if path.is_file() and is_dicom(path) else find_dicom(path)
+    if found is None:
+        return GliosliceError(f"{path}: {reason}")
+    what = "a DICOM file" if found == path else f"no case but DICOM files, such as {found.name}"
+    return GliosliceError(
+        f"{path}: {what}; make a case with `glioslice prepare SERIES_FOLDER --out CASE`"
+    )
+
+
+def find_dicom(folder: Path) -> Path | None:
+    """Return a DICOM file in `folder`, at any depth, or None if the first LOOKED_AT are not."""
+    return next(filter(is_dicom, islice(_files_below(folder), LOOKED_AT)), None)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the regular files of a folder but NIfTI, at any depth, sorted."""
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        paths = (Path(place, name) for name in sorted(names))
+        yield from (p for p in paths if p.is_file() and p.suffix not in (".nii", ".gz"))
+
+
 def brats_case(folder: Path) -> CaseFiles:
     """Return the files of a case whose modalities are files of their own, named as above.
 
@@ -166,13 +202,7 @@ def brats_case(folder: Path) -> CaseFiles:
         if kind != MASK:
             schemes.add(scheme)
     if not schemes:
-        raise GliosliceError(
-            f"{folder}: has a mask and no image; put its images beside it"
-            if files
-            else f"{folder}: no case; expected CASE_flair, _t1, _t1ce, _t2 (BraTS 2018-2021) or "
-            "CASE-t2f, -t1n, -t1c, -t2w (BraTS 2023 and later) as .nii or .nii.gz; or name four "
-            "files with --flair, --t1, --t1ce and --t2"
-        )
+        raise no_case(folder, MASK_ALONE if files else EXPECTED)
     notes += _names_of_different_cases(names)
     mask = files.pop(MASK, None)
     name = folder.resolve().name
@@ -227,7 +257,7 @@ def file_case(path: Path) -> CaseFiles:
     Raises GliosliceError if it is one modality of a case, or no NIfTI file.
     """
     if not path.name.lower().endswith(NIFTI_SUFFIXES):
-        raise GliosliceError(f"{path}: a case is a folder, or a 4-D NIfTI file of the Decathlon")
+        raise no_case(path, "a case is a folder, or a 4-D NIfTI file of the Decathlon")
     if recognised := recognise(path):
         kind = "a mask" if recognised[1] == MASK else f"one modality ({recognised[1]})"
         raise GliosliceError(f"{path}: {kind} of a case; name its folder {path.parent}")

@@ -1,4 +1,4 @@
-"""Files written atomically, JSON and checksums."""
+"""Files written atomically, JSON, checksums, and what DICOM files are recognised by."""
 
 import hashlib
 import json
@@ -20,6 +20,9 @@ NOTICE = "Research software, not a medical device."
 
 FOLDER_PREFIX = ".prepare-"
 """How the name of a folder begins that is renamed when it is complete."""
+
+DICOM_MAGIC, DICOM_MAGIC_AT = b"DICM", 128
+"""What a DICOM file has after its preamble, whatever its name (PS3.10)."""
 
 UNFINISHED = ".*-*-*.*", f"{FOLDER_PREFIX}*"
 """Patterns of the names of files and folders that are being written."""
@@ -118,6 +121,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise GliosliceError(f"{path}: expected a JSON object; write it again")
     return value
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file says that it is DICOM; False if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(DICOM_MAGIC_AT + len(DICOM_MAGIC))[DICOM_MAGIC_AT:] == DICOM_MAGIC
+    except OSError:
+        return False
 
 
 def sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glioslice.errors import GliosliceError
-from glioslice.files import NOTICE, atomic_path
+from glioslice.files import NOTICE, atomic_path, is_dicom
 
 # nibabel imports pydicom where it is installed, for NIfTI extensions that nobody needs here. That
 # takes as long as reading a case, and 19 MB.
@@ -432,9 +432,10 @@ def _read_header(path: Path) -> nib.Nifti1Header:
                 return nib.Nifti2Header(content)
             header = nib.Nifti1Header(content[:NIFTI1_BYTES])
     except Exception as error:  # see above
-        raise GliosliceError(
-            f"{path}: not a NIfTI file ({error}); export the series again"
-        ) from None
+        reason = f"not a NIfTI file ({error}); export the series again"
+        if is_dicom(path):
+            reason = "a DICOM file; make a case of its series with `glioslice prepare`"
+        raise GliosliceError(f"{path}: {reason}") from None
     if header["magic"] != b"n+1":
         kind = "one of a pair of files" if header["magic"] == b"ni1" else "an Analyze image"
         raise GliosliceError(f"{path}: not a NIfTI file but {kind}; convert it to a single .nii.gz")

@@ -113,7 +113,8 @@ def find_series(folder: Path, study: int | None = None) -> list[Series]:
     not choose one, or if a file is truncated.
     """
     if not folder.is_dir():
-        raise GliosliceError(f"{folder}: no such folder")
+        what = "is a file; name the folder of its study" if folder.exists() else "no such folder"
+        raise GliosliceError(f"{folder}: {what}")
     groups: dict[tuple[str, str], dict[str, dict[str, _File]]] = defaultdict(
         lambda: defaultdict(dict)
     )

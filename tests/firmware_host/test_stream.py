@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from firmware_host import inputs, stream
+from firmware_host import inputs, run, stream
 from glioslice.cases import MODALITIES, read_case
 from glioslice.wire.messages import VERSION, HostHello, Mode, Slice, Start
 from tests.conftest import BRATS_2023, LPS, Write
@@ -316,3 +316,15 @@ def test_a_bad_case_is_refused_before_the_port_is_opened(
     assert end.value.code == 2
     assert (printed.out, len(printed.err.splitlines())) == ("", 1) and expected in printed.err
     assert not (tmp_path / "m.nii.gz").exists()
+
+
+def test_a_study_is_told_from_a_folder_of_cases(write_case: Write, tmp_path: Path) -> None:
+    study = tmp_path / "archive" / "patient"
+    (study / "dicom" / "series").mkdir(parents=True)
+    (study / "dicom" / "series" / "IM1").write_bytes(bytes(128) + b"DICM")
+    assert run.holds_series(tmp_path / "archive")
+    write_case(folder=study)  # beside its sources
+    assert not run.holds_series(tmp_path / "archive")
+    assert run.holds_series(study / "dicom")
+    assert not run.holds_series(study / "dicom" / "series" / "IM1")
+    assert not run.holds_series(None)

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glioslice import check, nifti
+from glioslice import check, dataset_layouts, nifti
 from glioslice.cases import case_name, case_paths, find_case, find_cases, read_case
 from glioslice.dataset_layouts import MODALITIES, given_case
 from glioslice.errors import GliosliceError
+from glioslice.files import is_dicom
 from glioslice.labels import BRATS_2018 as SCHEME_2018
 from glioslice.labels import DECATHLON
 from glioslice.preprocessing import slice_volume
 from glioslice.sanity_checks import find_warnings
 from tests.conftest import BRATS_2023, LPS, Write, save
+
+DICOM = bytes(128) + b"DICM"
 
 Volumes = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
@@ -315,6 +318,39 @@ def test_a_modality_or_a_folder_of_cases_in_place_of_a_case(write_case: Write) -
     write_case("Case_2")
     with pytest.raises(GliosliceError, match="2 cases inside"):
         find_case(folder.parent)
+
+
+def test_a_study_of_a_scanner_in_place_of_a_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, looked_at = tmp_path / "study", list[str]()
+    for number, content in enumerate((b"notes", DICOM, DICOM, DICOM)):
+        path = study / "a" / f"series {number}" / f"IM{number}"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+
+    def look_at(file: Path) -> bool:
+        looked_at.append(file.name)
+        return is_dicom(file)
+
+    monkeypatch.setattr(dataset_layouts, "is_dicom", look_at)
+    for find in (find_case, case_paths, find_cases):
+        looked_at.clear()
+        with pytest.raises(GliosliceError, match=f"{study}: .*DICOM.*IM1; .*glioslice prepare"):
+            find(study)
+        assert set(looked_at) == {"IM0", "IM1"}  # not one more than needed
+    with pytest.raises(GliosliceError, match=r"IM2: a DICOM file; .*glioslice prepare"):
+        find_case(study / "a" / "series 2" / "IM2")
+    with pytest.raises(GliosliceError, match=r"a DICOM file; .*glioslice prepare"):
+        nifti.open_nifti(path)
+    with pytest.raises(SystemExit) as end:
+        check.main([str(study)])
+    assert end.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "glioslice prepare" in line
+    monkeypatch.setattr(dataset_layouts, "LOOKED_AT", 1)
+    with pytest.raises(GliosliceError, match="no case found"):  # an archive of something else
+        case_paths(study)
 
 
 def test_the_downloads_as_they_come(write_case: Write, tmp_path: Path) -> None:
