@@ -11,7 +11,7 @@ signatures that equal the shape. Everything else is kept, also signatures and un
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 from collections.abc import Sequence

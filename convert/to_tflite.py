@@ -21,7 +21,7 @@ From Python, `convert` does the same for a torch module.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import logging

@@ -12,7 +12,7 @@ It serves one host after another. SIGTERM and Ctrl-C stop it after the current s
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import importlib

@@ -27,7 +27,7 @@ from glioslice.metrics import region_dice, volumes_ml
 from glioslice.model_card import find_model
 from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
-from glioslice.sanity_checks import case_warnings
+from glioslice.sanity_checks import mask_warnings
 
 COLUMNS = (
     "slices", "seconds", *(f"{r}_{what}" for what in ("ml", "dice") for r in REGIONS), "warnings"
@@ -129,5 +129,5 @@ def write_segmented(
         "slices": len(result.milliseconds),
         **{f"{region}_ml": ml for region, ml in volumes_ml(result.labels).items()},
         **{f"{region}_dice": value for region, value in (dice or {}).items()},
-        "warnings": case_warnings(read),
+        "warnings": mask_warnings(read, load_engine(options).card),
     }

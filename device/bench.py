@@ -16,7 +16,7 @@ fails.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import csv

@@ -15,7 +15,7 @@ the format of boards.toml, which also names the boards for `glioslice stream --b
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import logging

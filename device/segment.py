@@ -14,7 +14,7 @@ benchmarks call it, so they judge exactly what runs.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import logging
@@ -43,7 +43,7 @@ from glioslice.montage import write_montage
 from glioslice.nifti import write_mask
 from glioslice.postprocessing import Postprocessed, postprocess
 from glioslice.preprocessing import Images, iterate_slices, restore_volume
-from glioslice.sanity_checks import case_warnings
+from glioslice.sanity_checks import mask_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def segment_case(
                 f"{path}: already exists; move it, name another --out, or add --force"
             )
     result = segment(case.volumes, engine, progress=f"segmenting {case.name}", raw=raw)
-    for warning in case_warnings(case):
+    for warning in mask_warnings(case, engine.card):
         logger.warning("%s: %s", case.name, warning)
     write_mask(mask, to_scheme(result.labels, case.scheme), case.space)
     write_montage(montage, case.volumes, result.labels)

@@ -9,7 +9,7 @@ Exit code 0: all tests passed, 1: a test failed, 2: model, goldens or runtime ar
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import platform

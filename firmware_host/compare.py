@@ -10,7 +10,7 @@ Both may be in any label scheme. It is recognized by file name, values and nesti
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import json

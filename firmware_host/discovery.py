@@ -14,7 +14,7 @@ Only the doctor, which is given a port, sends a line feed first, so that a login
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import logging

@@ -11,7 +11,7 @@ board that replies it streams three slices of noise, so that every byte value cr
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import sys

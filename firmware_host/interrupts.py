@@ -44,7 +44,7 @@ def handled() -> Iterator[None]:
     After an interrupt they stay without effect, because the program is ending.
     """
     _state.requested, _state.at, _state.raising = False, math.inf, True
-    startup.end_startup()
+    startup.end()
     defaults = {signal.SIGINT: signal.default_int_handler}
     defaults |= dict.fromkeys(startup.ENDING, signal.SIG_DFL)
     ours = [n for n, default in defaults.items() if signal.getsignal(n) in (default, _handle)]

@@ -17,6 +17,7 @@ from glioslice.labels import REGIONS
 from glioslice.model_card import SHIPPED_MODELS, Card, read_card, shipped_folder
 from glioslice.montage import COLOURS, REGION_TITLES, montage_png
 from glioslice.preprocessing import brain_mask
+from glioslice.sanity_checks import TRAINED_ON
 
 NOTICE = "Research software, not a medical device: not for diagnosis or treatment."
 
@@ -53,9 +54,7 @@ def report_warnings(
     elif streamed.images is not None and card.trained_on:
         case = Case("", streamed.scheme, streamed.images, None, streamed.space)
         if case_digest(case) in card.trained_on:
-            found.append(
-                "The model was trained on this case: its mask does not show how it does on others."
-            )
+            found.append(TRAINED_ON)
     if unsure := unsure_summary(report["quality"]):
         advice = "Check there what the mask includes and what it misses."
         found.append(f"{unsure} {advice}")

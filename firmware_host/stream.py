@@ -22,7 +22,7 @@ affine of the mask, warnings.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ cases that the networks were trained on.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 from collections.abc import Sequence

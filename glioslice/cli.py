@@ -13,7 +13,7 @@ line on stderr), 130 after Ctrl-C. Commands that handle many slices or volumes c
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import ast
@@ -160,7 +160,7 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
     if sys.stderr is None:  # closed; else the next file that is opened would take its place
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     try:
-        startup.end_startup()
+        startup.end()
         escape_unprintable(sys.stdout)
         escape_unprintable(sys.stderr)
         configure_logging(arguments)
@@ -175,6 +175,12 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
             raise
         reason = one_line(error) or "no more could be allocated"
         print(f"error: too little memory: {reason}; close other programs", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        missing = startup.missing_package(error)
+        if arguments.debug or missing is None:
+            raise
+        print(f"error: {missing}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         with suppress(ValueError):  # not the main thread, which alone gets signals

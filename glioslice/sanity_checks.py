@@ -12,10 +12,13 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice.cases import Case
+from glioslice.cases import Case, case_digest
 from glioslice.dataset_layouts import MODALITIES, MODALITY_TITLES, missing_warnings
 from glioslice.labels import occupied_box
+from glioslice.model_card import Card
 from glioslice.preprocessing import WILD, Images, brain_mask, modality_statistics, voxels_in
+
+TRAINED_ON = "The model was trained on this case: its mask does not show how it does on others."
 
 FLAIR, T1, T1CE, T2 = range(4)
 PAIRS = tuple(combinations(range(len(MODALITIES)), 2))
@@ -111,6 +114,17 @@ class Intensities:
 def case_warnings(case: Case) -> list[str]:
     """Return all warnings about a case: what reading it had to assume, and `find_warnings`."""
     return [*case.warnings, *find_warnings(case.volumes, case.missing)]
+
+
+def mask_warnings(case: Case, card: Card) -> list[str]:
+    """Return all warnings about a case, and whether the model of `card` was trained on it.
+
+    The digest of a case takes a quarter of the time of its segmentation, so it is computed only if
+    the training had a case of that name.
+    """
+    named = case.name in {trained.get("case") for trained in card.content["training"]["cases"]}
+    seen = named and case_digest(case) in card.trained_on
+    return [*case_warnings(case), *([TRAINED_ON] if seen else [])]
 
 
 def find_warnings(images: Images, missing: Collection[str] = ()) -> list[str]:

@@ -1,44 +1,54 @@
-"""Ctrl-C while a program imports its modules: one line and exit code 130, no traceback.
+"""What ends a program while it imports its modules is one line: Ctrl-C, and a missing package.
 
     if __name__ == "__main__":  # before the imports, which take long
         from glioslice import startup
 
-        startup.exit_on_interrupt()
+        startup.begin()
 
-A KeyboardInterrupt is no way out there: it would show the imports as a traceback, and extension
-modules turn it into an ImportError. Nothing has begun yet, so the handler ends the process at once.
-Before the first line of ours runs, within milliseconds, Python prints a traceback of its own start.
+A KeyboardInterrupt would show the imports as a traceback, and extension modules turn it into an
+ImportError. No work has begun yet, so Ctrl-C ends the process at once, with exit code 130. Before
+the first line of ours runs, within milliseconds, Python prints a traceback of its own start.
 """
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+FAILED, INTERRUPTED = 2, 130
+"""Exit codes after an error and after Ctrl-C."""
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What `kill` and a closed terminal send; Windows has no SIGHUP."""
 
 
+EXTRAS = {
+    "convert": "convert", "device": "device", "firmware_host": "host", "scanner": "scanner",
+    "training": "train",
+}  # fmt: skip
+"""The extra of pyproject.toml that a package of ours needs."""
+
+
 def main() -> None:
-    """Run the `glioslice` command; its own imports are among those that Ctrl-C ends."""
-    exit_on_interrupt()
+    """Run the `glioslice` command, whose own imports take a while."""
+    begin()
     from glioslice import cli
 
     cli.main()
 
 
-def exit_on_interrupt() -> None:
-    """Let Ctrl-C end the process at once, until `end_startup`; where it is ignored, it stays so."""
+def begin() -> None:
+    """Let Ctrl-C, unless it is ignored, and a missing package end the process until `end`."""
+    sys.excepthook = _report_missing
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
 
-def end_startup() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again, after `exit_on_interrupt`."""
+def end() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again, and errors be handled by the command."""
+    sys.excepthook = sys.__excepthook__
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -56,6 +66,31 @@ def importing() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def missing_package(error: BaseException) -> str | None:
+    """Return what to install if `error` is that a package of others is not there, else None."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    root, extra, trace = os.path.dirname(os.path.dirname(__file__)), "", error.__traceback__
+    while trace:  # the last of our files is the one that imports it
+        file = os.path.relpath(trace.tb_frame.f_code.co_filename, root)
+        extra = EXTRAS.get(file.split(os.sep)[0], extra)
+        trace = trace.tb_next
+    if not name or os.path.exists(os.path.join(root, name)):
+        return None
+    package = f"glioslice[{extra}]" if extra else "glioslice"
+    return f"{name} is not installed; run: pip install '{package}'"
+
+
+def _report_missing(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    message = missing_package(error)
+    if message is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(FAILED)  # the hook cannot choose the exit code; no work has begun
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -13,5 +13,5 @@ def check_installed() -> None:
     missing = [name for name in REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
         raise GliosliceError(
-            f"{', '.join(missing)} is not installed; run: pip install 'glioslice[scanner]'"
+            f"not installed: {', '.join(missing)}; run: pip install 'glioslice[scanner]'"
         )

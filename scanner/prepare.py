@@ -13,7 +13,7 @@ refused. The case holds no name, date, identifier or UID.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import json

@@ -11,7 +11,7 @@ CASE was made by `glioslice prepare`. Without --dicom, DICOM SEG needs its link 
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import json

@@ -20,7 +20,7 @@ are ours. It is an extra of its own (AGPL-3.0), and nothing else here needs it.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import logging

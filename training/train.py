@@ -13,7 +13,7 @@ written after each epoch, at least once a minute within it, and after Ctrl-C.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import sys

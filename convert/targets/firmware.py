@@ -11,7 +11,7 @@ It also writes model.h: the model's part of the whole firmware's hello, from the
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import hashlib

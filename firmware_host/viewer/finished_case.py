@@ -9,7 +9,7 @@ Without the case the masks are shown without images.
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import re

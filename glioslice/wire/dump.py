@@ -9,7 +9,7 @@ If both directions of a link are wired to one receiver, the output distinguishes
 if __name__ == "__main__":
     from glioslice import startup
 
-    startup.exit_on_interrupt()
+    startup.begin()
 
 import argparse
 import time

@@ -1,5 +1,6 @@
 """Simulated faults give the right warning; phantoms and real patients give none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from glioslice.cases import find_cases, phantom_case, read_case
+from glioslice.cases import case_digest, find_cases, phantom_case, read_case
+from glioslice.model_card import read_card, shipped_folder
 from glioslice.phantom.head import SEEDS, make_phantom
 from glioslice.preprocessing import brain_mask
-from glioslice.sanity_checks import find_warnings, measure_shape
+from glioslice.sanity_checks import TRAINED_ON, find_warnings, mask_warnings, measure_shape
+from tests.conftest import Write
 
 Images = NDArray[np.float32]
 FLAIR, T1, T1CE, T2 = range(4)
@@ -25,6 +28,16 @@ def head() -> Images:
     images = phantom_case(3).images
     images.setflags(write=False)
     return images
+
+
+def test_a_model_that_was_trained_on_the_case(write_case: Write) -> None:
+    case, card = read_case(write_case()), read_card(shipped_folder("nano"))
+    usual = mask_warnings(case, card)
+    content = {"training": {"cases": [{"case": case.name, "digest": case_digest(case)}]}}
+    trained = replace(card, content=content, trained_on=frozenset({case_digest(case)}))
+    assert mask_warnings(case, trained) == [*usual, TRAINED_ON]
+    another = replace(case, volumes=case.images + 1)
+    assert TRAINED_ON not in [*usual, *mask_warnings(another, trained)]
 
 
 def only_warning(images: Images) -> str:

@@ -22,7 +22,7 @@ SCRIPTS = ("glioslice", "device", "firmware_host", "scanner", "training", "conve
 """Packages whose modules people run."""
 
 GUARD = "if __name__ == '__main__':"
-START = f"{GUARD}\n    from glioslice import startup\n    startup.exit_on_interrupt()"
+START = f"{GUARD}\n    from glioslice import startup\n    startup.begin()"
 
 MOMENTS, WINDOW = 5, 1.0
 """Interrupts of each program, within this many seconds from its first line on."""
@@ -118,12 +118,48 @@ def test_every_program_starts_like_this() -> None:
     assert len(programs) >= 20
 
 
+@pytest.mark.parametrize(
+    ("program", "package", "extra"),
+    [
+        ("training/train.py", "torch", "[train]"),
+        ("convert/to_tflite.py", "torch", "[convert]"),
+        ("device/segment.py", "numpy", "[device]"),
+        ("glioslice/check.py", "nibabel", ""),
+        ("glioslice train", "monai", "[train]"),
+    ],
+)
+def test_a_missing_package_is_one_line(program: str, package: str, extra: str) -> None:
+    run = f"runpy.run_path({program!r}, run_name='__main__')"
+    if program == "glioslice train":
+        run = f"sys.argv = ['glioslice', 'train']; {console_script()[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import runpy, sys; sys.modules[{package!r}] = None; {run}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    install = f"run: pip install 'glioslice{extra}'"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {package} is not installed; {install}\n"
+
+
+def test_a_package_that_a_running_command_misses(capsys: pytest.CaptureFixture[str]) -> None:
+    def need(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    given = cli.parser("d", "e").parse_args([])
+    with pytest.raises(SystemExit) as end:
+        cli.run(lambda _: need("scipy.ndimage"), given)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: scipy is not installed; run: pip install")
+    with pytest.raises(ModuleNotFoundError):  # a defect
+        cli.run(lambda _: need("glioslice.nowhere"), given)
+
+
 def test_a_command_that_runs_gets_a_keyboard_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(_arguments: object) -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         os.kill(os.getpid(), signal.SIGINT)
 
-    startup.exit_on_interrupt()
+    startup.begin()
     assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     with pytest.raises(SystemExit) as end:
         cli.run(interrupt, cli.parser("d", "e").parse_args([]))
@@ -133,10 +169,10 @@ def test_a_command_that_runs_gets_a_keyboard_interrupt(capsys: pytest.CaptureFix
 
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
-    startup.exit_on_interrupt()
+    startup.begin()
     with startup.importing():
         os.kill(os.getpid(), signal.SIGINT)
-    startup.end_startup()
+    startup.end()
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
