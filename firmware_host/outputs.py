@@ -1,5 +1,6 @@
 """The files of a run: mask, montage and reports. Each is written whole or not at all."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +33,7 @@ class OutputPaths:
     """Where the files of a run go; `partial` is the mask of one that ended early.
 
     `scheme` names the label scheme of the mask (firmware_host.mask_files); None: the input's.
+    `replaces` says that the mask existed when the run was planned.
     """
 
     mask: Path
@@ -39,6 +41,7 @@ class OutputPaths:
     montage: Path
     reports: tuple[Path, ...] = ()
     scheme: str | None = None
+    replaces: bool = False
 
     @property
     def all(self) -> list[Path]:
@@ -70,7 +73,7 @@ def output_paths(
     name = mask.name.removesuffix(ending)
     partial = mask.with_name(f"{name}.partial{ending}")
     montage = montage or mask.with_name(f"{name}.png")
-    return OutputPaths(mask, partial, montage, tuple(reports), scheme)
+    return OutputPaths(mask, partial, montage, tuple(reports), scheme, mask.exists())
 
 
 def check_writable(paths: OutputPaths, force: bool) -> None:
@@ -156,8 +159,11 @@ def write_outputs(
     """Write montage, reports and mask; return a line for each.
 
     The mask is written last: a folder's case is done once it exists. The partial mask of an
-    earlier run is deleted.
+    earlier run is deleted. Raises FileExistsError for a mask that another program wrote meanwhile.
     """
+    if paths.mask.exists() and not paths.replaces:
+        reason = "was written by another program during this run"
+        raise FileExistsError(errno.EEXIST, reason, str(paths.mask))
     paths.mask.unlink(missing_ok=True)  # an older one and this run's report would count as done
     labels, scheme = masks.labels(), paths.scheme_for(case)
     lines = [f"mask: {paths.mask} ({scheme} labels)"]

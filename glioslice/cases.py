@@ -114,7 +114,8 @@ def find_case(path: str | Path) -> CaseFiles:
     if path.is_file():
         return file_case(path)
     if not path.is_dir():
-        raise GliosliceError(f"{path}: no such folder or file")
+        what = "neither a folder nor a file" if path.exists() else "no such folder or file"
+        raise GliosliceError(f"{path}: {what}")
     try:
         paths = case_paths(path)
     except GliosliceError:
@@ -205,7 +206,12 @@ def _holds_images(folder: Path) -> bool:
 
 def _case_paths(folder: Path, depth: int) -> list[Path]:
     """Return the cases in `folder`; a link to a folder above it would show each of them again."""
-    if (folder / "imagesTr").is_dir():
+    try:
+        decathlon = (folder / "imagesTr").is_dir()
+    except OSError as error:  # no permission, which would name that folder
+        error.filename = str(folder)
+        raise
+    if decathlon:
         return channel_groups(folder / "imagesTr") or nifti_files(folder / "imagesTr")
     if channels := channel_groups(folder):
         return channels

@@ -378,6 +378,13 @@ def _fetch(future: Any, scheduler: str) -> Any:
     )
 
 
+def _root_cause(error: BaseException) -> str:
+    """Return the message of what an error came from."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return cli.one_line(error)
+
+
 def _thread_count(client: Any) -> int:
     """Return how many threads the workers of a cluster have."""
     return int(client.scheduler_info(n_workers=0)["total_threads"])
@@ -403,13 +410,22 @@ def _connect(scheduler: str) -> Iterator[Any]:
                 stack.enter_context(dask.config.set(LOCAL_SETTINGS))
                 address = stack.enter_context(
                     LocalCluster(
-                        threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                        threads_per_worker=1,
+                        silence_logs=logging.CRITICAL,
+                        # Any port, as several clusters may run here; nobody looks at the page.
+                        dashboard_address="127.0.0.1:0",
+                        scheduler_kwargs={"dashboard": False},
                     )
                 )
             client = stack.enter_context(Client(address, timeout=CONNECT_TIMEOUT))
         except ValueError:
             raise GliosliceError(
                 f"--dask {scheduler}: is not an address such as tcp://host:8786"
+            ) from None
+        except RuntimeError as error:
+            raise GliosliceError(
+                f"--dask: no workers can be started on this machine ({_root_cause(error)}); use "
+                "--part"
             ) from None
         except OSError as error:
             raise GliosliceError(

@@ -49,6 +49,8 @@ EXPECTED = (
     "--t2"
 )
 
+PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
+
 LOOKED_AT = 1000
 """Files of a folder without a case that are opened to see whether they are DICOM."""
 
@@ -152,7 +154,9 @@ def recognise(path: Path) -> tuple[str, str, LabelScheme | None] | None:
 
 
 def no_case(path: Path, reason: str) -> GliosliceError:
-    """Return the error of a folder or file that is no case: `reason`, or that it is DICOM."""
+    """Return the error of a folder or file that is no case: `reason`, or what it is instead."""
+    if path.name.lower().endswith(PACKED) and path.is_file():
+        return GliosliceError(f"{path}: is a packed archive; unpack it and name the folder")
     found = path if path.is_file() and is_dicom(path) else find_dicom(path)
     if found is None:
         return GliosliceError(f"{path}: {reason}")
@@ -195,7 +199,9 @@ def brats_case(folder: Path) -> CaseFiles:
                 f"{folder}: mixes the file names of BraTS 2018-2021 and BraTS 2023; keep one kind"
             )
         if kind in files:
-            raise GliosliceError(f"{path}: {kind} is present twice, also as {files[kind].name}")
+            raise GliosliceError(
+                f"{path}: {kind} is present twice, also as {files[kind].name}; keep one"
+            )
         files[kind] = path
         if kind != MASK or scheme:  # a mask of BraTS 2020 has a name of its own
             names[path] = name

@@ -71,7 +71,8 @@ def check_folder(folder: Path) -> None:
 
     Raises GliosliceError otherwise. Nothing is created.
     """
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    above = folder.absolute(), *folder.absolute().parents
+    existing = next(p for p in above if p.exists() or p.is_symlink())
     try:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:

@@ -435,6 +435,8 @@ def _read_header(path: Path) -> nib.Nifti1Header:
         reason = f"not a NIfTI file ({error}); export the series again"
         if is_dicom(path):
             reason = "a DICOM file; make a case of its series with `glioslice prepare`"
+        elif len(content) < NIFTI1_BYTES:
+            reason = f"not a NIfTI file, as it holds only {len(content)} bytes; copy it again"
         raise GliosliceError(f"{path}: {reason}") from None
     if header["magic"] != b"n+1":
         kind = "one of a pair of files" if header["magic"] == b"ni1" else "an Analyze image"

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -417,6 +418,18 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         list(map_on_dask(str, [1], "tcp://127.0.0.1:9"))
     with pytest.raises(GliosliceError, match="--dask nonsense://: is not an address"):
         list(map_on_dask(str, [1], "nonsense://"))
+
+
+@pytest.mark.slow
+def test_a_machine_that_can_start_no_workers(few: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*SEGMENT, str(few), "--out", str(tmp_path), "--dask"], cwd=ROOT, text=True,
+        capture_output=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert beside_warnings(done.stderr)[-1].startswith("error: --dask: no workers can be started")
+    assert "Traceback" not in done.stderr
 
 
 def square(number: int) -> int:

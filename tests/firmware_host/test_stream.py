@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from firmware_host import inputs, run, stream
+from firmware_host import inputs, outputs, run, stream
+from firmware_host.outputs import OutputPaths
 from glioslice.cases import MODALITIES, read_case
 from glioslice.wire.messages import VERSION, HostHello, Mode, Slice, Start
 from tests.conftest import BRATS_2023, LPS, Write
@@ -316,6 +318,26 @@ def test_a_bad_case_is_refused_before_the_port_is_opened(
     assert end.value.code == 2
     assert (printed.out, len(printed.err.splitlines())) == ("", 1) and expected in printed.err
     assert not (tmp_path / "m.nii.gz").exists()
+
+
+def test_a_mask_that_another_program_wrote_meanwhile_stays(
+    host: Host, write_case: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], listing: Listing,
+) -> None:  # fmt: skip
+    mask, write = tmp_path / "out" / "m.nii.gz", outputs.write_outputs
+
+    def write_late(paths: OutputPaths, *of_run: Any) -> list[str]:
+        paths.mask.parent.mkdir()
+        paths.mask.write_bytes(b"another's")
+        return write(paths, *of_run)
+
+    monkeypatch.setattr(outputs, "write_outputs", write_late)
+    ended = host("delay", serve, "--input", write_case(), "--output", mask)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ended.code == 2
+    assert line.startswith(f"error: {mask}: was written by another program") and "kept in" in line
+    assert mask.read_bytes() == b"another's"
+    assert listing() == ["m.nii.gz", "m.partial.nii.gz"]
 
 
 def test_a_study_is_told_from_a_folder_of_cases(write_case: Write, tmp_path: Path) -> None:

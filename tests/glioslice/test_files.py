@@ -7,7 +7,7 @@ import pytest
 
 from glioslice import cli
 from glioslice.errors import GliosliceError
-from glioslice.files import atomic_path, read_json, sha256, write_bytes, write_json
+from glioslice.files import atomic_path, check_folder, read_json, sha256, write_bytes, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
@@ -39,6 +39,14 @@ def test_a_pipe_or_a_device_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(GliosliceError, match=f"{special}: is a"):
             write_bytes(special, b"x")
         assert not special.is_file()
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_a_link_that_leads_nowhere_takes_no_files(target: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    for folder in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(GliosliceError, match=f"{tmp_path / 'link'}: no file can be written"):
+            check_folder(folder)
 
 
 def test_any_name_that_fits_can_be_written(tmp_path: Path) -> None:

@@ -389,6 +389,32 @@ def test_what_is_no_file(write_case: Write, kind: str, capsys: pytest.CaptureFix
     assert re.search("Case_1: problem.*\nCase_2: ready", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("case.zip", "packed archive; unpack it"),
+        ("case.tar.gz", "packed archive; unpack it"),
+        ("pipe", "neither a folder nor a file"),
+        ("nowhere", "no such folder or file"),
+    ],
+)
+def test_what_is_no_case(name: str, expected: str, tmp_path: Path) -> None:
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif name != "nowhere":
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(GliosliceError, match=f"{tmp_path / name}: .*{expected}"):
+        find_case(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_file_that_was_never_downloaded(write_case: Write, content: bytes) -> None:
+    path = write_case() / "Case_1_t1.nii.gz"
+    path.write_bytes(content)
+    with pytest.raises(GliosliceError, match=f"{path}: .* only {len(content)} bytes; copy it"):
+        read_case(path.parent)
+
+
 def test_a_link_to_a_folder_above(write_case: Write, tmp_path: Path) -> None:
     folder = write_case(folder=tmp_path / "data")
     (tmp_path / "data" / "loop").symlink_to("..")
