@@ -22,7 +22,6 @@ import difflib
 import errno
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -183,10 +182,11 @@ def run(command: Callable[[argparse.Namespace], None], arguments: argparse.Names
         print(f"error: {missing}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        with suppress(ValueError):  # not the main thread, which alone gets signals
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # `timeout -s INT` signals twice
+        startup.ignore_interrupts()  # `timeout -s INT` signals twice
         print("interrupted", file=sys.stderr)
         sys.exit(startup.INTERRUPTED)
+    finally:
+        startup.ignore_interrupts()
 
 
 def escape_unprintable(stream: TextIO) -> None:

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 FAILED, INTERRUPTED = 2, 130
@@ -31,6 +31,10 @@ EXTRAS = {
 """The extra of pyproject.toml that a package of ours needs."""
 
 
+_programs: list[int] = []
+"""This process, if it is a program of ours and not one that imports us."""
+
+
 def main() -> None:
     """Run the `glioslice` command, whose own imports take a while."""
     begin()
@@ -42,6 +46,7 @@ def main() -> None:
 def begin() -> None:
     """Let Ctrl-C, unless it is ignored, and a missing package end the process until `end`."""
     sys.excepthook = _report_missing
+    _programs.append(os.getpid())
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _leave)
 
@@ -51,6 +56,16 @@ def end() -> None:
     sys.excepthook = sys.__excepthook__
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C change nothing while a program that called `begin` ends.
+
+    A command's own handler stays.
+    """
+    if _programs and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not the main thread, which alone gets signals
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
