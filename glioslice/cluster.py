@@ -407,6 +407,7 @@ def _connect(scheduler: str) -> Iterator[Any]:
         try:
             address: Any = scheduler
             if scheduler == LOCAL:
+                stack.callback(_restore_environment, dict(os.environ))  # Dask sets it for workers
                 stack.enter_context(dask.config.set(LOCAL_SETTINGS))
                 address = stack.enter_context(
                     LocalCluster(
@@ -440,3 +441,9 @@ def _connect(scheduler: str) -> Iterator[Any]:
             ) from None
         logger.info("%s: %d threads", scheduler, _thread_count(client))
         yield client
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    """Make the environment what it was."""
+    os.environ.clear()
+    os.environ.update(before)

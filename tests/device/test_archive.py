@@ -460,6 +460,14 @@ def test_items_of_a_batch_are_reported_once_and_a_bad_one_alone_fails(
     assert sizes[0] == 1 and max(sizes) == LARGEST_BATCH  # until it is known how long one takes
 
 
+@pytest.mark.slow
+def test_the_environment_stays_as_it_was() -> None:
+    """Dask sets the limits of malloc in it, for its workers."""
+    before = dict(os.environ)
+    assert list(map_on_dask(square, [3], "local")) == [(3, 9)]
+    assert dict(os.environ) == before
+
+
 def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(GliosliceError, match=r"pip install 'glioslice\[cluster\]'"):

@@ -188,5 +188,4 @@ def test_slices_cause_no_page_faults_and_volumes_are_returned() -> None:
     faults, kept = measure("configured")
     assert faults < 100  # a slice has 240 pages
     assert kept < 4 << 20
-    # A kernel that is short of memory may take the pages meanwhile.
-    assert max(measure("default")[1] for _ in range(3)) > kept + (8 << 20)
+    assert measure("default")[1] > kept + (8 << 20)
