@@ -32,7 +32,7 @@ EXTRAS = {
 
 
 _programs: list[int] = []
-"""This process, if it is a program of ours and not one that imports us."""
+"""The process that called `begin`: not one that imports us, and not its children."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def ignore_interrupts() -> None:
 
     A command's own handler stays.
     """
-    if _programs and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if os.getpid() in _programs and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         with suppress(ValueError):  # not the main thread, which alone gets signals
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
