@@ -17,7 +17,7 @@ from firmware_host.volumetry import Volumetry, format_numbers, slices_csv, summa
 from glioslice import __version__
 from glioslice.cli import one_line
 from glioslice.errors import GliosliceError
-from glioslice.files import check_file, write_bytes, write_json, write_text
+from glioslice.files import NOTICE, check_file, write_bytes, write_json, write_text
 from glioslice.metrics import percentiles
 from glioslice.montage import montage_png
 from glioslice.nifti import write_mask
@@ -150,7 +150,7 @@ def compose_report(
         "shape": list(case.space.shape),
         "affine": np.round(case.space.affine, 4).tolist(),
     }
-    return report | {"warnings": report_warnings(masks, case, report)}
+    return report | {"warnings": report_warnings(masks, case, report), "notice": NOTICE}
 
 
 def write_outputs(

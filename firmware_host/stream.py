@@ -16,7 +16,7 @@ bytes_down, retransmits (the host's), volumes_ml and diameters_mm {WT, TC, ET}, 
 below, unsure: at most five slices to look at, counted from 1, the worst first}, model {name,
 sha256}, mirroring, missing (modalities), postprocessing {summary, removed_ml, core_ml, rules}
 (null if no rules were applied), dice (null without ground truth), labels, date, version, shape and
-affine of the mask, warnings.
+affine of the mask, warnings, notice (not a medical device).
 """
 
 if __name__ == "__main__":

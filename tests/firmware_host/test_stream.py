@@ -27,7 +27,7 @@ KEYS = [
     "case", "complete", "mode", "images", "lossless", "slices", "masks", "seconds",
     "slices_per_second", "device_ms", "bytes_up", "bytes_down", "retransmits", "volumes_ml",
     "diameters_mm", "quality", "model", "mirroring", "missing", "postprocessing", "dice", "labels",
-    "date", "version", "shape", "affine", "warnings",
+    "date", "version", "shape", "affine", "warnings", "notice",
 ]  # fmt: skip
 
 
