@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glioslice import cli
+from glioslice import cli, startup
 from glioslice.cases import MODALITIES
 from glioslice.errors import GliosliceError
 from glioslice.labels import REGIONS
@@ -222,6 +222,7 @@ class Engine:
         return inspect_delegates(self._interpreter._get_ops_details(), (self.output.index,))
 
 
+@startup.deferred_interrupt()
 def installed_runtime() -> tuple[str, ModuleType]:
     """Return name and version of the installed runtime, and its interpreter module.
 
@@ -237,6 +238,7 @@ def installed_runtime() -> tuple[str, ModuleType]:
     raise GliosliceError("no TFLite runtime is installed: pip install ai-edge-litert")
 
 
+@startup.deferred_interrupt()  # the runtime imports parts of numpy
 def load_interpreter(model: Path, **options: Any) -> Any:
     """Return the installed runtime's interpreter with its tensors allocated.
 

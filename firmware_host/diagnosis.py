@@ -63,6 +63,9 @@ FIRMWARE = (
 STUCK = 8.0
 """Seconds without progress after which the counts are looked at; a trial of a baud rate takes 1."""
 
+UNPLUGGED = 3.0
+"""Seconds without any frame after which the counts begin anew: a peer sends one every second."""
+
 ENOUGH = 4
 """Retransmissions of data, or damaged frames from the far end, in that time."""
 
@@ -132,22 +135,25 @@ class LinkWatch:
         self._mark()
 
     def _mark(self) -> None:
-        self._since = time.monotonic()
+        self._since = self._heard = time.monotonic()
         self._progress = self._connection.progress
-        self._counts = self._connection.counts
+        self._counts = self._last = self._connection.counts
 
     def check(self) -> None:
         """Raise LinkAltersBytes if data has failed often, and only data, since the last progress.
 
-        A bad line lets a frame through now and then, and an unplugged one lets nothing through.
+        A bad line lets a frame through now and then, and an unplugged one lets nothing through:
+        what failed while it was unplugged does not count, also when it is back.
         """
-        if self._connection.progress != self._progress:
+        time_now, now, then = time.monotonic(), self._connection.counts, self._counts
+        if now.frames_received > self._last.frames_received:
+            self._last, self._heard = now, time_now
+        if self._connection.progress != self._progress or time_now - self._heard > UNPLUGGED:
             self._mark()
             return
-        seconds = time.monotonic() - self._since
+        seconds = time_now - self._since
         if seconds < STUCK:
             return
-        now, then = self._connection.counts, self._counts
         alive = now.frames_received - then.frames_received > 1
         failed = max(now.retransmits - then.retransmits, now.bad_frames - then.bad_frames)
         if alive and failed >= ENOUGH:

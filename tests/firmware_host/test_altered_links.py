@@ -4,10 +4,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from firmware_host import diagnosis
+from glioslice.wire.connection import Connection
+from glioslice.wire.link import Counts
 from tests.conftest import ROOT, Write
 from tests.firmware_host import commands
 from tests.firmware_host.scripted import SHA256
@@ -90,3 +97,22 @@ def test_the_same_link_unaltered(relay: Relay, write_case: Write, tmp_path: Path
     options = ("--output", tmp_path / "m.nii.gz", "--allow-model", SHA256, "--quiet")
     done = commands.stream(write_case(), "--port", relay("clean"), *options)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("unplugged", [False, True])
+def test_what_failed_while_a_cable_was_pulled_does_not_count(
+    unplugged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first frames may come just when the counts are looked at."""
+    link = SimpleNamespace(name="P", progress=(1, 0, 0), counts=Counts())
+    now = 0.0
+    monkeypatch.setattr(diagnosis, "time", SimpleNamespace(monotonic=lambda: now))
+    watch = diagnosis.LinkWatch(cast(Connection, link))
+    while now < diagnosis.STUCK:
+        watch.check()
+        now += 0.5
+        heard = 0 if unplugged else int(now)
+        link.counts = Counts(retransmits=int(2 * now), frames_received=heard)
+    link.counts = replace(link.counts, frames_received=9)
+    with nullcontext() if unplugged else pytest.raises(diagnosis.LinkAltersBytes):
+        watch.check()

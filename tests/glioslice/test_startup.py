@@ -190,3 +190,13 @@ def test_handlers_return_after_the_imports() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_c_code_does_not_meet_an_interrupt() -> None:
+    """It would make another error of it, as LiteRT does while it imports numpy."""
+    done = []
+    with pytest.raises(KeyboardInterrupt), startup.deferred_interrupt():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the block went on")
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
