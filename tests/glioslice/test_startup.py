@@ -120,6 +120,7 @@ def test_every_program_starts_like_this() -> None:
     assert len(programs) >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "package", "extra"),
     [
