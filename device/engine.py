@@ -222,7 +222,7 @@ class Engine:
         return inspect_delegates(self._interpreter._get_ops_details(), (self.output.index,))
 
 
-@startup.deferred_interrupt()
+@startup.delayed_interrupt()
 def installed_runtime() -> tuple[str, ModuleType]:
     """Return name and version of the installed runtime, and its interpreter module.
 
@@ -238,7 +238,7 @@ def installed_runtime() -> tuple[str, ModuleType]:
     raise GliosliceError("no TFLite runtime is installed: pip install ai-edge-litert")
 
 
-@startup.deferred_interrupt()  # the runtime imports parts of numpy
+@startup.delayed_interrupt()  # the runtime imports parts of numpy
 def load_interpreter(model: Path, **options: Any) -> Any:
     """Return the installed runtime's interpreter with its tensors allocated.
 

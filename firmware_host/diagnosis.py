@@ -64,7 +64,7 @@ STUCK = 8.0
 """Seconds without progress after which the counts are looked at; a trial of a baud rate takes 1."""
 
 UNPLUGGED = 3.0
-"""Seconds without any frame after which the counts begin anew: a peer sends one every second."""
+"""Seconds without any frame after which counting starts again: a peer sends one every second."""
 
 ENOUGH = 4
 """Retransmissions of data, or damaged frames from the far end, in that time."""
@@ -137,7 +137,8 @@ class LinkWatch:
     def _mark(self) -> None:
         self._since = self._heard = time.monotonic()
         self._progress = self._connection.progress
-        self._counts = self._last = self._connection.counts
+        self._counts = self._connection.counts
+        self._received = self._counts.frames_received
 
     def check(self) -> None:
         """Raise LinkAltersBytes if data has failed often, and only data, since the last progress.
@@ -146,8 +147,8 @@ class LinkWatch:
         what failed while it was unplugged does not count, also when it is back.
         """
         time_now, now, then = time.monotonic(), self._connection.counts, self._counts
-        if now.frames_received > self._last.frames_received:
-            self._last, self._heard = now, time_now
+        if now.frames_received > self._received:
+            self._received, self._heard = now.frames_received, time_now
         if self._connection.progress != self._progress or time_now - self._heard > UNPLUGGED:
             self._mark()
             return

@@ -117,8 +117,10 @@ def find_case(path: str | Path) -> CaseFiles:
         what = "neither a folder nor a file" if path.exists() else "no such folder or file"
         raise GliosliceError(f"{path}: {what}")
     try:
-        paths = case_paths(path)
+        paths = _case_paths(path, MAX_DEPTH)
     except GliosliceError:
+        paths = []
+    if not paths:
         return brats_case(path)  # whose message says what a case is
     if len(paths) > 1:
         if (path / "imagesTr").is_dir():

@@ -24,13 +24,11 @@ FAILED, INTERRUPTED = 2, 130
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What `kill` and a closed terminal send; Windows has no SIGHUP."""
 
-
 EXTRAS = {
     "convert": "convert", "device": "device", "firmware_host": "host", "scanner": "scanner",
     "training": "train",
 }  # fmt: skip
 """The extra of pyproject.toml that a package of ours needs."""
-
 
 _programs: list[int] = []
 """The process that called `begin`: not one that imports us, and not its children."""
@@ -85,7 +83,7 @@ def importing() -> Iterator[None]:
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[None]:
+def delayed_interrupt() -> Iterator[None]:
     """Let Ctrl-C that would raise KeyboardInterrupt in this block raise it at its end.
 
     C code that imports modules makes other errors of it.

@@ -314,7 +314,7 @@ def model_header(engine: Engine) -> str:
     check_model_name(card.name, CARD)
     if not re.fullmatch(r"[\w.+-]+", card.name):
         raise GliosliceError(
-            f"{CARD}: the model's name {card.name!r}: use letters, digits, _ and -"
+            f"{CARD}: the model's name {card.name!r}: use letters, digits, _ . + and -"
         )
     codes = [WIRE_MODALITIES.index(name) + 1 for name in card.content["input"]["modalities"]]
     codes += [0] * (len(WIRE_MODALITIES) - len(codes))

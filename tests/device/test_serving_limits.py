@@ -17,7 +17,7 @@ from glioslice.wire.simulator.port import SimPort
 from tests.conftest import ROOT
 from tests.device.conftest import RUNNER, Host, SharedPort
 
-LIMIT_MB, OUTSIDE = 150, 3.0
+LIMIT_MB, OUTSIDE = 150, 2.1
 """Of the serving process; of the time in the network, where 1.7 is usual."""
 
 SLICES, IN_FLIGHT, BAUD = 155, 8, 4_000_000

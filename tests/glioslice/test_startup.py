@@ -196,7 +196,7 @@ def test_handlers_return_after_the_imports() -> None:
 def test_c_code_does_not_meet_an_interrupt() -> None:
     """It would make another error of it, as LiteRT does while it imports numpy."""
     done = []
-    with pytest.raises(KeyboardInterrupt), startup.deferred_interrupt():
+    with pytest.raises(KeyboardInterrupt), startup.delayed_interrupt():
         signal.raise_signal(signal.SIGINT)
         done.append("the block went on")
     assert done
