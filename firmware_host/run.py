@@ -18,7 +18,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,10 +139,13 @@ def connect_board(
     """
     port = discovery.resolve_port(arguments.port, arguments.baud)
     command = far_end(arguments) if handshake.is_simulated(port) else None
-    opened = session.open_recorded_port(
-        arguments, lambda: open_port(port, arguments.baud, command=command)
-    )
-    with Connection(opened, active=True) as connection:
+    with ExitStack() as stack:
+        with interrupts.deferred():  # a simulated board that is started is stopped, too
+            opened = session.open_recorded_port(
+                arguments, lambda: open_port(port, arguments.baud, command=command)
+            )
+            connection = stack.enter_context(Connection(opened, active=True))
+        interrupts.raise_requested()
         hello = handshake.receive_hello(connection, handshake.hello_timeout(port))
         own = find_model(arguments.model) if arguments.model else None
         handshake.check_model(hello, arguments.allow_model, own)
